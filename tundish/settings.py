@@ -1,0 +1,67 @@
+"""Every setting, read from the environment in this one place.
+
+Each field's comment gives its variable's unit. The README's settings table lists the same, and a test holds the
+two together.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+class SettingError(ValueError):
+    """A variable of the environment that cannot be used; the message says which, and what to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one process. Field `lease` is the variable TUNDISH_LEASE, and so on."""
+
+    data_dir: Path = Path(".tundish")  # where the embedded parts, logs and pids of `./dev up` lie
+    host: str = "127.0.0.1"  # address that the API binds
+    port: int = 8000  # port that the API binds
+    api_key: str = ""  # the one key of a plain installation; empty: loopback only
+    database_url: str = ""  # postgresql://…
+    redis_url: str = ""  # redis://… or unix://…
+    blob_url: str = ""  # file:///dir or s3://bucket/prefix
+    s3_endpoint_url: str = ""  # for S3-compatible stores other than AWS
+    models: str = ""  # package.module:Class,…
+    pool: str = "default"  # the pool that a worker belongs to
+    device: str = "cpu"  # torch's name of the worker's device
+    public_url: str = ""  # links are absolute with it, else relative
+    secret: str = ""  # signs blob URLs; every process must have the same. Empty: derived from api_key
+    lease: float = 30.0  # seconds that a claim holds without a heart-beat
+    timeout: float = 300.0  # seconds of one predict
+    max_attempts: int = 3  # worker deaths that a job survives, plus one
+    grace: float = 30.0  # seconds to finish a batch after SIGTERM
+    retention: float = 604800.0  # seconds that a job is kept
+    max_body: int = 16777216  # bytes of a request's body
+    inline_max: int = 65536  # bytes of a payload kept in Postgres; larger ones are blobs
+    outbound_allow: str = ""  # networks, comma-separated, that webhooks and input URLs may reach though private
+    log_format: str = ""  # json or text; empty: text on a terminal, else json
+    log_level: str = "info"  # debug, info, warning or error
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read TUNDISH_* from `environment`. Raises SettingError for a value that is not of the setting's type."""
+        given: dict[str, object] = {}
+        for field in fields(cls):
+            variable = f"TUNDISH_{field.name.upper()}"
+            text = environment.get(variable, "")
+            if text:
+                given[field.name] = _parse(variable, text, type(field.default))
+        return cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+
+
+def _parse(variable: str, text: str, kind: type) -> object:
+    if kind not in (int, float):
+        return kind(text)
+    try:
+        number = kind(text)
+    except ValueError:
+        number = -1
+    if not 0 < number < float("inf"):
+        wanted = "a whole number over 0" if kind is int else "a number over 0"
+        raise SettingError(f"{variable} is {text!r}; set it to {wanted}")
+    return number
