@@ -1,0 +1,61 @@
+"""What can go wrong for a caller, as RFC 9457 problems. Only `api/app.py` renders them.
+
+Problem
+├── BadRequest          400  the body cannot be parsed
+├── Unauthorized        401  no key, or a wrong one
+├── NotFound            404  no such model, version, alias or job
+├── Conflict            409  the job's state forbids it
+├── TooLarge            413  the body is over TUNDISH_MAX_BODY
+├── WrongType           415  the model does not take that content type
+├── Refused             422  valid JSON that is refused
+└── Unavailable         503  come back after `retry_after` seconds
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Problem(Exception):
+    """`code` is stable; `detail` says what to do; `errors` are {"pointer", "detail"} (RFC 6901 pointers)."""
+
+    code: str
+    detail: str
+    errors: list[dict[str, str]] = field(default_factory=list)
+    retry_after: int | None = None
+
+    status = 500
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class BadRequest(Problem):
+    status = 400
+
+
+class Unauthorized(Problem):
+    status = 401
+
+
+class NotFound(Problem):
+    status = 404
+
+
+class Conflict(Problem):
+    status = 409
+
+
+class TooLarge(Problem):
+    status = 413
+
+
+class WrongType(Problem):
+    status = 415
+
+
+class Refused(Problem):
+    status = 422
+
+
+class Unavailable(Problem):
+    status = 503

@@ -1,0 +1,95 @@
+"""Every statement of the jobs' way through Postgres, as verbs.
+
+A verb takes a Connection inside a transaction. Workers and chores call it; the API, which is async, hands it to
+`AsyncConnection.run_sync`, so that each statement is written once.
+
+Two rules keep the hot path fast. Updates touch no indexed column (they stay HOT). And each statement that names ids
+says `id BETWEEN` their smallest and largest: `id = ANY` alone does not prune partitions under a generic plan.
+"""
+
+from tundish.store.catalog import (
+    Catalog,
+    Version,
+    Worker,
+    catalog,
+    forget_workers,
+    register,
+    see_worker,
+    webhook_secret,
+)
+from tundish.store.claims import ClaimedJob, Finished, Unsent, claim, reap, record, release, renew, start
+from tundish.store.connect import DEFAULT_TENANT, async_engine, engine, run
+from tundish.store.deliveries import Delivery, deliver
+from tundish.store.jobs import (
+    JobRow,
+    Listing,
+    NewJob,
+    Payload,
+    cancel,
+    list_jobs,
+    read,
+    read_input,
+    read_output,
+    submit,
+)
+from tundish.store.partitions import make_partitions, release_lock
+from tundish.store.sweeps import (
+    Backlog,
+    Expired,
+    advance_marks,
+    backlog,
+    expire,
+    lock,
+    low_water,
+    past_retention,
+    queues,
+    unsent,
+)
+
+__all__ = [
+    "DEFAULT_TENANT",
+    "Backlog",
+    "Catalog",
+    "ClaimedJob",
+    "Delivery",
+    "Expired",
+    "Finished",
+    "JobRow",
+    "Listing",
+    "NewJob",
+    "Payload",
+    "Unsent",
+    "Version",
+    "Worker",
+    "advance_marks",
+    "async_engine",
+    "backlog",
+    "cancel",
+    "catalog",
+    "claim",
+    "deliver",
+    "engine",
+    "expire",
+    "forget_workers",
+    "list_jobs",
+    "lock",
+    "low_water",
+    "make_partitions",
+    "past_retention",
+    "queues",
+    "read",
+    "read_input",
+    "read_output",
+    "reap",
+    "record",
+    "register",
+    "release",
+    "release_lock",
+    "renew",
+    "run",
+    "see_worker",
+    "start",
+    "submit",
+    "unsent",
+    "webhook_secret",
+]

@@ -1,0 +1,123 @@
+"""Models, their versions and aliases, and the workers that serve them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a model, as its worker wrote it to the catalog. Schemas are JSON Schema 2020-12, or None for
+    bytes; `max_wait` and `timeout` are seconds."""
+
+    model: str
+    version: str
+    pool: str
+    input_type: str
+    output_type: str
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    max_batch: int
+    max_wait: float
+    max_cost: int | None = None
+    timeout: float | None = None
+    example: Any = None
+    workers: int = 0  # that serve it now
+
+
+class Catalog(NamedTuple):
+    """All of the catalog, as the API holds it in memory; `aliases[model][alias]` are weights by version."""
+
+    versions: dict[tuple[str, str], Version]
+    aliases: dict[str, dict[str, dict[str, int]]]
+
+
+_REGISTER = text("""
+    INSERT INTO versions (model, version, pool, input_type, output_type, input_schema, output_schema, max_batch,
+                          max_wait, max_cost, timeout, example)
+    VALUES (:model, :version, :pool, :input_type, :output_type, :input_schema, :output_schema, :max_batch, :max_wait,
+            :max_cost, :timeout, :example)
+    ON CONFLICT (model, version) DO UPDATE SET
+        pool = EXCLUDED.pool, input_type = EXCLUDED.input_type, output_type = EXCLUDED.output_type,
+        input_schema = EXCLUDED.input_schema, output_schema = EXCLUDED.output_schema,
+        max_batch = EXCLUDED.max_batch, max_wait = EXCLUDED.max_wait, max_cost = EXCLUDED.max_cost,
+        timeout = EXCLUDED.timeout, example = EXCLUDED.example
+""")
+
+
+def register(connection: Connection, versions: Sequence[Version]) -> None:
+    """Write versions to the catalog. The first version of a model becomes its alias `default`; later ones never move
+    it."""
+    for one in versions:
+        row = {name: getattr(one, name) for name in Version.__dataclass_fields__ if name != "workers"}
+        for name in ("input_schema", "output_schema", "example"):
+            row[name] = None if row[name] is None else json.dumps(row[name])
+        connection.execute(_REGISTER, row)
+        connection.execute(
+            text("INSERT INTO aliases VALUES (:model, 'default', :weights) ON CONFLICT DO NOTHING"),
+            {"model": one.model, "weights": json.dumps({one.version: 100})},
+        )
+
+
+def catalog(connection: Connection, seen_within: float) -> Catalog:
+    """The whole catalog; a worker counts as serving where it was seen within so many seconds."""
+    rows = connection.execute(
+        text("""
+            SELECT v.model, v.version, v.pool, v.input_type, v.output_type, v.input_schema, v.output_schema,
+                   v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example,
+                   (SELECT count(*) FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
+                    AND w.state <> 'stopped' AND w.seen_at > now() - :seen * interval '1 second')
+            FROM versions v ORDER BY v.model, v.registered_at, v.version
+        """),
+        {"seen": seen_within},
+    )
+    versions = {(row[0], row[1]): Version(*row) for row in rows}
+    aliases: dict[str, dict[str, dict[str, int]]] = {}
+    for model, alias, weights in connection.execute(text("SELECT model, alias, weights FROM aliases")):
+        aliases.setdefault(model, {})[alias] = weights
+    return Catalog(versions, aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One boot of a worker process; `models` are `name@version`, `state` is starting, idle, busy or stopped."""
+
+    id: UUID
+    pool: str
+    device: str
+    host: str
+    pid: int
+    models: list[str]
+    state: str
+    seen_at: datetime | None = None
+
+
+def see_worker(connection: Connection, worker: Worker) -> None:
+    """Write a worker's presence, by the database's clock."""
+    connection.execute(
+        text("""
+            INSERT INTO workers (id, pool, device, host, pid, models, state)
+            VALUES (:id, :pool, :device, :host, :pid, :models, :state)
+            ON CONFLICT (id) DO UPDATE SET models = EXCLUDED.models, state = EXCLUDED.state, seen_at = now()
+        """),
+        {name: getattr(worker, name) for name in Worker.__dataclass_fields__ if name != "seen_at"},
+    )
+
+
+def forget_workers(connection: Connection, unseen_for: float) -> int:
+    """Delete what has not been seen for so many seconds."""
+    return connection.execute(
+        text("DELETE FROM workers WHERE seen_at < now() - :unseen * interval '1 second'"), {"unseen": unseen_for}
+    ).rowcount
+
+
+def webhook_secret(connection: Connection, tenant: int) -> str:
+    secret: str = connection.execute(
+        text("SELECT webhook_secret FROM tenants WHERE id = :tenant"), {"tenant": tenant}
+    ).scalar_one()
+    return secret

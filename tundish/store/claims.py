@@ -1,0 +1,193 @@
+"""Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from tundish.job import Priority, Status
+from tundish.queue import Queue
+from tundish.store.connect import span
+from tundish.store.deliveries import Delivery, deliver
+
+
+class Unsent(NamedTuple):
+    """A queued job whose message must be sent again."""
+
+    id: UUID
+    queue: Queue
+
+
+def queue_of(row: Row[Any]) -> Queue:
+    return Queue(row.model, row.version, Priority(row.priority), row.lane)
+
+
+class ClaimedJob(NamedTuple):
+    """A job in the hands of a worker, with its input. `attempt` is the fence of all that is written about it."""
+
+    id: UUID
+    tenant: int
+    attempt: int
+    deaths: int
+    expires_at: datetime
+    content_type: str
+    body: bytes | None
+    blob: str | None
+    timeout: float | None
+    webhook: str | None
+    metadata: bytes | None
+    now: datetime
+
+
+_CLAIM = text("""
+    WITH claimed AS (
+        UPDATE jobs SET status = 1, attempt = attempt + 1, claim = :claim
+        WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
+              AND status = 0 AND expires_at > now() AND (:alone OR deaths < :last)
+        RETURNING id, tenant, attempt, deaths, expires_at
+    ), lease AS (
+        INSERT INTO claims (id, worker, jobs, attempts, lease_until)
+        SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second'
+        FROM claimed HAVING count(*) > 0
+    )
+    SELECT c.id, c.tenant, c.attempt, c.deaths, c.expires_at, q.content_type, q.body, q.blob, q.timeout, q.webhook,
+           q.metadata, now()
+    FROM claimed c JOIN requests q ON q.id = c.id AND q.id BETWEEN :low AND :high
+    ORDER BY c.id
+""")
+
+
+def claim(
+    connection: Connection, claim: UUID, worker: UUID, ids: Sequence[UUID], *, lease: float, max_attempts: int
+) -> list[ClaimedJob]:
+    """Take what is still queued of `ids`, under one lease of `lease` seconds. A job on its last allowed attempt is
+    taken only where it is the only id."""
+    given = {
+        **span(ids),
+        "claim": claim,
+        "worker": worker,
+        "lease": lease,
+        "alone": len(ids) == 1,
+        "last": max_attempts - 1,
+    }
+    return [ClaimedJob(*row) for row in connection.execute(_CLAIM, given)]
+
+
+def start(connection: Connection, claim: UUID, *, lease: float) -> datetime | None:
+    """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is
+    lost: nothing of it may run."""
+    at: datetime | None = connection.execute(
+        text("""
+            UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second'
+            WHERE id = :claim AND lease_until > now() RETURNING started_at
+        """),
+        {"claim": claim, "lease": lease},
+    ).scalar()
+    return at
+
+
+def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:
+    """Heart-beat: hold the claims for `lease` seconds more. The claims that are still held."""
+    rows = connection.execute(
+        text("""
+            UPDATE claims SET lease_until = now() + :lease * interval '1 second'
+            WHERE id = ANY(:claims) RETURNING id
+        """),
+        {"claims": list(claims), "lease": lease},
+    )
+    return set(rows.scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a job ended under `attempt`: an output (`body` or `blob`), an error (JSON), or neither: canceled."""
+
+    id: UUID
+    tenant: int
+    attempt: int
+    status: Status
+    finished_at: datetime
+    content_type: str | None = None
+    size: int | None = None
+    body: bytes | None = None
+    blob: str | None = None
+    error: bytes | None = None
+    started_at: datetime | None = None
+    predict_ms: float | None = None
+    batch_size: int | None = None
+    worker: UUID | None = None
+
+
+_RECORD = text("""
+    WITH t AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:tenant AS int[]), CAST(:attempt AS int[]), CAST(:status AS int2[]),
+            CAST(:finished_at AS timestamptz[]), CAST(:content_type AS text[]), CAST(:size AS int8[]),
+            CAST(:body AS bytea[]), CAST(:blob AS text[]), CAST(:error AS bytea[]),
+            CAST(:started_at AS timestamptz[]), CAST(:predict_ms AS float8[]), CAST(:batch_size AS int[]),
+            CAST(:worker AS uuid[]))
+        AS t(id, tenant, attempt, status, finished_at, content_type, size, body, blob, error, started_at, predict_ms,
+             batch_size, worker)
+    ), done AS (
+        UPDATE jobs j SET status = t.status, finished_at = t.finished_at
+        FROM t
+        WHERE j.id = t.id AND j.id BETWEEN :low AND :high AND j.attempt = t.attempt AND j.status = 1
+        RETURNING j.id
+    ), kept AS (
+        INSERT INTO results (id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms,
+                             batch_size, worker)
+        SELECT id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms, batch_size, worker
+        FROM t JOIN done USING (id)
+    ), closed AS (
+        DELETE FROM claims WHERE id = ANY(:claims)
+    )
+    SELECT id FROM done
+""")
+_RECORD_COLUMNS = tuple(name for name in Finished.__dataclass_fields__ if name != "id")
+
+
+def record(
+    connection: Connection, finished: Sequence[Finished], deliveries: Sequence[Delivery], claims: Sequence[UUID]
+) -> set[UUID]:
+    """Write the ends of jobs, close their claims, and queue their webhooks, in one transaction. The ids whose end was
+    accepted: a job that another attempt holds, or that has ended, is left as it is."""
+    columns = {name: [getattr(end, name) for end in finished] for name in _RECORD_COLUMNS}
+    ids = [end.id for end in finished]
+    done = set(connection.execute(_RECORD, {**columns, **span(ids), "claims": list(claims)}).scalars())
+    deliver(connection, [delivery for delivery in deliveries if delivery.job in done])
+    return done
+
+
+def release(connection: Connection, claims: Sequence[UUID]) -> list[Unsent]:
+    """Give claims back without charging a death; The jobs to send again."""
+    return _requeue(connection, "c.id = ANY(:claims)", {"claims": list(claims)}, death=0)
+
+
+def reap(connection: Connection, *, limit: int = 100) -> tuple[list[Unsent], list[Unsent]]:
+    """Take back the jobs of claims whose lease ran out, by the database's clock; a claim that had started charges a
+    death to each of its jobs. Two lists, as `release` gives them: of claims not started, and of started ones."""
+    page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() AND (started_at IS NULL) = :waiting"
+    page += " ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    waiting = _requeue(connection, page, {"limit": limit, "waiting": True}, death=0)
+    started = _requeue(connection, page, {"limit": limit, "waiting": False}, death=1)
+    return waiting, started
+
+
+def _requeue(connection: Connection, which: str, given: dict[str, object], *, death: int) -> list[Unsent]:
+    rows = connection.execute(
+        text(f"""
+            WITH gone AS (DELETE FROM claims c WHERE {which} RETURNING c.id, c.jobs, c.attempts),
+            held AS (SELECT h.id, h.attempt FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt))
+            UPDATE jobs j SET
+                status = CASE WHEN j.cancel_requested THEN 4 ELSE 0 END,
+                finished_at = CASE WHEN j.cancel_requested THEN now() END,
+                deaths = j.deaths + :death, sent_at = now()
+            FROM held WHERE j.id = held.id AND j.attempt = held.attempt AND j.status = 1
+            RETURNING j.id, j.model, j.version, j.priority, j.lane, j.status
+        """),
+        {**given, "death": death},
+    )
+    return [Unsent(row.id, queue_of(row)) for row in rows if row.status == Status.QUEUED]

@@ -1,0 +1,54 @@
+"""Engines, and running a verb."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The one tenant of a plain installation.
+DEFAULT_TENANT = 1
+
+
+def engine(url: str, pool: int = 4) -> Engine:
+    """For workers and chores. A statement that takes over 10 s fails: no thread may hang on a stalled server."""
+    return sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=_CONNECT)
+
+
+def async_engine(url: str, pool: int = 8) -> AsyncEngine:
+    """For the API and the courier."""
+    return create_async_engine(_dialect(url), pool_size=pool, max_overflow=0, pool_timeout=5, connect_args=_CONNECT)
+
+
+async def run(
+    engine: AsyncEngine, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run a verb in a transaction of its own, committed when this returns."""
+    async with engine.begin() as connection:
+        return await connection.run_sync(verb, *args, **kwargs)
+
+
+_CONNECT: dict[str, Any] = {
+    "connect_timeout": 5,
+    "prepare_threshold": 3,
+    "options": "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
+    " -c TimeZone=UTC",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10000,
+}
+
+
+def _dialect(url: str) -> str:
+    return "postgresql+psycopg://" + url.split("://", 1)[1]
+
+
+def span(ids: Sequence[UUID]) -> dict[str, object]:
+    """The parameters of `id = ANY(:ids) AND id BETWEEN :low AND :high`."""
+    return {"ids": list(ids), "low": min(ids), "high": max(ids)}

@@ -1,0 +1,224 @@
+"""Submit, read, list, cancel: what the API does with jobs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from tundish.job import Priority, Status
+from tundish.store.connect import span
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as it is submitted. `body` or `blob` holds the input of `size` bytes."""
+
+    id: UUID
+    tenant: int
+    model: str
+    version: str
+    priority: Priority
+    expires_in: float
+    content_type: str
+    size: int
+    body: bytes | None
+    blob: str | None = None
+    metadata: bytes | None = None
+    webhook: str | None = None
+    timeout: float | None = None
+    sticky_key: str | None = None
+    retry_of: UUID | None = None
+
+
+_SUBMIT = text("""
+    WITH new AS (
+        SELECT * FROM unnest(
+            CAST(:id AS uuid[]), CAST(:tenant AS int[]), CAST(:model AS text[]), CAST(:version AS text[]),
+            CAST(:priority AS int2[]), CAST(:expires_in AS float8[]), CAST(:content_type AS text[]),
+            CAST(:size AS int8[]), CAST(:body AS bytea[]), CAST(:blob AS text[]), CAST(:metadata AS bytea[]),
+            CAST(:webhook AS text[]), CAST(:timeout AS float8[]), CAST(:sticky_key AS text[]),
+            CAST(:retry_of AS uuid[]))
+        AS new(id, tenant, model, version, priority, expires_in, content_type, size, body, blob, metadata, webhook,
+               timeout, sticky_key, retry_of)
+    ), request AS (
+        INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
+                              sticky_key, retry_of)
+        SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of
+        FROM new
+    )
+    INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
+    SELECT id, tenant, model, version, priority, now() + expires_in * interval '1 second' FROM new
+""")
+_SUBMIT_COLUMNS = tuple(name for name in NewJob.__dataclass_fields__)
+
+
+def submit(connection: Connection, jobs: Sequence[NewJob]) -> None:
+    """Store jobs, all or none, in one statement."""
+    connection.execute(_SUBMIT, {name: [getattr(job, name) for job in jobs] for name in _SUBMIT_COLUMNS})
+
+
+class JobRow(NamedTuple):
+    """A job as a caller sees it; `status` is QUEUED until predict has started, though a worker may hold it."""
+
+    id: UUID
+    tenant: int
+    model: str
+    version: str
+    status: Status
+    cancel_requested: bool
+    attempt: int
+    priority: Priority
+    expires_at: datetime
+    finished_at: datetime | None
+    started_at: datetime | None
+    metadata: bytes | None
+    retry_of: UUID | None
+    batch: UUID | None
+    shadow_of: UUID | None
+    output_type: str | None
+    output_size: int | None
+    output: bytes | None
+    error: bytes | None
+    predict_ms: float | None
+    batch_size: int | None
+    worker: UUID | None
+
+
+_JOB = """
+    SELECT j.id, j.tenant, j.model, j.version,
+           CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END,
+           j.cancel_requested, j.attempt, j.priority, j.expires_at, j.finished_at,
+           COALESCE(r.started_at, c.started_at), q.metadata, q.retry_of, q.batch, q.shadow_of,
+           r.content_type, r.size, r.body, r.error, r.predict_ms, r.batch_size, COALESCE(r.worker, c.worker)
+    FROM {source} JOIN requests q ON q.id = j.id {span_q}
+         LEFT JOIN results r ON r.id = j.id {span_r} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
+"""
+_READ = text(
+    _JOB.format(
+        source="unnest(CAST(:ids AS uuid[]), CAST(:tenants AS int[])) AS asked(id, tenant)"
+        " JOIN jobs j ON j.id = asked.id AND j.tenant = asked.tenant AND j.id BETWEEN :low AND :high",
+        span_q="AND q.id BETWEEN :low AND :high",
+        span_r="AND r.id BETWEEN :low AND :high",
+    )
+)
+
+
+def _job_row(row: Sequence[Any]) -> JobRow:
+    job = JobRow(*row)
+    return job._replace(status=Status(job.status), priority=Priority(job.priority))
+
+
+def read(connection: Connection, asked: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], JobRow]:
+    """The jobs of pairs (id, tenant); another tenant's job is not among them."""
+    ids = [id for id, _ in asked]
+    rows = connection.execute(_READ, {**span(ids), "tenants": [tenant for _, tenant in asked]})
+    jobs = [_job_row(row) for row in rows]
+    return {(job.id, job.tenant): job for job in jobs}
+
+
+class Payload(NamedTuple):
+    """An input or output: `body`, or the key of its blob."""
+
+    content_type: str
+    size: int
+    body: bytes | None
+    blob: str | None
+
+
+def read_input(connection: Connection, tenant: int, id: UUID) -> Payload | None:
+    row = connection.execute(
+        text("SELECT content_type, size, body, blob FROM requests WHERE id = :id AND tenant = :tenant"),
+        {"id": id, "tenant": tenant},
+    ).one_or_none()
+    return None if row is None else Payload(*row)
+
+
+def read_output(connection: Connection, tenant: int, id: UUID) -> tuple[Status, Payload | None] | None:
+    """The job's status, and its output where it has one; None where there is no such job."""
+    row = connection.execute(
+        text("""
+            SELECT j.status, r.content_type, r.size, r.body, r.blob
+            FROM jobs j LEFT JOIN results r ON r.id = j.id AND r.id = :id
+            WHERE j.id = :id AND j.tenant = :tenant
+        """),
+        {"id": id, "tenant": tenant},
+    ).one_or_none()
+    if row is None:
+        return None
+    return Status(row[0]), Payload(*row[1:]) if row[1] is not None else None
+
+
+class Listing(NamedTuple):
+    jobs: list[JobRow]
+    next_before: UUID | None  # where the next page begins; None after the last
+
+
+_LIST = text(
+    "WITH scanned AS MATERIALIZED (SELECT * FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
+    " ORDER BY id DESC LIMIT :budget) "
+    + _JOB.format(source="scanned j", span_q="AND q.id < :before", span_r="AND r.id < :before")
+    + " WHERE (CAST(:model AS text) IS NULL OR j.model = :model)"
+    " AND (CAST(:version AS text) IS NULL OR j.version = :version)"
+    " AND (CAST(:batch AS uuid) IS NULL OR q.batch = :batch)"
+    " AND (CAST(:status AS int) IS NULL OR"
+    " CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END = :status)"
+    " AND q.shadow_of IS NULL ORDER BY j.id DESC"
+)
+_SCAN_END = text(
+    "SELECT id FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
+    " ORDER BY id DESC OFFSET :budget - 1 LIMIT 1"
+)
+
+
+def list_jobs(
+    connection: Connection,
+    tenant: int,
+    *,
+    before: UUID,
+    since: UUID,
+    limit: int,
+    status: Status | None = None,
+    model: str | None = None,
+    version: str | None = None,
+    batch: UUID | None = None,
+    keep: Callable[[JobRow], bool] = lambda job: True,
+    budget: int = 2000,
+) -> Listing:
+    """Jobs with `since <= id < before`, newest first. At most `budget` rows are looked at (no index knows a status),
+    so a page may be short and still have a next one. `keep` filters by what SQL does not know."""
+    found: list[JobRow] = []
+    window = {"tenant": tenant, "before": before, "since": since, "budget": budget}
+    asked = {**window, "model": model, "version": version, "batch": batch, "status": status}
+    for row in connection.execute(_LIST, asked):
+        job = _job_row(row)
+        if keep(job):
+            if len(found) == limit:
+                return Listing(found, found[-1].id)
+            found.append(job)
+    return Listing(found, connection.execute(_SCAN_END, window).scalar())
+
+
+_CANCEL = text(
+    """
+    UPDATE jobs j SET
+        status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
+        finished_at = CASE WHEN {waiting} THEN now() END,
+        cancel_requested = true
+    WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
+    RETURNING j.status
+""".replace(
+        "{waiting}",
+        """(j.status = 0 OR NOT EXISTS (
+        SELECT FROM claims c WHERE c.id = j.claim AND c.started_at IS NOT NULL))""",
+    )
+)
+
+
+def cancel(connection: Connection, tenant: int, id: UUID) -> bool:
+    """Cancel a waiting job at once; ask for it where predict has started. True where the job ended by this call.
+    A job that is claimed ahead may be in its worker's hands: the fence of `record` refuses what comes of it."""
+    moved = connection.execute(_CANCEL, {"id": id, "tenant": tenant}).scalar()
+    return moved == Status.CANCELED

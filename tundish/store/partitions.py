@@ -1,0 +1,35 @@
+"""The days that jobs live in."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from tundish.ids import floor_uuid
+
+#: Tables that hold a job's parts, partitioned alike.
+PARTITIONED = ("jobs", "requests", "results", "deliveries")
+DAYS_AHEAD = 7
+
+
+def release_lock(connection: Connection) -> None:
+    """Held by one release at a time, until its transaction ends."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('tundish:release'))"))
+
+
+def make_partitions(connection: Connection, days_ahead: int = DAYS_AHEAD) -> None:
+    """The partitions from yesterday (a client's clock may lag over midnight) to `days_ahead` days on."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    existing = set(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
+    for day in (today + timedelta(days=offset) for offset in range(-1, days_ahead + 1)):
+        for table in PARTITIONED:
+            name = f"{table}_{day:%Y%m%d}"
+            if name in existing:
+                continue
+            # fillfactor: room for the HOT updates of claim and record in each page (+21 % measured).
+            settings = "WITH (fillfactor = 45)" if table == "jobs" else ""
+            connection.execute(
+                text(
+                    f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES"
+                    f" FROM ('{floor_uuid(day)}') TO ('{floor_uuid(day + timedelta(days=1))}') {settings}"
+                )
+            )

@@ -1,0 +1,157 @@
+"""What the chores do: expire, find lost messages, advance the low-water marks, let go of what is past retention.
+
+No index knows a status. For each model version, lane and priority a mark holds an id under which no job is queued or
+running; each sweep reads from there on, by primary key.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from tundish.queue import Queue
+from tundish.store.claims import Unsent, queue_of
+
+
+def lock(connection: Connection, chore: str) -> bool:
+    """Held by one process a chore until its transaction ends; False where another holds it."""
+    held: bool = connection.execute(
+        text("SELECT pg_try_advisory_xact_lock(hashtext('tundish:' || :chore))"), {"chore": chore}
+    ).scalar_one()
+    return held
+
+
+_LOW = text("SELECT COALESCE(min(low), '00000000-0000-0000-0000-000000000000') FROM marks")
+
+
+def low_water(connection: Connection) -> UUID:
+    """No job below this id is queued or running."""
+    low: UUID = connection.execute(_LOW).scalar_one()
+    return low
+
+
+class Expired(NamedTuple):
+    id: UUID
+    tenant: int
+    webhook: str | None
+
+
+def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[Expired]:
+    """Fail what waited too long for its start with `error` (JSON), a page at a time."""
+    rows = connection.execute(
+        text("""
+            WITH late AS (
+                SELECT j.id FROM jobs j LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+                WHERE j.id >= :low AND j.expires_at <= now()
+                      AND (j.status = 0 OR (j.status = 1 AND c.id IS NOT NULL AND c.started_at IS NULL))
+                ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+            ), done AS (
+                UPDATE jobs j SET status = 3, finished_at = now() FROM late WHERE j.id = late.id
+                RETURNING j.id, j.tenant, j.attempt
+            ), kept AS (
+                INSERT INTO results (id, tenant, attempt, error)
+                SELECT id, tenant, attempt, :error FROM done
+            )
+            SELECT done.id, done.tenant, q.webhook FROM done JOIN requests q ON q.id = done.id
+        """),
+        {"low": low_water(connection), "error": error, "limit": limit},
+    )
+    return [Expired(*row) for row in rows]
+
+
+class Backlog(NamedTuple):
+    """What waits in one queue, as Postgres knows it."""
+
+    queue: Queue
+    queued: int
+    oldest_s: float | None
+
+
+def queues(connection: Connection) -> list[Queue]:
+    """The queues that had a job since the marks were last advanced."""
+    rows = connection.execute(
+        text("SELECT DISTINCT model, version, lane, priority FROM jobs WHERE id >= :low AND status = 0"),
+        {"low": low_water(connection)},
+    )
+    return [queue_of(row) for row in rows]
+
+
+def unsent(
+    connection: Connection, queue: Queue, *, before: float, older_than: float, limit: int = 1000
+) -> list[tuple[Unsent, int]]:
+    """Queued jobs whose message was sent before the moment `before` (seconds since 1970: that of the oldest message
+    still in Redis) and over `older_than` seconds ago: it is lost. Each with its deaths; their time of sending becomes
+    now."""
+    rows = connection.execute(
+        text("""
+            WITH lost AS (
+                SELECT id FROM jobs
+                WHERE id >= :low AND model = :model AND version = :version AND lane = :lane AND priority = :priority
+                      AND status = 0 AND expires_at > now()
+                      AND sent_at < LEAST(to_timestamp(:before), now() - :older * interval '1 second')
+                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            )
+            UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
+            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths
+        """),
+        {
+            "low": low_water(connection),
+            "model": queue.model,
+            "version": queue.version,
+            "lane": queue.lane,
+            "priority": queue.priority,
+            "before": min(before, 32503680000.0),
+            "older": older_than,
+            "limit": limit,
+        },
+    )
+    return [(Unsent(row.id, queue_of(row)), row.deaths) for row in rows]
+
+
+def advance_marks(connection: Connection, settled_before: UUID) -> None:
+    """Raise each queue's mark to its smallest id that is queued or running, at most to `settled_before`, an id old
+    enough that no submit under it is still on its way."""
+    connection.execute(
+        text("""
+            WITH open AS (
+                SELECT model, version, lane, priority, min(id::text)::uuid AS low FROM jobs
+                WHERE id >= :low AND status < 2 GROUP BY 1, 2, 3, 4
+            ), known AS (
+                SELECT model, version, lane, priority FROM marks
+                UNION SELECT model, version, lane, priority FROM open
+            )
+            INSERT INTO marks (model, version, lane, priority, low)
+            SELECT k.*, LEAST(COALESCE(o.low, :settled), :settled)
+            FROM known k LEFT JOIN open o USING (model, version, lane, priority)
+            ON CONFLICT (model, version, lane, priority) DO UPDATE SET low = EXCLUDED.low
+        """),
+        {"low": low_water(connection), "settled": settled_before},
+    )
+
+
+def backlog(connection: Connection) -> list[Backlog]:
+    """How much waits, by queue, and how long the oldest has."""
+    rows = connection.execute(
+        text("""
+            SELECT model, version, lane, priority, count(*) AS queued,
+                   extract(epoch FROM now() - min(expires_at - q.expires_in * interval '1 second')) AS oldest
+            FROM jobs j JOIN requests q USING (id) WHERE j.id >= :low AND j.status = 0 GROUP BY 1, 2, 3, 4
+        """),
+        {"low": low_water(connection)},
+    )
+    return [Backlog(queue_of(row), row.queued, row.oldest and float(row.oldest)) for row in rows]
+
+
+def past_retention(connection: Connection, below: UUID, *, limit: int = 1000) -> list[tuple[UUID, int]]:
+    """Delete a page of ended jobs with ids under `below`; their (id, tenant), whose blobs can go."""
+    rows: Sequence[Any] = connection.execute(
+        text("""
+            WITH old AS (SELECT id FROM jobs WHERE id < :below AND status >= 2 ORDER BY id LIMIT :limit),
+            q AS (DELETE FROM requests WHERE id IN (SELECT id FROM old) AND id < :below),
+            r AS (DELETE FROM results WHERE id IN (SELECT id FROM old) AND id < :below)
+            DELETE FROM jobs WHERE id IN (SELECT id FROM old) AND id < :below RETURNING id, tenant
+        """),
+        {"below": below, "limit": limit},
+    ).all()
+    return [(row[0], row[1]) for row in rows]
