@@ -22,13 +22,10 @@ def lock(connection: Connection, chore: str) -> bool:
     return held
 
 
-_LOW = text("SELECT COALESCE(min(low), '00000000-0000-0000-0000-000000000000') FROM marks")
-
-
 def low_water(connection: Connection) -> UUID:
     """No job below this id is queued or running."""
-    low: UUID = connection.execute(_LOW).scalar_one()
-    return low
+    low: UUID | None = connection.execute(text("SELECT low FROM marks ORDER BY low LIMIT 1")).scalar()
+    return low or UUID(int=0)
 
 
 class Expired(NamedTuple):
