@@ -1,5 +1,6 @@
 """A job's states, its moves between them, and its error codes: the only place that lists them."""
 
+import json
 from enum import IntEnum, StrEnum
 
 
@@ -68,3 +69,11 @@ def diagram() -> str:
     lines += [f"    {a.name.lower()} --> {b.name.lower()}: {label}" for (a, b), label in MOVES.items()]
     lines += [f"    {status.name.lower()} --> [*]" for status in Status if status.terminal]
     return "\n".join(lines)
+
+
+def error_json(code: Code, message: str, details: dict[str, object] | None = None) -> bytes:
+    """A job's `error` as JSON."""
+    error: dict[str, object] = {"code": code.value, "message": message, "retryable": code in RETRYABLE}
+    if details:
+        error["details"] = details
+    return json.dumps(error, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -18,7 +18,7 @@ from tundish.store.catalog import (
     webhook_secret,
 )
 from tundish.store.claims import ClaimedJob, Finished, Unsent, claim, reap, record, release, renew, start
-from tundish.store.connect import DEFAULT_TENANT, async_engine, engine, run
+from tundish.store.connect import DEFAULT_TENANT, AsyncEngine, Connection, Engine, StoreError, async_engine, engine, run
 from tundish.store.deliveries import Delivery, deliver
 from tundish.store.jobs import (
     JobRow,
@@ -47,6 +47,10 @@ from tundish.store.sweeps import (
 )
 
 __all__ = [
+    "AsyncEngine",
+    "Connection",
+    "Engine",
+    "StoreError",
     "DEFAULT_TENANT",
     "Backlog",
     "Catalog",

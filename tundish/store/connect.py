@@ -6,7 +6,10 @@ from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError as StoreError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+__all__ = ["DEFAULT_TENANT", "AsyncEngine", "Connection", "Engine", "StoreError", "async_engine", "engine", "run", "span"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,0 +1,72 @@
+"""The Celery application of a worker: its broker, its queues, and the task whose messages go to the intake."""
+
+from collections.abc import Iterable, Iterator
+
+from celery import Celery
+from kombu import Queue as KombuQueue
+from kombu.utils.scheduling import round_robin_cycle
+
+from tundish import queue
+from tundish.job import Priority
+from workers.batch import Target
+from workers.intake import Intake, strategy
+
+#: A blackholed connection heals after BRPOP's time-out and twice the health check's interval: 11 s, under 15.
+BRPOP_TIMEOUT = 3
+HEALTH_CHECK = 4
+#: Messages that Celery holds unacknowledged; the intake fetches the rest in bulk.
+PREFETCH = 4
+
+
+class ByPriority(round_robin_cycle):  # type: ignore[misc]  # kombu has no stubs for it
+    """The order in which Redis is asked: all high queues, then normal, then low; in turn within a priority."""
+
+    def consume(self, n: int) -> list[str]:
+        names: list[str] = super().consume(n)
+        return sorted(names, key=_priority)
+
+
+def _priority(name: str) -> int:
+    return queue.Queue.parse(name).priority if name.startswith("tundish:") else -1
+
+
+def queues(targets: Iterable[Target]) -> Iterator[queue.Queue]:
+    """The queues that serve `targets`."""
+    for target in targets:
+        for priority in Priority:
+            yield queue.Queue(target.model, target.version, priority)
+
+
+def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
+    """The application that consumes the queues of `targets` into `intake`."""
+    app = Celery("tundish", broker=redis_url.replace("unix://", "redis+socket://", 1), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_default_queue="tundish",
+        task_queues=[KombuQueue(each.name, exchange="", routing_key=each.name) for each in queues(targets)],
+        task_create_missing_queues=True,
+        worker_prefetch_multiplier=PREFETCH,
+        worker_concurrency=1,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            # Postgres guards instead: the emulation costs three round trips a message and makes duplicates.
+            "ack_emulation": False,
+            "priority_steps": [0],
+            "queue_order_strategy": "workers.app:ByPriority",
+            "brpop_timeout": BRPOP_TIMEOUT,
+            "health_check_interval": HEALTH_CHECK,
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+        },
+    )
+    task = app.task(name=queue.TASK)(_never)
+    task.Strategy = strategy(intake)
+    return app
+
+
+def _never(ids: list[str], alone: bool) -> None:
+    raise RuntimeError("the intake takes the messages of this task; it is never run")

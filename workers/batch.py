@@ -1,0 +1,124 @@
+"""Which jobs run together, and when: pure. Time is passed in; nothing here waits, locks or talks to anyone."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a batch runs on: one version of one model."""
+
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a target batches: at most `max_batch` jobs, none held for company over `max_wait` seconds."""
+
+    max_batch: int
+    max_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Jobs that shall be claimed together, in the order they shall run."""
+
+    target: Target
+    ids: tuple[UUID, ...]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    id: UUID
+    arrived: float
+
+
+@dataclass(slots=True)
+class _Line:
+    """The jobs that wait for one target: first in, first out within a priority; the small number goes first."""
+
+    limits: Limits
+    by_priority: dict[int, deque[_Waiting]] = field(default_factory=dict)
+    alone: deque[_Waiting] = field(default_factory=deque)
+
+    def heads(self) -> Iterator[tuple[int, _Waiting]]:
+        for priority in sorted(self.by_priority):
+            if self.by_priority[priority]:
+                yield priority, self.by_priority[priority][0]
+
+    def count(self) -> int:
+        return sum(map(len, self.by_priority.values()))
+
+    def oldest(self) -> float:
+        return min((head.arrived for _, head in self.heads()), default=float("inf"))
+
+
+class Batcher:
+    """Holds ids until they make a batch.
+
+    A batch is due once it is full, once its oldest job has waited `max_wait`, or at once while the device is idle: a
+    lone job is never held back for company that may not come.
+    """
+
+    def __init__(self, limits: Mapping[Target, Limits]) -> None:
+        self._lines = {target: _Line(each) for target, each in limits.items()}
+
+    def __len__(self) -> int:
+        return sum(line.count() + len(line.alone) for line in self._lines.values())
+
+    def add(self, target: Target, ids: Sequence[UUID], *, priority: int, now: float, alone: bool = False) -> None:
+        """Let `ids` wait for `target`. `alone`: each must be the only job of its batch. KeyError for a target that
+        this worker does not serve."""
+        line = self._lines[target]
+        waiting = line.alone if alone else line.by_priority.setdefault(priority, deque())
+        waiting.extend(_Waiting(id, now) for id in ids)
+
+    def room(self, target: Target) -> int:
+        """How many more ids of a target are worth fetching: enough for the batch that runs and the two after it, so
+        that the device never waits while the rest stays in the queue for other workers."""
+        line = self._lines[target]
+        return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone))
+
+    def take(self, now: float, *, idle: bool) -> Draft | None:
+        """The next batch that is due, the best priority first and then the oldest; None where none is."""
+        due = [(*self._rank(line), target) for target, line in self._lines.items() if self._due(line, now, idle)]
+        if not due:
+            return None
+        target = min(due, key=lambda each: each[:2])[2]
+        line = self._lines[target]
+        if line.alone:
+            return Draft(target, (line.alone.popleft().id,))
+        return Draft(target, tuple(self._pop(line)))
+
+    def due_at(self) -> float | None:
+        """When the next batch becomes due on a busy device; None where nothing waits."""
+        moments = [line.oldest() + line.limits.max_wait for line in self._lines.values() if line.count()]
+        return min(moments, default=None)
+
+    @staticmethod
+    def _due(line: _Line, now: float, idle: bool) -> bool:
+        if line.alone:
+            return True
+        count = line.count()
+        if not count:
+            return False
+        return idle or count >= line.limits.max_batch or now - line.oldest() >= line.limits.max_wait
+
+    @staticmethod
+    def _rank(line: _Line) -> tuple[int, float]:
+        # Alone are jobs that may have killed a worker: they go when nothing better waits for the same target's turn.
+        for priority, head in line.heads():
+            return priority, head.arrived
+        return 1, line.alone[0].arrived
+
+    @staticmethod
+    def _pop(line: _Line) -> Iterator[UUID]:
+        left = line.limits.max_batch
+        for priority in sorted(line.by_priority):
+            waiting = line.by_priority[priority]
+            while waiting and left:
+                left -= 1
+                yield waiting.popleft().id

@@ -1,0 +1,86 @@
+"""Predict: a claimed batch through its model on the device."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tundish import execute, store
+from tundish.blobs import Blobs
+from tundish.codec import Codec
+from tundish.job import Code
+from workers import claim as claims
+from workers.batch import Target
+from workers.claim import Claim
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on the device, with what decodes its inputs and encodes its outputs."""
+
+    model: Any
+    reads: Codec
+    writes: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What came of a claim, in the order of its jobs; `predict_ms` is the time of the whole batch."""
+
+    claim: Claim
+    started_at: datetime
+    finished_at: datetime
+    predict_ms: float
+    outcomes: list[execute.Done | execute.Failed]
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Progress, pieces and logs of a running batch go nowhere yet: no stream of events is served."""
+
+    canceled_jobs: set[int] = field(default_factory=set)
+
+    def progress(self, index: int, fraction: float) -> None:
+        log.debug("progress of item %d: %s", index, fraction)
+
+    def emit(self, index: int, piece: Any) -> None:
+        log.debug("piece of item %d", index)
+
+    def log(self, index: int, text: str) -> None:
+        log.info("item %d: %s", index, text)
+
+    def canceled(self, index: int) -> bool:
+        return index in self.canceled_jobs
+
+
+def predict(
+    engine: store.Engine, models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, lease: float
+) -> Prediction | None:
+    """Mark the claim as started, run it, and keep the outcome of each job; None where the claim was lost before."""
+    inputs = claims.inputs(claim, blobs)
+    with engine.begin() as connection:
+        started_at = store.start(connection, claim.id, lease=lease)
+    if started_at is None:
+        log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
+        return None
+    began = time.monotonic()
+    outcomes = _run(models[claim.target], claim, inputs)
+    predict_ms = (time.monotonic() - began) * 1000
+    return Prediction(claim, started_at, claim.now(), predict_ms, outcomes)
+
+
+def _run(loaded: Loaded, claim: Claim, inputs: list[bytes | Exception]) -> list[execute.Done | execute.Failed]:
+    there = [index for index, body in enumerate(inputs) if isinstance(body, bytes)]
+    items = [execute.Item(inputs[index], claim.jobs[index].content_type) for index in there]  # type: ignore[arg-type]
+    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, items, Reporter()) if items else []
+    outcomes: list[execute.Done | execute.Failed] = [
+        execute.Failed(Code.INPUT_UNAVAILABLE, "the input could not be read from the blob store; try again", None)
+        for _ in inputs
+    ]
+    for index, outcome in zip(there, ran, strict=True):
+        outcomes[index] = outcome
+    return outcomes

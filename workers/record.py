@@ -1,0 +1,72 @@
+"""Record: blobs first, then one fenced statement for all that has gathered, with the webhook rows."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from tundish import execute, outbox, store
+from tundish.blobs import BlobError, Blobs, key
+from tundish.job import Code, Status, error_json
+from workers.predict import Prediction
+
+log = logging.getLogger(__name__)
+
+
+def record(
+    engine: store.Engine,
+    blobs: Blobs,
+    worker: UUID,
+    predictions: Sequence[Prediction],
+    *,
+    inline_max: int,
+    public_url: str,
+) -> list[UUID]:
+    """Write the ends of all jobs of `predictions` in one transaction. The ids whose end was accepted: a result that
+    comes after its lease ran out counts only if nobody else has claimed the job."""
+    finished = [end for each in predictions for end in _ends(each, blobs, worker, inline_max)]
+    hooked = {job.id: job.tenant for each in predictions for job in each.claim.jobs if job.webhook}
+    with engine.begin() as connection:
+        done = store.record(connection, finished, [each.claim.id for each in predictions])
+        outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
+    if len(done) < len(finished):
+        log.info("%d results came too late and were dropped", len(finished) - len(done))
+    return list(done)
+
+
+def _ends(prediction: Prediction, blobs: Blobs, worker: UUID, inline_max: int) -> Iterator[store.Finished]:
+    size = len(prediction.claim.jobs)
+    for job, outcome in zip(prediction.claim.jobs, prediction.outcomes, strict=True):
+        kept = _keep(job, outcome, blobs, inline_max)
+        yield store.Finished(
+            id=job.id,
+            tenant=job.tenant,
+            attempt=job.attempt,
+            finished_at=prediction.finished_at,
+            started_at=prediction.started_at,
+            predict_ms=prediction.predict_ms,
+            batch_size=size,
+            worker=worker,
+            status=Status.SUCCEEDED if isinstance(kept, store.Payload) else Status.FAILED,
+            content_type=kept.content_type if isinstance(kept, store.Payload) else None,
+            size=kept.size if isinstance(kept, store.Payload) else None,
+            body=kept.body if isinstance(kept, store.Payload) else None,
+            blob=kept.blob if isinstance(kept, store.Payload) else None,
+            error=kept if isinstance(kept, bytes) else None,
+        )
+
+
+def _keep(
+    job: store.ClaimedJob, outcome: execute.Done | execute.Failed, blobs: Blobs, inline_max: int
+) -> store.Payload | bytes:
+    """The output where it shall lie, or the error as JSON."""
+    if isinstance(outcome, execute.Failed):
+        return error_json(outcome.code, outcome.message, outcome.details)
+    if len(outcome.body) <= inline_max:
+        return store.Payload(outcome.content_type, len(outcome.body), outcome.body, None)
+    name = key(job.tenant, job.id, job.attempt, "output")
+    try:
+        blobs.put(name, outcome.body, outcome.content_type)
+    except BlobError as error:
+        log.error("an output cannot be kept: %s", error, extra={"job": str(job.id)})
+        return error_json(Code.OUTPUT_UNAVAILABLE, f"the output could not be stored: {error}; try again")
+    return store.Payload(outcome.content_type, len(outcome.body), None, name)

@@ -1,0 +1,161 @@
+"""The pipeline of one worker: claim, predict, record, notify.
+
+Each stage is a thread, so that the claim of batch k+1, the predict of k and the record of k-1 overlap: the device
+never waits for a database. Between the stages lie queues of one batch, the bound on what a worker holds.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Queue
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+import redis
+
+from tundish import store
+from tundish.blobs import Blobs
+from tundish.settings import Settings
+from workers.batch import Target
+from workers.claim import Claim, claim
+from workers.intake import Intake
+from workers.notify import notify
+from workers.predict import Loaded, Prediction, predict
+from workers.record import record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Seconds between tries while Postgres does not answer.
+RETRY = 1.0
+#: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
+GATHER = 8
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the stages of one worker work with."""
+
+    worker: UUID
+    settings: Settings
+    engine: store.Engine
+    client: "redis.Redis[bytes]"
+    blobs: Blobs
+    models: Mapping[Target, Loaded]
+
+
+class Pipeline:
+    """One worker's stages. `on_failure` is called, in the stage's thread, where one of them breaks."""
+
+    def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
+        self._bench = bench
+        self._intake = intake
+        self._on_failure = on_failure
+        self._claimed: Queue[Claim | None] = Queue(1)
+        self._predicted: Queue[Prediction | None] = Queue(2)
+        self._busy = False
+        self._closing = threading.Event()
+        self.held: set[UUID] = set()
+        self._threads = [
+            threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
+            for stage in (self._claim, self._predict, self._record)
+        ]
+
+    # A job's way through a worker.
+
+    def _claim(self) -> None:
+        bench, settings = self._bench, self._bench.settings
+        while draft := self._intake.take(self.idle):
+            claimed = self._persist(
+                claim, bench.engine, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
+            )
+            if claimed:
+                self.held.add(claimed.id)
+                self._claimed.put(claimed)
+        self._claimed.put(None)
+
+    def _predict(self) -> None:
+        bench, settings = self._bench, self._bench.settings
+        while claimed := self._claimed.get():
+            if self._closing.is_set():
+                continue
+            self._busy = True
+            prediction = self._persist(
+                predict, bench.engine, bench.models, claimed, bench.blobs, lease=settings.lease
+            )
+            self._busy = False
+            self._intake.ring()
+            if prediction:
+                self._predicted.put(prediction)
+            else:
+                self.held.discard(claimed.id)
+        self._predicted.put(None)
+
+    def _record(self) -> None:
+        bench, settings = self._bench, self._bench.settings
+        while predictions := self._gather():
+            done = self._persist(
+                record,
+                bench.engine,
+                bench.blobs,
+                bench.worker,
+                predictions,
+                inline_max=settings.inline_max,
+                public_url=settings.public_url,
+            )
+            self.held.difference_update(each.claim.id for each in predictions)
+            notify(bench.client, done or [])
+
+    # What the stages share.
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, grace: float) -> None:
+        """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was claimed and
+        not started goes back to its queue, and no death is charged."""
+        self._closing.set()
+        self._intake.close()
+        for thread in self._threads:
+            thread.join(grace)
+        if self.held:
+            with self._bench.engine.begin() as connection:
+                unsent = store.release(connection, list(self.held))
+            log.info("gave back %d jobs", len(unsent))
+
+    def idle(self) -> bool:
+        """The device has nothing to do and nothing is on its way to it."""
+        return not self._busy and self._claimed.empty()
+
+    def _gather(self) -> list[Prediction]:
+        """All predictions that are ready, at least one; none once the last is recorded."""
+        gathered: list[Prediction] = []
+        prediction = self._predicted.get()
+        while prediction:
+            gathered.append(prediction)
+            if len(gathered) == GATHER or self._predicted.empty():
+                return gathered
+            prediction = self._predicted.get()
+        self._predicted.put(None)
+        return gathered
+
+    def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Call `verb` until Postgres takes it; None where the worker is told to stop first."""
+        while True:
+            try:
+                return verb(*args, **kwargs)
+            except store.StoreError as error:
+                log.warning("%s: Postgres did not take it, trying again: %s", verb.__name__, error.orig)
+                if self._closing.wait(RETRY):
+                    return None
+
+    def _guard(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException:
+            log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)
+            self._on_failure()
