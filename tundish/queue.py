@@ -10,10 +10,14 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tundish.ids import new_uuid
 from tundish.job import Priority
+
+if TYPE_CHECKING:
+    import redis
 
 #: The Celery task that takes the messages.
 TASK = "tundish.run"
@@ -62,6 +66,14 @@ def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str
         queue.name: [encode(queue, Message(tuple(ids[at : at + size]), alone)) for at in range(0, len(ids), size)]
         for queue, ids in grouped.items()
     }
+
+
+def send(client: "redis.Redis[bytes]", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
+    """Push the messages of jobs, all lists in one round trip. Raises redis.RedisError."""
+    pipeline = client.pipeline(transaction=False)
+    for name, messages in bundles(jobs, alone).items():
+        pipeline.lpush(name, *messages)
+    pipeline.execute()
 
 
 def encode(queue: Queue, message: Message) -> bytes:

@@ -57,7 +57,7 @@ def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
             "ack_emulation": False,
             "priority_steps": [0],
             "queue_order_strategy": "workers.app:ByPriority",
-            "brpop_timeout": BRPOP_TIMEOUT,
+            "polling_interval": BRPOP_TIMEOUT,  # kombu's name for it
             "health_check_interval": HEALTH_CHECK,
             "socket_keepalive": True,
             "socket_connect_timeout": 5,

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from tundish import store
-from tundish.blobs import Blobs
-from tundish.ids import new_uuid
+from tundish.blobs import BlobMissing, Blobs
+from tundish.ids import new_uuid, to_text
 from workers.batch import Draft, Target
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,14 @@ def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max
     return Claim(id, draft.target, jobs, jobs[0].now) if jobs else None
 
 
-def inputs(claim: Claim, blobs: Blobs) -> list[bytes | Exception]:
-    """The input of each job, fetched from its blob where it is not inline; the exception where that failed."""
-    found: list[bytes | Exception] = []
+def inputs(claim: Claim, blobs: Blobs) -> list[bytes | None]:
+    """The input of each job, fetched from its blob where it is not inline; None where that is gone. Raises
+    BlobUnavailable."""
+    found: list[bytes | None] = []
     for job in claim.jobs:
         try:
-            found.append(job.body if job.body is not None else blobs.get(job.blob or ""))
-        except Exception as error:
-            log.warning("the input of a job cannot be read", extra={"job": str(job.id)}, exc_info=True)
-            found.append(error)
+            found.append(job.body if job.blob is None else blobs.get(job.blob))
+        except BlobMissing as error:
+            log.warning("the input of a job is gone: %s", error, extra={"job": to_text("job", job.id)})
+            found.append(None)
     return found

@@ -38,6 +38,9 @@ class Prediction:
     outcomes: list[execute.Done | execute.Failed]
 
 
+_GONE = execute.Failed(Code.INPUT_UNAVAILABLE, "the input is no longer in the blob store; submit it again", None)
+
+
 @dataclass(slots=True)
 class Reporter:
     """Progress, pieces and logs of a running batch go nowhere yet: no stream of events is served."""
@@ -73,14 +76,14 @@ def predict(
     return Prediction(claim, started_at, claim.now(), predict_ms, outcomes)
 
 
-def _run(loaded: Loaded, claim: Claim, inputs: list[bytes | Exception]) -> list[execute.Done | execute.Failed]:
-    there = [index for index, body in enumerate(inputs) if isinstance(body, bytes)]
-    items = [execute.Item(inputs[index], claim.jobs[index].content_type) for index in there]  # type: ignore[arg-type]
-    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, items, Reporter()) if items else []
-    outcomes: list[execute.Done | execute.Failed] = [
-        execute.Failed(Code.INPUT_UNAVAILABLE, "the input could not be read from the blob store; try again", None)
-        for _ in inputs
-    ]
-    for index, outcome in zip(there, ran, strict=True):
+def _run(loaded: Loaded, claim: Claim, inputs: list[bytes | None]) -> list[execute.Done | execute.Failed]:
+    items = {
+        index: execute.Item(body, job.content_type)
+        for index, (job, body) in enumerate(zip(claim.jobs, inputs, strict=True))
+        if body is not None
+    }
+    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, list(items.values()), Reporter()) if items else []
+    outcomes: list[execute.Done | execute.Failed] = [_GONE] * len(inputs)
+    for index, outcome in zip(items, ran, strict=True):
         outcomes[index] = outcome
     return outcomes

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from tundish import execute, outbox, store
-from tundish.blobs import BlobError, Blobs, key
-from tundish.job import Code, Status, error_json
+from tundish.blobs import Blobs, key
+from tundish.job import Status, error_json
 from workers.predict import Prediction
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ def record(
     public_url: str,
 ) -> list[UUID]:
     """Write the ends of all jobs of `predictions` in one transaction. The ids whose end was accepted: a result that
-    comes after its lease ran out counts only if nobody else has claimed the job."""
+    comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and StoreError:
+    nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, worker, inline_max)]
     hooked = {job.id: job.tenant for each in predictions for job in each.claim.jobs if job.webhook}
     with engine.begin() as connection:
@@ -64,9 +65,5 @@ def _keep(
     if len(outcome.body) <= inline_max:
         return store.Payload(outcome.content_type, len(outcome.body), outcome.body, None)
     name = key(job.tenant, job.id, job.attempt, "output")
-    try:
-        blobs.put(name, outcome.body, outcome.content_type)
-    except BlobError as error:
-        log.error("an output cannot be kept: %s", error, extra={"job": str(job.id)})
-        return error_json(Code.OUTPUT_UNAVAILABLE, f"the output could not be stored: {error}; try again")
+    blobs.put(name, outcome.body, outcome.content_type)
     return store.Payload(outcome.content_type, len(outcome.body), None, name)

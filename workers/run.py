@@ -6,6 +6,7 @@ never waits for a database. Between the stages lie queues of one batch, the boun
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Queue
@@ -15,7 +16,8 @@ from uuid import UUID
 import redis
 
 from tundish import store
-from tundish.blobs import Blobs
+from tundish.blobs import Blobs, BlobUnavailable
+from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim
@@ -23,13 +25,14 @@ from workers.intake import Intake
 from workers.notify import notify
 from workers.predict import Loaded, Prediction, predict
 from workers.record import record
+from workers.resend import resend
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Seconds between tries while Postgres does not answer.
+#: Seconds between tries while Postgres or the blob store does not answer.
 RETRY = 1.0
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
@@ -90,7 +93,7 @@ class Pipeline:
             self._intake.ring()
             if prediction:
                 self._predicted.put(prediction)
-            else:
+            elif not self._closing.is_set():
                 self.held.discard(claimed.id)
         self._predicted.put(None)
 
@@ -120,12 +123,16 @@ class Pipeline:
         not started goes back to its queue, and no death is charged."""
         self._closing.set()
         self._intake.close()
+        until = time.monotonic() + grace
         for thread in self._threads:
-            thread.join(grace)
+            thread.join(max(0.0, until - time.monotonic()))
         if self.held:
+            settings = self._bench.settings
             with self._bench.engine.begin() as connection:
-                unsent = store.release(connection, list(self.held))
-            log.info("gave back %d jobs", len(unsent))
+                given_back = store.release(connection, list(self.held))
+                announce(connection, given_back.ended, settings.public_url)
+            resend(self._bench.client, given_back.unsent, settings.max_attempts)
+            log.info("gave back %d jobs", len(given_back.unsent))
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
@@ -144,12 +151,12 @@ class Pipeline:
         return gathered
 
     def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call `verb` until Postgres takes it; None where the worker is told to stop first."""
+        """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""
         while True:
             try:
                 return verb(*args, **kwargs)
-            except store.StoreError as error:
-                log.warning("%s: Postgres did not take it, trying again: %s", verb.__name__, error.orig)
+            except (store.StoreError, BlobUnavailable) as error:
+                log.warning("%s has to wait: %s", verb.__name__, error)
                 if self._closing.wait(RETRY):
                     return None
 

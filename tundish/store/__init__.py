@@ -17,9 +17,9 @@ from tundish.store.catalog import (
     see_worker,
     webhook_secret,
 )
-from tundish.store.claims import ClaimedJob, Finished, Unsent, claim, reap, record, release, renew, start
+from tundish.store.claims import ClaimedJob, Finished, Requeued, Unsent, claim, reap, record, release, renew, start
 from tundish.store.connect import DEFAULT_TENANT, AsyncEngine, Connection, Engine, StoreError, async_engine, engine, run
-from tundish.store.deliveries import Delivery, deliver
+from tundish.store.deliveries import Delivery, Due, deliver, due, settle, webhooks_of
 from tundish.store.jobs import (
     JobRow,
     Listing,
@@ -35,7 +35,6 @@ from tundish.store.jobs import (
 from tundish.store.partitions import make_partitions, release_lock
 from tundish.store.sweeps import (
     Backlog,
-    Expired,
     advance_marks,
     backlog,
     expire,
@@ -56,12 +55,13 @@ __all__ = [
     "Catalog",
     "ClaimedJob",
     "Delivery",
-    "Expired",
+    "Due",
     "Finished",
     "JobRow",
     "Listing",
     "NewJob",
     "Payload",
+    "Requeued",
     "Unsent",
     "Version",
     "Worker",
@@ -72,6 +72,7 @@ __all__ = [
     "catalog",
     "claim",
     "deliver",
+    "due",
     "engine",
     "expire",
     "forget_workers",
@@ -92,8 +93,10 @@ __all__ = [
     "renew",
     "run",
     "see_worker",
+    "settle",
     "start",
     "submit",
     "unsent",
     "webhook_secret",
+    "webhooks_of",
 ]

@@ -11,14 +11,14 @@ from sqlalchemy import Connection, Row, text
 from tundish.job import Priority, Status
 from tundish.queue import Queue
 from tundish.store.connect import span
-from tundish.store.deliveries import Delivery, deliver
 
 
 class Unsent(NamedTuple):
-    """A queued job whose message must be sent again."""
+    """A queued job whose message must be sent again, and how many workers died with it."""
 
     id: UUID
     queue: Queue
+    deaths: int
 
 
 def queue_of(row: Row[Any]) -> Queue:
@@ -149,45 +149,61 @@ _RECORD = text("""
 _RECORD_COLUMNS = tuple(name for name in Finished.__dataclass_fields__ if name != "id")
 
 
-def record(
-    connection: Connection, finished: Sequence[Finished], deliveries: Sequence[Delivery], claims: Sequence[UUID]
-) -> set[UUID]:
-    """Write the ends of jobs, close their claims, and queue their webhooks, in one transaction. The ids whose end was
-    accepted: a job that another attempt holds, or that has ended, is left as it is."""
+def record(connection: Connection, finished: Sequence[Finished], claims: Sequence[UUID]) -> set[UUID]:
+    """Write the ends of jobs and close their claims. The ids whose end was accepted: a job that another attempt
+    holds, or that has ended, is left as it is."""
     columns = {name: [getattr(end, name) for end in finished] for name in _RECORD_COLUMNS}
     ids = [end.id for end in finished]
-    done = set(connection.execute(_RECORD, {**columns, **span(ids), "claims": list(claims)}).scalars())
-    deliver(connection, [delivery for delivery in deliveries if delivery.job in done])
-    return done
+    return set(connection.execute(_RECORD, {**columns, **span(ids), "claims": list(claims)}).scalars())
 
 
-def release(connection: Connection, claims: Sequence[UUID]) -> list[Unsent]:
-    """Give claims back without charging a death; The jobs to send again."""
+class Requeued(NamedTuple):
+    """What became of the jobs of claims that were given up: queued again, or ended ((id, tenant), canceled by wish
+    or failed)."""
+
+    unsent: list[Unsent]
+    ended: list[tuple[UUID, int]]
+
+
+def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
+    """Give claims back without charging a death."""
     return _requeue(connection, "c.id = ANY(:claims)", {"claims": list(claims)}, death=0)
 
 
-def reap(connection: Connection, *, limit: int = 100) -> tuple[list[Unsent], list[Unsent]]:
-    """Take back the jobs of claims whose lease ran out, by the database's clock; a claim that had started charges a
-    death to each of its jobs. Two lists, as `release` gives them: of claims not started, and of started ones."""
+def reap(connection: Connection, *, max_attempts: int, error: bytes, limit: int = 100) -> Requeued:
+    """Take back the jobs of up to `limit` claims whose lease ran out, by the database's clock. A claim that had started
+    charges a death to each of its jobs; at `max_attempts` deaths a job fails with `error` (JSON)."""
     page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() AND (started_at IS NULL) = :waiting"
     page += " ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED)"
-    waiting = _requeue(connection, page, {"limit": limit, "waiting": True}, death=0)
-    started = _requeue(connection, page, {"limit": limit, "waiting": False}, death=1)
-    return waiting, started
+    given = {"limit": limit, "max_attempts": max_attempts, "error": error}
+    waiting = _requeue(connection, page, {**given, "waiting": True}, death=0)
+    started = _requeue(connection, page, {**given, "waiting": False}, death=1)
+    return Requeued(waiting.unsent + started.unsent, waiting.ended + started.ended)
 
 
-def _requeue(connection: Connection, which: str, given: dict[str, object], *, death: int) -> list[Unsent]:
+def _requeue(connection: Connection, which: str, given: dict[str, object], *, death: int) -> Requeued:
+    last = "(:death > 0 AND j.deaths + :death >= :max_attempts)"
     rows = connection.execute(
         text(f"""
             WITH gone AS (DELETE FROM claims c WHERE {which} RETURNING c.id, c.jobs, c.attempts),
-            held AS (SELECT h.id, h.attempt FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt))
-            UPDATE jobs j SET
-                status = CASE WHEN j.cancel_requested THEN 4 ELSE 0 END,
-                finished_at = CASE WHEN j.cancel_requested THEN now() END,
-                deaths = j.deaths + :death, sent_at = now()
-            FROM held WHERE j.id = held.id AND j.attempt = held.attempt AND j.status = 1
-            RETURNING j.id, j.model, j.version, j.priority, j.lane, j.status
+            held AS (SELECT h.id, h.attempt FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)),
+            moved AS (
+                UPDATE jobs j SET
+                    status = CASE WHEN j.cancel_requested THEN 4 WHEN {last} THEN 3 ELSE 0 END,
+                    deaths = j.deaths + :death, sent_at = now(),
+                    finished_at = CASE WHEN j.cancel_requested OR {last} THEN now() END
+                FROM held
+                WHERE j.id = held.id AND j.attempt = held.attempt AND j.status = 1
+                RETURNING j.id, j.tenant, j.attempt, j.model, j.version, j.priority, j.lane, j.status, j.deaths
+            ), kept AS (
+                INSERT INTO results (id, tenant, attempt, error)
+                SELECT id, tenant, attempt, CAST(:error AS bytea) FROM moved WHERE status = 3
+            )
+            SELECT * FROM moved
         """),
-        {**given, "death": death},
+        {"max_attempts": 0, "error": None, **given, "death": death},
+    ).all()
+    return Requeued(
+        [Unsent(row.id, queue_of(row), row.deaths) for row in rows if row.status == Status.QUEUED],
+        [(row.id, row.tenant) for row in rows if row.status != Status.QUEUED],
     )
-    return [Unsent(row.id, queue_of(row)) for row in rows if row.status == Status.QUEUED]

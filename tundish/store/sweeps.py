@@ -28,14 +28,8 @@ def low_water(connection: Connection) -> UUID:
     return low or UUID(int=0)
 
 
-class Expired(NamedTuple):
-    id: UUID
-    tenant: int
-    webhook: str | None
-
-
-def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[Expired]:
-    """Fail what waited too long for its start with `error` (JSON), a page at a time."""
+def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[tuple[UUID, int]]:
+    """Fail what waited too long for its start with `error` (JSON), a page at a time. The (id, tenant) of each."""
     rows = connection.execute(
         text("""
             WITH late AS (
@@ -50,11 +44,11 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[E
                 INSERT INTO results (id, tenant, attempt, error)
                 SELECT id, tenant, attempt, :error FROM done
             )
-            SELECT done.id, done.tenant, q.webhook FROM done JOIN requests q ON q.id = done.id
+            SELECT id, tenant FROM done
         """),
         {"low": low_water(connection), "error": error, "limit": limit},
     )
-    return [Expired(*row) for row in rows]
+    return [(row.id, row.tenant) for row in rows]
 
 
 class Backlog(NamedTuple):
@@ -76,10 +70,9 @@ def queues(connection: Connection) -> list[Queue]:
 
 def unsent(
     connection: Connection, queue: Queue, *, before: float, older_than: float, limit: int = 1000
-) -> list[tuple[Unsent, int]]:
+) -> list[Unsent]:
     """Queued jobs whose message was sent before the moment `before` (seconds since 1970: that of the oldest message
-    still in Redis) and over `older_than` seconds ago: it is lost. Each with its deaths; their time of sending becomes
-    now."""
+    still in Redis) and over `older_than` seconds ago: it is lost. Their time of sending becomes now."""
     rows = connection.execute(
         text("""
             WITH lost AS (
@@ -103,7 +96,7 @@ def unsent(
             "limit": limit,
         },
     )
-    return [(Unsent(row.id, queue_of(row)), row.deaths) for row in rows]
+    return [Unsent(row.id, queue_of(row), row.deaths) for row in rows]
 
 
 def advance_marks(connection: Connection, settled_before: UUID) -> None:

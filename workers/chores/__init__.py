@@ -1,0 +1,32 @@
+"""What keeps the system tidy: one file a chore, each with its `EVERY` (seconds) and a `run`.
+
+Any number of processes may run them: each chore holds an advisory lock of its own while it works.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from tundish import store
+from tundish.blobs import Blobs
+from tundish.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a chore works with."""
+
+    settings: Settings
+    engine: store.Engine
+    client: "redis.Redis[bytes]"
+    blobs: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """`run` does its work in pages and says how many jobs it moved; it is called again at once after a full page."""
+
+    name: str
+    every: float
+    run: Callable[[Tools], int]

@@ -1,0 +1,132 @@
+"""How a job looks to its caller: the JSON of the API and of webhooks."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tundish.ids import time_of, to_text
+from tundish.store import JobRow
+
+#: A webhook carries an output up to this size; a larger one is fetched by its URL.
+WEBHOOK_OUTPUT = 16384
+
+_NULL = msgspec.Raw(b"null")
+_EMPTY = msgspec.Raw(b"{}")
+
+
+class Timings(msgspec.Struct):
+    """Milliseconds, 0 where the job has not come that far; `batch_size` counts the jobs it was predicted with."""
+
+    queued_ms: float
+    predict_ms: float
+    total_ms: float
+    batch_size: int
+
+
+class Urls(msgspec.Struct):
+    self: str
+    cancel: str
+    result: str
+    events: str
+
+
+class JobView(msgspec.Struct):
+    """A job, field by field in the order that callers read it."""
+
+    id: str
+    model: str
+    version: str
+    status: str
+    cancel_requested: bool
+    output: msgspec.Raw
+    output_type: str | None
+    output_size: int | None
+    error: msgspec.Raw
+    progress: float | None
+    attempt: int
+    priority: str
+    metadata: msgspec.Raw
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    expires_at: str
+    retry_of: str | None
+    batch: str | None
+    shadow_of: str | None
+    timings: Timings
+    worker: str | None
+    urls: Urls
+
+
+encode = msgspec.json.Encoder().encode
+
+
+def rfc3339(at: datetime) -> str:
+    """To the millisecond, in UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+
+
+def job_view(job: JobRow, public_url: str = "", output_max: int | None = None) -> JobView:
+    """`public_url` goes before each link; an output over `output_max` bytes is left out."""
+    id = to_text("job", job.id)
+    created_at = time_of(job.id)
+    here = f"{public_url}/v1/jobs/{id}"
+    shown = job.output is not None and job.output_type == "application/json"
+    if shown and output_max is not None:
+        shown = len(job.output or b"") <= output_max
+    return JobView(
+        id=id,
+        model=job.model,
+        version=job.version,
+        status=job.status.name.lower(),
+        cancel_requested=job.cancel_requested,
+        output=msgspec.Raw(job.output) if shown and job.output is not None else _NULL,
+        output_type=job.output_type,
+        output_size=job.output_size,
+        error=msgspec.Raw(job.error) if job.error is not None else _NULL,
+        progress=None,
+        attempt=job.attempt,
+        priority=job.priority.name.lower(),
+        metadata=msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
+        created_at=rfc3339(created_at),
+        started_at=job.started_at and rfc3339(job.started_at),
+        finished_at=job.finished_at and rfc3339(job.finished_at),
+        expires_at=rfc3339(job.expires_at),
+        retry_of=_id("job", job.retry_of),
+        batch=_id("bat", job.batch),
+        shadow_of=_id("job", job.shadow_of),
+        timings=Timings(
+            queued_ms=_ms(created_at, job.started_at),
+            predict_ms=round(job.predict_ms or 0.0, 3),
+            total_ms=_ms(created_at, job.finished_at),
+            batch_size=job.batch_size or 0,
+        ),
+        worker=_id("wrk", job.worker),
+        urls=Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
+    )
+
+
+def job_json(job: JobRow, public_url: str = "") -> bytes:
+    """A job as the API answers it."""
+    return encode(job_view(job, public_url))
+
+
+def webhook_body(job: JobRow, public_url: str) -> bytes:
+    """A job's end as Standard Webhooks carries it: `{type, timestamp, data}`."""
+    body: dict[str, Any] = {
+        "type": f"job.{job.status.name.lower()}",
+        "timestamp": rfc3339(job.finished_at or datetime.now(UTC)),
+        "data": job_view(job, public_url, WEBHOOK_OUTPUT),
+    }
+    return encode(body)
+
+
+def _id(prefix: str, id: UUID | None) -> str | None:
+    return None if id is None else to_text(prefix, id)
+
+
+def _ms(since: datetime, until: datetime | None) -> float:
+    # The id's time is the API's clock, the other the database's: a skew must not show as a negative time.
+    return 0.0 if until is None else max(0.0, round((until - since).total_seconds() * 1000, 3))

@@ -1,0 +1,101 @@
+"""`python -m workers`: one worker process, which loads its pool's models on its device and serves their queues."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from tundish import logs, store
+from tundish.blobs import open_blobs
+from tundish.catalog import CatalogError, Served, load_models
+from tundish.ids import new_uuid, to_text
+from tundish.settings import SettingError, Settings
+from workers import app, connect
+from workers.batch import Batcher, Limits, Target
+from workers.heart import Heart
+from workers.intake import Intake
+from workers.load import load
+from workers.run import Bench, Pipeline
+
+log = logging.getLogger("workers")
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_environment()
+        logs.configure(settings.log_format, settings.log_level)
+        served = [each for each in load_models(settings.models, Path.cwd()) if each.pool == settings.pool]
+        if not served:
+            raise SettingError(f"no model is in pool {settings.pool!r}; set TUNDISH_MODELS, or TUNDISH_POOL")
+        blobs = open_blobs(settings)
+    except (SettingError, CatalogError) as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
+    return _serve(settings, served, blobs)
+
+
+def _serve(settings: Settings, served: list[Served], blobs: object) -> int:
+    worker = new_uuid()
+    engine = store.engine(settings.database_url)
+    client = connect.redis_client(settings.redis_url)
+    loaded = {target: each for target, each in (load(one, settings.device) for one in served)}
+    with engine.begin() as connection:
+        store.register(connection, [each.version for each in loaded.values()])
+    limits = {target: Limits(each.version.max_batch, each.version.max_wait) for target, each in loaded.items()}
+    intake = Intake(Batcher(limits), client)
+    broken = threading.Event()
+
+    def stop() -> None:
+        broken.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    pipeline = Pipeline(Bench(worker, settings, engine, client, blobs, loaded), intake, on_failure=stop)
+    presence = store.Worker(
+        id=worker,
+        pool=settings.pool,
+        device=settings.device,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        models=[f"{target.model}@{target.version}" for target in loaded],
+        state="starting",
+    )
+    heart = Heart(engine, presence, pipeline.held, pipeline.idle, settings.lease)
+    heart.start()
+    pipeline.start()
+    log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})
+    _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake)
+    pipeline.stop(settings.grace)
+    heart.stop()
+    for each in loaded.values():
+        each.model.unload()
+    log.info("stopped")
+    return 1 if broken.is_set() else 0
+
+
+def _consume(application: Celery, name: str, intake: Intake) -> None:
+    """Let Celery feed the intake until SIGTERM or SIGINT; from the signal on, no batch is claimed."""
+
+    def close(**_: object) -> None:
+        intake.close()
+
+    worker_shutting_down.connect(close)
+    worker = application.Worker(
+        hostname=f"{name}@{socket.gethostname()}",
+        pool="solo",
+        without_gossip=True,
+        without_mingle=True,
+        task_events=True,
+        loglevel=None,
+        quiet=True,
+    )
+    worker.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Marks: raise the low-water marks, so that no sweep reads what has long ended."""
+
+from datetime import UTC, datetime, timedelta
+
+from tundish import store
+from tundish.ids import floor_uuid
+from workers.chores import Tools
+
+EVERY = 15.0
+
+#: A submit is committed, or has failed, this long after its id was made.
+SETTLED = timedelta(minutes=2)
+
+
+def run(tools: Tools) -> int:
+    with tools.engine.begin() as connection:
+        if store.lock(connection, "marks"):
+            store.advance_marks(connection, floor_uuid(datetime.now(UTC) - SETTLED))
+    return 0

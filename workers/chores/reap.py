@@ -1,0 +1,21 @@
+"""Reap: jobs of workers that stopped beating go back to their queues, or are quarantined after the last attempt."""
+
+from tundish import store
+from tundish.job import Code, error_json
+from tundish.outbox import announce
+from workers.chores import Tools
+from workers.resend import resend
+
+EVERY = 2.0
+
+
+def run(tools: Tools) -> int:
+    limit = tools.settings.max_attempts
+    error = error_json(Code.WORKER_LOST, f"the worker died {limit} times while it ran this job; it is not tried again")
+    with tools.engine.begin() as connection:
+        if not store.lock(connection, "reap"):
+            return 0
+        reaped = store.reap(connection, max_attempts=limit, error=error)
+        announce(connection, reaped.ended, tools.settings.public_url)
+    resend(tools.client, reaped.unsent, limit)
+    return len(reaped.unsent) + len(reaped.ended)

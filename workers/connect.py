@@ -1,0 +1,16 @@
+"""The Redis client of worker and chores: no call may hang on a server that went away."""
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+
+def redis_client(url: str) -> "redis.Redis[bytes]":
+    """A client whose calls fail after 5 s, and that tries a broken connection again twice."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.05), 2),
+    )
