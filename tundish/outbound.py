@@ -95,6 +95,18 @@ def parse(url: str) -> Destination:
     return Destination(scheme, host, port, path if path.startswith("/") else "/" + path)
 
 
+def acceptable(url: str, allowed: Sequence[Network]) -> Destination:
+    """What can be said of a URL without asking the DNS: parse it, judge an address in it, ask for https where no
+    network is allowed besides. Raises Refused."""
+    destination = parse(url)
+    host = destination.host.strip("[]")
+    if destination.host.startswith("[") or host.replace(".", "").isdigit():
+        judge(destination, [host], allowed)
+    elif not allowed and (destination.scheme, destination.port) != ("https", 443):
+        raise Refused("the URL must be https on port 443")
+    return destination
+
+
 def judge(destination: Destination, addresses: Sequence[str], allowed: Sequence[Network]) -> Address:
     """The address to connect to. Raises Refused if any of `addresses` is refused: private ones pass only where
     `allowed` holds all of them, and then http and any port do too; else it is https on 443."""

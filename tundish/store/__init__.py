@@ -18,7 +18,18 @@ from tundish.store.catalog import (
     webhook_secret,
 )
 from tundish.store.claims import ClaimedJob, Finished, Requeued, Unsent, claim, reap, record, release, renew, start
-from tundish.store.connect import DEFAULT_TENANT, AsyncEngine, Connection, Engine, StoreError, async_engine, engine, run
+from tundish.store.connect import (
+    DEFAULT_TENANT,
+    AsyncEngine,
+    Connection,
+    Engine,
+    PoolTimeout,
+    RowError,
+    StoreError,
+    async_engine,
+    engine,
+    run,
+)
 from tundish.store.deliveries import Delivery, Due, deliver, due, settle, webhooks_of
 from tundish.store.jobs import (
     JobRow,
@@ -32,7 +43,7 @@ from tundish.store.jobs import (
     read_output,
     submit,
 )
-from tundish.store.partitions import make_partitions, release_lock
+from tundish.store.partitions import make_partitions, missing_days, release_lock, revision
 from tundish.store.sweeps import (
     Backlog,
     advance_marks,
@@ -49,6 +60,8 @@ __all__ = [
     "AsyncEngine",
     "Connection",
     "Engine",
+    "PoolTimeout",
+    "RowError",
     "StoreError",
     "DEFAULT_TENANT",
     "Backlog",
@@ -80,6 +93,7 @@ __all__ = [
     "lock",
     "low_water",
     "make_partitions",
+    "missing_days",
     "past_retention",
     "queues",
     "read",
@@ -91,6 +105,7 @@ __all__ = [
     "release",
     "release_lock",
     "renew",
+    "revision",
     "run",
     "see_worker",
     "settle",

@@ -27,7 +27,7 @@ class Version:
     max_cost: int | None = None
     timeout: float | None = None
     example: Any = None
-    workers: int = 0  # that serve it now
+    workers: Sequence[dict[str, str]] = ()  # that serve it now: id, pool and device
 
 
 class Catalog(NamedTuple):
@@ -70,7 +70,9 @@ def catalog(connection: Connection, seen_within: float) -> Catalog:
         text("""
             SELECT v.model, v.version, v.pool, v.input_type, v.output_type, v.input_schema, v.output_schema,
                    v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example,
-                   (SELECT count(*) FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
+                   (SELECT COALESCE(json_agg(json_build_object('id', w.id, 'pool', w.pool, 'device', w.device)
+                                             ORDER BY w.id), '[]')
+                    FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
                     AND w.state <> 'stopped' AND w.seen_at > now() - :seen * interval '1 second')
             FROM versions v ORDER BY v.model, v.registered_at, v.version
         """),

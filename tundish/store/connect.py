@@ -6,10 +6,12 @@ from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DataError as RowError
 from sqlalchemy.exc import DBAPIError as StoreError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-__all__ = ["DEFAULT_TENANT", "AsyncEngine", "Connection", "Engine", "StoreError", "async_engine", "engine", "run", "span"]
+__all__ = ["DEFAULT_TENANT", "AsyncEngine", "Connection", "Engine", "PoolTimeout", "RowError", "StoreError", "async_engine", "engine", "run", "span"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

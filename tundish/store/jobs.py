@@ -48,16 +48,20 @@ _SUBMIT = text("""
                               sticky_key, retry_of)
         SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of
         FROM new
+    ), rows AS (
+        INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
+        SELECT id, tenant, model, version, priority, now() + expires_in * interval '1 second' FROM new
     )
-    INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
-    SELECT id, tenant, model, version, priority, now() + expires_in * interval '1 second' FROM new
+    SELECT now()
 """)
 _SUBMIT_COLUMNS = tuple(name for name in NewJob.__dataclass_fields__)
 
 
-def submit(connection: Connection, jobs: Sequence[NewJob]) -> None:
-    """Store jobs, all or none, in one statement."""
-    connection.execute(_SUBMIT, {name: [getattr(job, name) for job in jobs] for name in _SUBMIT_COLUMNS})
+def submit(connection: Connection, jobs: Sequence[NewJob]) -> datetime:
+    """Store jobs, all or none, in one statement; the database's time, from which they expire."""
+    columns = {name: [getattr(job, name) for job in jobs] for name in _SUBMIT_COLUMNS}
+    at: datetime = connection.execute(_SUBMIT, columns).scalar_one()
+    return at
 
 
 class JobRow(NamedTuple):

@@ -33,3 +33,19 @@ def make_partitions(connection: Connection, days_ahead: int = DAYS_AHEAD) -> Non
                     f" FROM ('{floor_uuid(day)}') TO ('{floor_uuid(day + timedelta(days=1))}') {settings}"
                 )
             )
+
+
+def missing_days(connection: Connection) -> list[str]:
+    """The partitions of today and tomorrow that do not exist: without today's, no submit succeeds."""
+    today = datetime.now(UTC)
+    wanted = {f"{table}_{today + timedelta(days=offset):%Y%m%d}" for table in PARTITIONED for offset in (0, 1)}
+    existing = set(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
+    return sorted(wanted - existing)
+
+
+def revision(connection: Connection) -> str | None:
+    """The migration that the database is at; None where none ever ran."""
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
+        return None
+    at: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return at

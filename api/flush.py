@@ -1,0 +1,115 @@
+"""Group commit: while one flush is on its way to Postgres the next jobs gather, and then go in one statement.
+
+A lone job is not held back. A caller who hangs up does not cancel the flush that carries his job.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import redis.asyncio
+from redis import RedisError
+
+from tundish import queue, store
+from tundish.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+#: Rows of a flush (256 to 512 measured best).
+ROWS = 512
+#: Rows that may wait for their flush; beyond it a submit is answered with 503, not with a slow death.
+WAITING = 50_000
+
+
+@dataclass(slots=True)
+class _Group:
+    """Jobs that are stored together or not at all."""
+
+    jobs: Sequence[store.NewJob]
+    stored: asyncio.Future[datetime]
+
+
+class Flush:
+    """Stores jobs, then sends their messages."""
+
+    def __init__(self, engine: store.AsyncEngine, client: "redis.asyncio.Redis[bytes]") -> None:
+        self._engine = engine
+        self._client = client
+        self._groups: deque[_Group] = deque()
+        self._waiting = 0
+        self._bell = asyncio.Event()
+
+    async def submit(self, jobs: Sequence[store.NewJob]) -> datetime:
+        """Store jobs, all or none; the database's time of it. They are durable when this returns. Raises Unavailable
+        where too many wait already, or Postgres does not answer."""
+        if self._waiting and self._waiting + len(jobs) > WAITING:
+            raise Unavailable("overloaded", "too many jobs are being submitted; try again", retry_after=1)
+        group = _Group(jobs, asyncio.get_running_loop().create_future())
+        self._waiting += len(jobs)
+        self._groups.append(group)
+        self._bell.set()
+        return await asyncio.shield(group.stored)
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        while True:
+            await self._bell.wait()
+            groups = self._gather()
+            stored = await self._store(groups)
+            self._waiting -= sum(len(group.jobs) for group in groups)
+            await self._send(stored)
+
+    def _gather(self) -> list[_Group]:
+        groups = [self._groups.popleft()]
+        rows = len(groups[0].jobs)
+        while self._groups and rows + len(self._groups[0].jobs) <= ROWS:
+            groups.append(self._groups.popleft())
+            rows += len(groups[-1].jobs)
+        if not self._groups:
+            self._bell.clear()
+        return groups
+
+    async def _store(self, groups: list[_Group]) -> list[_Group]:
+        """The groups that are in Postgres now. One group's bad row must not fail its neighbours: each is then tried
+        by itself."""
+        try:
+            at = await store.run(self._engine, store.submit, [job for group in groups for job in group.jobs])
+        except store.RowError as error:
+            if len(groups) > 1:
+                return [group for each in groups for group in await self._store([each])]
+            log.error("a job cannot be stored: %s", error)
+            return self._fail(groups, Unavailable("unavailable", "the job could not be stored", retry_after=1))
+        except (store.StoreError, store.PoolTimeout, OSError) as error:
+            log.warning("Postgres does not take jobs: %s", error)
+            return self._fail(
+                groups, Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+            )
+        for group in groups:
+            if not group.stored.done():
+                group.stored.set_result(at)
+        return groups
+
+    @staticmethod
+    def _fail(groups: list[_Group], why: Unavailable) -> list[_Group]:
+        for group in groups:
+            if not group.stored.done():
+                group.stored.set_exception(why)
+        return []
+
+    async def _send(self, groups: list[_Group]) -> None:
+        """Tell the workers. What Redis does not take, a chore sends again: the jobs are safe."""
+        jobs = [(queue_of(job), job.id) for group in groups for job in group.jobs]
+        pipeline = self._client.pipeline(transaction=False)
+        for name, messages in queue.bundles(jobs).items():
+            pipeline.lpush(name, *messages)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)
+
+
+def queue_of(job: store.NewJob) -> queue.Queue:
+    return queue.Queue(job.model, job.version, job.priority)

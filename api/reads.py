@@ -1,0 +1,51 @@
+"""Coalesced reads: the jobs that are asked for while a read is on its way are read together by the next one."""
+
+import asyncio
+from uuid import UUID
+
+from tundish import store
+from tundish.errors import Unavailable
+
+#: Jobs of one read.
+ROWS = 256
+
+Key = tuple[UUID, int]
+
+
+class Reads:
+    """Reads jobs by (id, tenant), each once for all who ask at the same time."""
+
+    def __init__(self, engine: store.AsyncEngine) -> None:
+        self._engine = engine
+        self._asked: dict[Key, asyncio.Future[store.JobRow | None]] = {}
+        self._bell = asyncio.Event()
+
+    async def get(self, id: UUID, tenant: int) -> store.JobRow | None:
+        """The job as it is after this call began; None where the tenant has none such. Raises Unavailable."""
+        key = (id, tenant)
+        found = self._asked.get(key)
+        if found is None:
+            found = self._asked[key] = asyncio.get_running_loop().create_future()
+            self._bell.set()
+        return await asyncio.shield(found)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self._bell.wait()
+            keys = list(self._asked)[:ROWS]
+            # Taken out before the read: who asks from now on must see what happens from now on.
+            asked = {key: self._asked.pop(key) for key in keys}
+            if not self._asked:
+                self._bell.clear()
+            try:
+                jobs = await store.run(self._engine, store.read, list(asked))
+            except (store.StoreError, store.PoolTimeout, OSError):
+                for future in asked.values():
+                    future.set_exception(
+                        Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+                    )
+                    future.exception()  # whoever asked may have gone
+            else:
+                for key, future in asked.items():
+                    future.set_result(jobs.get(key))
