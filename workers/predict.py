@@ -11,6 +11,7 @@ from tundish import execute, store
 from tundish.blobs import Blobs
 from tundish.codec import Codec
 from tundish.job import Code
+from tundish.model import Model
 from workers import claim as claims
 from workers.batch import Target
 from workers.claim import Claim
@@ -20,11 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on the device, with what decodes its inputs and encodes its outputs."""
+    """A model on the device, with what decodes its inputs and encodes its outputs, and what the catalog says of it."""
 
-    model: Any
+    model: Model[Any, Any]
     reads: Codec
     writes: Codec
+    version: store.Version
 
 
 @dataclass(frozen=True, slots=True)

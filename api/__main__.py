@@ -1,0 +1,59 @@
+"""`python -m api`: the API on TUNDISH_HOST and TUNDISH_PORT."""
+
+import asyncio
+import ipaddress
+import sys
+
+import uvicorn
+import uvloop
+
+from api.app import create
+from tundish import logs
+from tundish.settings import SettingError, Settings
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_environment()
+        for name in ("database_url", "redis_url", "blob_url"):
+            if not getattr(settings, name):
+                raise SettingError(f"set TUNDISH_{name.upper()}; `./dev up` starts what it needs and sets it")
+        if not settings.api_key and not _loopback(settings.host):
+            raise SettingError(
+                f"TUNDISH_HOST is {settings.host}: without a key the API serves loopback only; set TUNDISH_API_KEY"
+            )
+        app = create(settings)
+    except SettingError as error:
+        print(f"api: {error}", file=sys.stderr)
+        return 2
+    logs.configure(settings.log_format, settings.log_level)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.grace),
+            backlog=2048,
+        )
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.serve())
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

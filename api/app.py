@@ -1,0 +1,115 @@
+"""The ASGI application. What every request passes: an id, its tenant, and one place that turns errors into problems."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth import needs_key, tenant_of
+from api.blobs import BlobFiles
+from api.catalog import Catalog
+from api.docs import routes as docs_routes
+from api.health import Health
+from api.http import problem_response
+from api.jobs import Jobs
+from api.parts import build, running
+from tundish.errors import Problem
+from tundish.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class _Gate:
+    """Gives a request its id and tenant, and its problem an answer."""
+
+    def __init__(self, app: ASGIApp, api_key: str, health: Health) -> None:
+        self._app = app
+        self._api_key = api_key
+        self._health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"].append((b"x-request-id", request_id.encode()))
+                self._health.requests.labels(scope["method"], message["status"]).inc()
+            await send(message)
+
+        try:
+            if needs_key(scope["path"]):
+                given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+                scope["state"]["tenant"] = tenant_of(given, self._api_key)
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            log.debug("a client hung up while it sent its body", extra={"request": request_id})
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else _unexpected(error, request_id)
+            if started:
+                raise
+            await _answer(problem, scope, request_id)(scope, receive, sending)
+
+
+def _unexpected(error: Exception, request_id: str) -> Problem:
+    log.error("a request failed", exc_info=error, extra={"request": request_id})
+    return Problem("internal", f"this is a fault of the service; its log has it under request {request_id}")
+
+
+def _answer(problem: Problem, scope: Scope, request_id: str) -> Response:
+    response = problem_response(problem, scope["path"], request_id, HTTPStatus(problem.status).phrase)
+    if problem.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette's router refuses: a path or method that is not served."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    details = {404: "nothing is served under this path; see /docs", 405: f"{request.method} is not served here"}
+    problem = Problem(codes.get(error.status_code, "bad_request"), details.get(error.status_code, error.detail))
+    problem.status = error.status_code
+    response = _answer(problem, request.scope, request.state.request_id)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def create(settings: Settings) -> ASGIApp:
+    """The application; it connects when its lifespan begins. Raises SettingError."""
+    parts = build(settings)
+    health = Health(parts)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(parts):
+            yield
+
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: _http_exception}
+    app = Starlette(
+        routes=[
+            *Jobs(parts).routes(),
+            *Catalog(parts).routes(),
+            *BlobFiles(parts).routes(),
+            *health.routes(),
+            *docs_routes(),
+        ],
+        exception_handlers=handlers,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return _Gate(app, settings.api_key, health)

@@ -1,0 +1,101 @@
+"""Liveness, readiness with reasons, and figures for Prometheus."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import prometheus_client
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.http import encoded
+from api.parts import Parts
+from migrations import head
+from tundish import store
+from tundish.blobs import BlobError
+from tundish.errors import Unavailable
+
+
+class Health:
+    """Handlers over the parts of one application."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._head = head()
+        self._registry = prometheus_client.CollectorRegistry()
+        self._backlog = _Backlog()
+        self._registry.register(self._backlog)
+        self.requests = prometheus_client.Counter(
+            "tundish_http_requests", "Answers of the API.", ["method", "status"], registry=self._registry
+        )
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/healthz", self.healthz, methods=["GET"]),
+            Route("/readyz", self.readyz, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+        ]
+
+    async def healthz(self, request: Request) -> Response:
+        return encoded({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Ready is who can take a submit: that needs Postgres and the blob store, and not Redis."""
+        database, blobs, messages = await asyncio.gather(self._database(), self._blobs(), self._messages())
+        ready = database == "ok" and blobs == "ok"
+        status = "ready" if ready and messages == "ok" else "degraded" if ready else "unavailable"
+        checks = {"database": database, "blobs": blobs, "redis": messages}
+        return encoded({"status": status, "checks": checks}, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        try:
+            self._backlog.rows = await self._parts.run(store.backlog)
+        except Unavailable:
+            self._backlog.rows = []
+        text = prometheus_client.generate_latest(self._registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    async def _database(self) -> str:
+        try:
+            revision = await self._parts.run(store.revision)
+            if revision != self._head:
+                return f"at revision {revision}, this release needs {self._head}: run the release process"
+            missing = await self._parts.run(store.missing_days)
+        except Unavailable as error:
+            return error.detail
+        return f"partitions are missing: {', '.join(missing)}: run the chores" if missing else "ok"
+
+    async def _blobs(self) -> str:
+        try:
+            await asyncio.to_thread(self._parts.blobs.check)
+        except BlobError as error:
+            return str(error)
+        return "ok"
+
+    async def _messages(self) -> str:
+        try:
+            await self._parts.client.ping()
+        except (RedisError, OSError) as error:
+            return f"does not answer ({type(error).__name__}): jobs are accepted and wait"
+        return "ok"
+
+
+class _Backlog(Collector):
+    """What waits in each queue, read at the scrape."""
+
+    rows: list[store.Backlog] = []
+
+    def collect(self) -> Iterator[Any]:
+        labels = ["model", "version", "priority"]
+        queued = GaugeMetricFamily("tundish_jobs_queued", "Jobs that wait.", labels=labels)
+        oldest = GaugeMetricFamily("tundish_oldest_queued_seconds", "Age of the oldest that waits.", labels=labels)
+        for row in self.rows:
+            names = [row.queue.model, row.queue.version, row.queue.priority.name.lower()]
+            queued.add_metric(names, row.queued)
+            oldest.add_metric(names, row.oldest_s or 0.0)
+        yield queued
+        yield oldest

@@ -1,0 +1,140 @@
+"""What the routes share: reading a request within bounds, and writing JSON and problems."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tundish.errors import NotFound, Problem, Refused, TooLarge
+from tundish.ids import from_text
+
+T = TypeVar("T")
+
+#: The longest that one request waits for a job's end, in seconds.
+WAIT_MAX = 60.0
+
+_WAIT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes."""
+    problem = TooLarge("body_too_large", f"the body is over {limit} bytes; see TUNDISH_MAX_BODY")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise problem
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise problem
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def job_id(request: Request) -> UUID:
+    """The id in the path. Raises NotFound for a text that is none."""
+    id = from_text("job", request.path_params["id"])
+    if id is None:
+        raise no_such_job()
+    return id
+
+
+def no_such_job() -> NotFound:
+    return NotFound("job_not_found", "there is no such job")
+
+
+def seconds(text: str, name: str) -> float:
+    """A wait of the query. Raises Refused."""
+    if not _WAIT.fullmatch(text):
+        raise bad_query(name, "is a number of seconds")
+    return min(float(text), WAIT_MAX)
+
+
+def preferred_wait(request: Request) -> float | None:
+    """The seconds of `Prefer: wait=N` (RFC 7240); a preference that cannot be read is no preference."""
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait" and _WAIT.fullmatch(value.strip().strip('"')):
+            return min(float(value.strip().strip('"')), WAIT_MAX)
+    return None
+
+
+def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
+    """The query's parameters. Raises Refused for one that is not in `names` (`metadata.` stands for its keys) or is
+    given twice."""
+    given: dict[str, str] = {}
+    allowed = set(names)
+    for name, value in request.query_params.multi_items():
+        kind = "metadata." if name.startswith("metadata.") else name
+        if kind not in allowed or name in given:
+            detail = "is given twice" if name in given else "is not a parameter of this call"
+            raise bad_query(name, detail)
+        given[name] = value
+    return given
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
+    """`work`'s result, or None where the client hung up first: no server cancels a handler for that."""
+
+    async def hang_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(hang_up())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, gone):
+            if not each.done():
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
+
+
+def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, status, headers, "application/json")
+
+
+def encoded(value: Any, status: int = 200) -> Response:
+    return json_response(msgspec.json.encode(value), status)
+
+
+def problem_response(problem: Problem, path: str, request_id: str, title: str) -> Response:
+    """RFC 9457."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": path,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": problem.retry_after is not None,
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    headers = {"retry-after": str(problem.retry_after)} if problem.retry_after is not None else None
+    # Whatever a client sent may stand in a detail: a lone half of a surrogate must not break the answer.
+    text = msgspec.json.encode(_plain(body))
+    return Response(text, problem.status, headers, "application/problem+json")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def bad_query(name: str, detail: str) -> Refused:
+    return Refused("invalid_request", f"{name}: {detail}", [{"pointer": f"/{name}", "detail": detail}])

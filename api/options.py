@@ -1,0 +1,122 @@
+"""What a caller may say about a job beside its model and input; read from a body or from query parameters."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tundish import outbound
+from tundish.errors import Refused
+from tundish.job import Priority
+
+#: Seconds that a job may wait for its start, unless it says otherwise.
+EXPIRES_IN = 86400.0
+
+Seconds = Annotated[float, Meta(gt=0, le=31536000, description="seconds")]
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The options of a job."""
+
+    webhook: Annotated[str, Meta(max_length=2048, description="gets the job's terminal event")] | None = None
+    priority: Literal["low", "normal", "high"] = "normal"
+    expires_in: Seconds | None = None
+    timeout: Seconds | None = None
+    sticky_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=16)] = {}
+
+    @property
+    def rank(self) -> Priority:
+        return Priority[self.priority.upper()]
+
+
+ModelName = Annotated[str, Meta(description="name, name@version or name:alias")]
+
+
+class Submit(Options, kw_only=True):
+    """The body of `POST /v1/jobs`. `input` is carried bit for bit."""
+
+    model: ModelName
+    input: msgspec.Raw
+
+
+class SubmitBatch(Options, kw_only=True):
+    """The body of `POST /v1/jobs:batch`: the options are for all inputs."""
+
+    model: ModelName
+    inputs: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=10000)]
+
+
+class Rules:
+    """Checks of options that a type cannot say. `pointer` leads to a field: `/webhook` in a body."""
+
+    def __init__(self, retention: float, allowed: Sequence[outbound.Network]) -> None:
+        self._retention = retention
+        self._allowed = allowed
+
+    def expires_in(self, options: Options) -> float:
+        """The seconds to wait, at most the retention. Raises Refused."""
+        if options.expires_in is None:
+            return min(EXPIRES_IN, self._retention)
+        if options.expires_in > self._retention:
+            raise _refused("/expires_in", f"at most the retention, {self._retention:g} seconds")
+        return options.expires_in
+
+    def check(self, options: Options) -> None:
+        """Raises Refused."""
+        if options.webhook is not None:
+            try:
+                outbound.acceptable(options.webhook, self._allowed)
+            except outbound.Refused as error:
+                raise _refused("/webhook", str(error)) from error
+        for name in ("webhook", "sticky_key"):
+            if "\0" in (getattr(options, name) or ""):
+                raise _refused(f"/{name}", "holds a NUL character")
+        sizes = [(len(key.encode()), len(value.encode())) for key, value in options.metadata.items()]
+        if any(not 0 < key <= 64 for key, _ in sizes):
+            raise _refused("/metadata", "a key has 1 to 64 bytes")
+        if sum(key + value for key, value in sizes) > 2048:
+            raise _refused("/metadata", "at most 2 KiB in all")
+
+
+def from_query(pairs: Iterable[tuple[str, str]]) -> Options:
+    """Options of query parameters: `priority=high&metadata.user=7`. Raises Refused."""
+    given: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for name, value in pairs:
+        into, key = (metadata, name[9:]) if name.startswith("metadata.") else (given, name)
+        if key in into:
+            raise _refused(f"/{name}", "is given twice")
+        into[key] = value
+    if metadata:
+        if "metadata" in given:
+            raise _refused("/metadata", "is given as metadata.KEY=VALUE")
+        given["metadata"] = metadata
+    try:
+        return msgspec.convert(given, Options, strict=False)
+    except msgspec.ValidationError as error:
+        raise unfit(error) from error
+
+
+def unfit(error: msgspec.ValidationError) -> Refused:
+    """The problem of a body or query that does not fit its type."""
+    message, _, path = str(error).rpartition(" - at `$")
+    if not message:
+        message, path = path, ""
+    pointer = path.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
+    if message.startswith("Object contains unknown field `"):
+        name = message.removeprefix("Object contains unknown field `").rstrip("`")
+        return _refused(f"{pointer}/{name}", "is not a field of a job")
+    if message.startswith("Object missing required field `"):
+        name = message.removeprefix("Object missing required field `").rstrip("`")
+        return _refused(f"{pointer}/{name}", "is required")
+    return _refused(pointer, message[:1].lower() + message[1:])
+
+
+def _refused(pointer: str, detail: str) -> Refused:
+    return Refused("invalid_request", f"{pointer or 'the body'}: {detail}", [{"pointer": pointer, "detail": detail}])
+
+
+def metadata_json(metadata: Mapping[str, str]) -> bytes | None:
+    return msgspec.json.encode(metadata) if metadata else None

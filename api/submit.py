@@ -1,0 +1,199 @@
+"""Submit: validate, store, then send. The answer comes after the commit."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from api.flush import Flush
+from api.models import Known, Models
+from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
+from tundish import strictjson
+from tundish.blobs import BlobError, Blobs, key
+from tundish.errors import BadRequest, Problem, Refused, Unavailable, WrongType
+from tundish.ids import new_uuid
+from tundish.job import Status
+from tundish.store import JobRow, NewJob
+
+JSON = "application/json"
+#: Blobs that one request writes at once.
+PUTS = 16
+
+_submit = msgspec.json.Decoder(Submit)
+_submit_batch = msgspec.json.Decoder(SubmitBatch)
+
+
+class Input(NamedTuple):
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one input of a batch was not taken."""
+
+    index: int
+    problem: Problem
+
+
+class Submitter:
+    """Turns requests into stored jobs."""
+
+    def __init__(self, models: Models, flush: Flush, blobs: Blobs, rules: Rules, inline_max: int) -> None:
+        self._models = models
+        self._flush = flush
+        self._blobs = blobs
+        self._rules = rules
+        self._inline_max = inline_max
+
+    async def job(self, tenant: int, content_type: str, body: bytes) -> JobRow:
+        """`POST /v1/jobs`. Raises Problem."""
+        value = _parse(content_type, body)
+        try:
+            asked = _submit.decode(body)
+        except msgspec.ValidationError as error:
+            raise unfit(error) from error
+        known = await self._models.resolve(asked.model, asked.sticky_key)
+        _wants_json(known)
+        assert isinstance(value, dict)  # the decoder took it as an object
+        known.check(value["input"], "/input")
+        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))
+
+    async def body(
+        self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]
+    ) -> JobRow:
+        """`POST /v1/models/{model}/jobs`: the body itself is the input. Raises Problem."""
+        asked = from_query(query)
+        known = await self._models.resolve(model, asked.sticky_key)
+        wanted = known.version.input_type
+        if wanted == JSON:
+            known.check(_parse(content_type, body), "")
+            content_type = JSON
+        elif wanted != "application/octet-stream" and _essence(content_type) != wanted:
+            raise WrongType("unsupported_media_type", f"{model} takes {wanted}; send that Content-Type")
+        return await self._one(tenant, known, asked, Input(body, content_type or "application/octet-stream"))
+
+    async def batch(self, tenant: int, content_type: str, body: bytes) -> list[JobRow | Refusal]:
+        """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem where all
+        of it is refused."""
+        value = _parse(content_type, body)
+        try:
+            asked = _submit_batch.decode(body)
+        except msgspec.ValidationError as error:
+            raise unfit(error) from error
+        assert isinstance(value, dict)  # the decoder took it as an object
+        options = self._options(asked)
+        answers: list[NewJob | Refusal] = []
+        for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
+            known = await self._models.resolve(asked.model, asked.sticky_key)
+            _wants_json(known)
+            try:
+                known.check(input, f"/inputs/{index}")
+            except Refused as problem:
+                answers.append(Refusal(index, problem))
+            else:
+                answers.append(_new(tenant, known, options, Input(bytes(raw), JSON)))
+        jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
+        placed = [next(jobs) if isinstance(each, NewJob) else each for each in answers]
+        new = [each for each in placed if isinstance(each, NewJob)]
+        at = await self._flush.submit(new) if new else datetime.min
+        return [_row(each, at) if isinstance(each, NewJob) else each for each in placed]
+
+    async def _one(self, tenant: int, known: Known, asked: Options, input: Input) -> JobRow:
+        [job] = await self._place([_new(tenant, known, self._options(asked), input)])
+        return _row(job, await self._flush.submit([job]))
+
+    def _options(self, asked: Options) -> dict[str, Any]:
+        self._rules.check(asked)
+        return {
+            "priority": asked.rank,
+            "expires_in": self._rules.expires_in(asked),
+            "metadata": metadata_json(asked.metadata),
+            "webhook": asked.webhook,
+            "timeout": asked.timeout,
+            "sticky_key": asked.sticky_key,
+        }
+
+    async def _place(self, jobs: list[NewJob]) -> list[NewJob]:
+        """Put the inputs that are too large for a row into blobs, before their row is written."""
+        slots = asyncio.Semaphore(PUTS)
+
+        async def place(job: NewJob) -> NewJob:
+            if job.body is None or job.size <= self._inline_max:
+                return job
+            name = key(job.tenant, job.id, 0, "input")
+            async with slots:
+                try:
+                    await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
+                except BlobError as error:
+                    detail = "the store of large inputs does not answer; try again"
+                    raise Unavailable("unavailable", detail, retry_after=2) from error
+            return replace(job, body=None, blob=name)
+
+        if all(job.size <= self._inline_max for job in jobs):
+            return jobs
+        return list(await asyncio.gather(*map(place, jobs)))
+
+
+def _parse(content_type: str, body: bytes) -> object:
+    if _essence(content_type) != JSON:
+        raise WrongType("unsupported_media_type", f"send JSON, with the header Content-Type: {JSON}")
+    try:
+        return strictjson.loads(body)
+    except strictjson.InvalidJSON as error:
+        raise BadRequest("invalid_json", f"the body is not JSON as it is taken here: {error}") from error
+
+
+def _essence(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _wants_json(known: Known) -> None:
+    version = known.version
+    if version.input_type != JSON:
+        detail = f"{version.model} takes {version.input_type}; send it to /v1/models/{version.model}/jobs"
+        raise WrongType("unsupported_media_type", detail)
+
+
+def _new(tenant: int, known: Known, options: dict[str, Any], input: Input) -> NewJob:
+    return NewJob(
+        id=new_uuid(),
+        tenant=tenant,
+        model=known.version.model,
+        version=known.version.version,
+        content_type=input.content_type,
+        size=len(input.body),
+        body=input.body,
+        **options,
+    )
+
+
+def _row(job: NewJob, at: datetime) -> JobRow:
+    """The job as it reads right after it was stored."""
+    return JobRow(
+        id=job.id,
+        tenant=job.tenant,
+        model=job.model,
+        version=job.version,
+        status=Status.QUEUED,
+        cancel_requested=False,
+        attempt=0,
+        priority=job.priority,
+        expires_at=at + timedelta(seconds=job.expires_in),
+        finished_at=None,
+        started_at=None,
+        metadata=job.metadata,
+        retry_of=job.retry_of,
+        batch=None,
+        shadow_of=None,
+        output_type=None,
+        output_size=None,
+        output=None,
+        error=None,
+        predict_ms=None,
+        batch_size=None,
+        worker=None,
+    )

@@ -1,0 +1,122 @@
+"""Which models a worker serves, and how it describes them."""
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tundish.codec import codec_for
+from tundish.model import DefinitionError, Model, check, types_of
+
+DEFAULT_POOL = "default"
+
+
+class CatalogError(ValueError):
+    """Models that cannot be found or served; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model class and the pool whose workers serve it."""
+
+    model: type[Model[Any, Any]]
+    pool: str = DEFAULT_POOL
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the catalog says of a model's version; schemas are JSON Schema 2020-12, None for what is not JSON."""
+
+    model: str
+    version: str
+    input_type: str
+    output_type: str
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    max_batch: int
+    max_wait: float
+    max_cost: int | None
+    timeout: float | None
+    example: Any
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe(model: type[Model[Any, Any]]) -> Description:
+    """Raises DefinitionError."""
+    check(model)
+    reads, writes = map(codec_for, types_of(model))
+    return Description(
+        model=model.name,
+        version=model.version,
+        input_type=reads.content_type,
+        output_type=writes.content_type,
+        input_schema=reads.schema(),
+        output_schema=writes.schema(),
+        max_batch=model.max_batch,
+        max_wait=model.max_wait,
+        max_cost=model.max_cost,
+        timeout=model.timeout,
+        example=None if reads.schema() is None else msgspec.to_builtins(model.example),
+    )
+
+
+def load_models(spec: str, root: Path) -> list[Served]:
+    """The models of `spec` (TUNDISH_MODELS: `module:A,B,other:C`), or of `root`/tundish.toml where it is empty:
+
+        [[models]]
+        class = "package.module:Class"
+        pool = "gpu"    # default: "default"
+
+    Modules are found on PYTHONPATH and in `root`. Raises CatalogError."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    served = list(_of_spec(spec) if spec else _of_file(root / "tundish.toml"))
+    seen: set[tuple[str, str]] = set()
+    for each in served:
+        try:
+            check(each.model)
+            describe(each.model)
+        except DefinitionError as error:
+            raise CatalogError(str(error)) from error
+        if (each.model.name, each.model.version) in seen:
+            raise CatalogError(f"{each.model.name}@{each.model.version} is named twice; change a version")
+        seen.add((each.model.name, each.model.version))
+    return served
+
+
+def _of_spec(spec: str) -> Iterator[Served]:
+    module = ""
+    for part in (part.strip() for part in spec.split(",")):
+        before, colon, name = part.rpartition(":")
+        module = before if colon else module
+        if not module or not name:
+            raise CatalogError(f"TUNDISH_MODELS is {spec!r}; write package.module:Class, several with commas between")
+        yield Served(_class(module, name))
+
+
+def _of_file(path: Path) -> Iterator[Served]:
+    if not path.is_file():
+        raise CatalogError(f"no model is named; set TUNDISH_MODELS=package.module:Class, or write {path}")
+    try:
+        models = tomllib.loads(path.read_text()).get("models", [])
+        for each in models:
+            module, _, name = str(each["class"]).rpartition(":")
+            yield Served(_class(module, name), str(each.get("pool", DEFAULT_POOL)))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CatalogError(f'{path}: {error}; write [[models]] with class = "package.module:Class"') from error
+
+
+def _class(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise CatalogError(f"{module}:{name}: there is no module {error.name}; is it on PYTHONPATH?") from error
+    except AttributeError as error:
+        raise CatalogError(f"{module}:{name}: {error}") from error

@@ -1,0 +1,51 @@
+"""Logs: lines of JSON for machines, text on a terminal. Ids of requests, jobs and batches come by `extra`."""
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+#: What `extra` may carry into a line.
+IDS = ("request", "job", "batch", "worker", "delivery")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, ids, and the exception's traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in IDS if hasattr(record, name)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Text(logging.Formatter):
+    """For a person: time, level, logger, message, then the ids."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        ids = [f" {name}={getattr(record, name)}" for name in IDS if hasattr(record, name)]
+        return super().formatMessage(record) + "".join(ids)
+
+
+def configure(format: str, level: str, stream: TextIO = sys.stderr) -> None:
+    """Send every logger's lines to `stream`. `format` is json or text; empty: text on a terminal, else json. The
+    libraries below us speak from warning on."""
+    text = format == "text" or (not format and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Text() if text else JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for ours in ("tundish", "api", "workers", "local", "examples"):
+        logging.getLogger(ours).setLevel(level.upper())
+    logging.captureWarnings(True)

@@ -1,0 +1,124 @@
+"""What a model author writes against: Model, Batch and Reject. The standard library alone."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, overload
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class DefinitionError(TypeError):
+    """A model class that cannot be served; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """In the slot of an item: the model will not predict it, for good. `reason` is told to the caller."""
+
+    reason: str
+
+
+class Reporter(Protocol):
+    """Where progress, pieces and logs of a running batch go, by the item's position in it."""
+
+    def progress(self, index: int, fraction: float) -> None: ...
+    def emit(self, index: int, piece: Any) -> None: ...
+    def log(self, index: int, text: str) -> None: ...
+    def canceled(self, index: int) -> bool: ...
+
+
+class Batch(Sequence[In]):
+    """The items of one predict call, in order. Always a sequence, at size one too."""
+
+    def __init__(self, items: Sequence[In], reporter: Reporter, positions: Sequence[int]) -> None:
+        self._items = items
+        self._reporter = reporter
+        self._positions = positions
+
+    @overload
+    def __getitem__(self, index: int) -> In: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[In]: ...
+    def __getitem__(self, index: int | slice) -> In | Sequence[In]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def progress(self, index: int, fraction: float) -> None:
+        """Item `index` is done by `fraction`, 0 to 1."""
+        self._reporter.progress(self._positions[index], fraction)
+
+    def emit(self, index: int, piece: Any) -> None:
+        """A piece of item `index`'s output, for who streams it; the job's output is what predict returns."""
+        self._reporter.emit(self._positions[index], piece)
+
+    def log(self, index: int, text: str) -> None:
+        """A line for who follows item `index`."""
+        self._reporter.log(self._positions[index], text)
+
+    def canceled(self, index: int) -> bool:
+        """Whether the caller of item `index` has asked to cancel: its result may be anything."""
+        return self._reporter.canceled(self._positions[index])
+
+
+class Model(ABC, Generic[In, Out]):
+    """One version of a model: `class Embed(Model[Text, Vector])`. `name` and `version` match
+    `[a-z0-9][a-z0-9._-]{0,62}`."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    max_batch: ClassVar[int] = 32  # items
+    max_wait: ClassVar[float] = 0.005  # seconds an item waits at most for company; not at all on an idle device
+    max_cost: ClassVar[int | None] = None  # of a batch, in what `cost` counts
+    timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
+    example: ClassVar[Any] = None  # an input, shown in the catalog
+
+    def load(self, device: str) -> None:  # noqa: B027  # a model may have nothing to load
+        """Put the weights on `device` (`cpu`, `cuda:0`). Called once, before the first predict."""
+
+    @abstractmethod
+    def predict(self, batch: Batch[In]) -> "list[Out | Reject]":
+        """As many results as items, in order. An exception fails the batch: it is halved until the item at fault is
+        alone."""
+
+    def unload(self) -> None:  # noqa: B027
+        """Free what `load` took."""
+
+    def cost(self, item: In) -> int:
+        """What an item counts towards `max_cost`: tokens, pixels."""
+        return 1
+
+
+def types_of(model: type[Model[Any, Any]]) -> tuple[Any, Any]:
+    """The input and output type of a model class, found through its bases. Raises DefinitionError."""
+    for base in model.__mro__:
+        for generic in getattr(base, "__orig_bases__", ()):
+            if get_origin(generic) is Model and not any(isinstance(each, TypeVar) for each in get_args(generic)):
+                reads, writes = get_args(generic)
+                return reads, writes
+    raise DefinitionError(f"{model.__qualname__} must say its types: class {model.__name__}(Model[Input, Output])")
+
+
+def check(model: type[Model[Any, Any]]) -> None:
+    """Raises DefinitionError for a class that cannot be served."""
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        raise DefinitionError(f"{model!r} is not a subclass of tundish.Model")
+    if unwritten := getattr(model, "__abstractmethods__", None):
+        raise DefinitionError(f"{model.__qualname__} must define {', '.join(sorted(unwritten))}")
+    types_of(model)
+    for attribute in ("name", "version"):
+        value = getattr(model, attribute, None)
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise DefinitionError(
+                f"{model.__qualname__}.{attribute} is {value!r}; set it to a string that matches {_NAME.pattern}"
+            )
+    if not isinstance(model.max_batch, int) or model.max_batch < 1:
+        raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
+    if not model.max_wait >= 0:
+        raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")

@@ -1,0 +1,68 @@
+"""Run a model with no service, by the same code as a worker."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tundish.codec import codec_for
+from tundish.execute import Failed, Item, execute
+from tundish.job import Code
+from tundish.model import Model, Reject, check, types_of
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class JobFailed(AssertionError):
+    """A job that would fail in the service too; `code` is its error's code."""
+
+    def __init__(self, index: int, failed: Failed) -> None:
+        super().__init__(f"item {index}: {failed.code}: {failed.message}")
+        self.index = index
+        self.code = failed.code
+
+
+class Recorder:
+    """What a batch reported: `(index, value)` pairs."""
+
+    def __init__(self) -> None:
+        self.progressed: list[tuple[int, float]] = []
+        self.emitted: list[tuple[int, Any]] = []
+        self.logged: list[tuple[int, str]] = []
+        self.cancel: set[int] = set()
+
+    def progress(self, index: int, fraction: float) -> None:
+        self.progressed.append((index, fraction))
+
+    def emit(self, index: int, piece: Any) -> None:
+        self.emitted.append((index, piece))
+
+    def log(self, index: int, text: str) -> None:
+        self.logged.append((index, text))
+
+    def canceled(self, index: int) -> bool:
+        return index in self.cancel
+
+
+def run(
+    model: type[Model[In, Out]], items: Sequence[In], device: str = "cpu", reporter: Recorder | None = None
+) -> "list[Out | Reject]":
+    """Load `model`, predict `items` in batches of its `max_batch`, unload it. An output, or the Reject, for each item;
+    both go through bytes as they would in the service. Raises JobFailed for the first item that fails otherwise."""
+    check(model)
+    reads, writes = map(codec_for, types_of(model))
+    loaded = model()
+    loaded.load(device)
+    results: list[Out | Reject] = []
+    try:
+        for at in range(0, len(items), model.max_batch):
+            encoded = [Item(reads.encode(each), reads.content_type) for each in items[at : at + model.max_batch]]
+            for outcome in execute(loaded, reads, writes, encoded, reporter or Recorder()):
+                if not isinstance(outcome, Failed):
+                    results.append(writes.decode(outcome.body))
+                elif outcome.code is Code.REJECTED:
+                    results.append(Reject(outcome.message))
+                else:
+                    raise JobFailed(len(results), outcome)
+    finally:
+        loaded.unload()
+    return results
