@@ -35,7 +35,7 @@ class _Group:
 class Flush:
     """Stores jobs, then sends their messages."""
 
-    def __init__(self, engine: store.AsyncEngine, client: "redis.asyncio.Redis[bytes]") -> None:
+    def __init__(self, engine: store.AsyncEngine, client: redis.asyncio.Redis) -> None:
         self._engine = engine
         self._client = client
         self._groups: deque[_Group] = deque()

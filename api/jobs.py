@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -129,7 +130,7 @@ class Jobs:
 
     async def list(self, request: Request) -> Response:
         given = known_parameters(request, _LISTED)
-        listing = await self._parts.run(store.list_jobs, request.state.tenant, **self._window(given), **_filters(given))
+        listing = await self._parts.run(store.list_jobs, request.state.tenant, self._search(given))
         cursor = listing.next_before and to_text("cur", listing.next_before)
         public_url = self._parts.settings.public_url
         return encoded({"data": [job_view(job, public_url) for job in listing.jobs], "next_cursor": cursor})
@@ -181,7 +182,7 @@ class Jobs:
         url = await asyncio.to_thread(self._parts.blobs.get_url, payload.blob or "", payload.content_type)
         return RedirectResponse(url, 307)
 
-    def _window(self, given: dict[str, str]) -> dict[str, UUID]:
+    def _search(self, given: dict[str, str]) -> store.Search:
         oldest = datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention)
         after = _moment(given, "created_after") or oldest
         before = _moment(given, "created_before")
@@ -194,7 +195,8 @@ class Jobs:
                 raise bad_query("cursor", "is not the next_cursor of an earlier page")
             ends.append(cursor)
         # An id of the very millisecond `after` was not made after it.
-        return {"before": min(ends), "since": floor_uuid(max(after, oldest) + timedelta(milliseconds=1))}
+        since = floor_uuid(max(after, oldest) + timedelta(milliseconds=1))
+        return store.Search(before=min(ends), since=since, **_filters(given))
 
 
 def _cancel(connection: store.Connection, tenant: int, id: UUID, public_url: str) -> store.JobRow | None:
@@ -203,8 +205,8 @@ def _cancel(connection: store.Connection, tenant: int, id: UUID, public_url: str
     return store.read(connection, [(id, tenant)]).get((id, tenant))
 
 
-def _filters(given: dict[str, str]) -> dict[str, object]:
-    filters: dict[str, object] = {"limit": 20}
+def _filters(given: dict[str, str]) -> dict[str, Any]:
+    filters: dict[str, Any] = {}
     if "limit" in given:
         text = given["limit"]
         if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):

@@ -113,7 +113,7 @@ class Models:
 
     def describe_version(self, name: str, version: str) -> dict[str, Any] | None:
         known = self._known.get((name, version))
-        return known and {"name": name, **_shown(known.version)}
+        return None if known is None else {"name": name, **_shown(known.version)}
 
     def _compiled(self, version: store.Version) -> Known:
         before = self._known.get((version.model, version.version))

@@ -35,7 +35,7 @@ class Parts:
     settings: Settings
     writers: store.AsyncEngine
     readers: store.AsyncEngine
-    client: "redis.asyncio.Redis[bytes]"
+    client: redis.asyncio.Redis
     blobs: Blobs
     models: Models
     flush: Flush

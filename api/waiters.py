@@ -20,7 +20,7 @@ LOOK = 2.0
 class Waiters:
     """Who waits for which job. Register before reading the row: an end between the two is not missed."""
 
-    def __init__(self, client: "redis.asyncio.Redis[bytes]") -> None:
+    def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._bells: dict[UUID, set[asyncio.Event]] = {}
 

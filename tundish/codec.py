@@ -104,7 +104,7 @@ class _Json(Codec):
 
     def encode(self, value: Any) -> bytes:
         if dataclasses.is_dataclass(self._type) and not isinstance(value, self._type):  # type: ignore[arg-type]
-            raise EncodeError(f"the output is of type {type(value).__name__}, not {self._type.__name__}")
+            raise EncodeError(f"the output is of type {type(value).__name__}, not {getattr(self._type, '__name__', self._type)}")
         try:
             body = self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:

@@ -68,7 +68,7 @@ def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str
     }
 
 
-def send(client: "redis.Redis[bytes]", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
+def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
     """Push the messages of jobs, all lists in one round trip. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
     for name, messages in bundles(jobs, alone).items():
@@ -98,7 +98,7 @@ def decode(arguments: Sequence[object]) -> Message:
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 
-def sent_at(envelope: bytes) -> float:
+def sent_at(envelope: bytes | str) -> float:
     """When an encoded message was sent, in seconds since 1970 by its sender's clock; infinity where it says
     nothing."""
     try:

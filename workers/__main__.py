@@ -12,7 +12,7 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 
 from tundish import logs, store
-from tundish.blobs import open_blobs
+from tundish.blobs import Blobs, open_blobs
 from tundish.catalog import CatalogError, Served, load_models
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
@@ -40,7 +40,7 @@ def main() -> int:
     return _serve(settings, served, blobs)
 
 
-def _serve(settings: Settings, served: list[Served], blobs: object) -> int:
+def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     worker = new_uuid()
     engine = store.engine(settings.database_url)
     client = connect.redis_client(settings.redis_url)

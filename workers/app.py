@@ -18,12 +18,11 @@ HEALTH_CHECK = 4
 PREFETCH = 4
 
 
-class ByPriority(round_robin_cycle):  # type: ignore[misc]  # kombu has no stubs for it
+class ByPriority(round_robin_cycle[str]):
     """The order in which Redis is asked: all high queues, then normal, then low; in turn within a priority."""
 
-    def consume(self, n: int) -> list[str]:
-        names: list[str] = super().consume(n)
-        return sorted(names, key=_priority)
+    def consume(self, n: int) -> Iterator[str]:
+        return iter(sorted(super().consume(n), key=_priority))
 
 
 def _priority(name: str) -> int:
@@ -64,7 +63,7 @@ def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
         },
     )
     task = app.task(name=queue.TASK)(_never)
-    task.Strategy = strategy(intake)
+    task.Strategy = strategy(intake)  # type: ignore[assignment]  # Celery takes a callable too
     return app
 
 

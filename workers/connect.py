@@ -5,7 +5,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 
-def redis_client(url: str) -> "redis.Redis[bytes]":
+def redis_client(url: str) -> redis.Redis:
     """A client whose calls fail after 5 s, and that tries a broken connection again twice."""
     return redis.Redis.from_url(
         url,

@@ -28,7 +28,7 @@ class Intake:
     It outlives Celery's consumer, which is built again at every reconnect.
     """
 
-    def __init__(self, batcher: Batcher, client: "redis.Redis[bytes]") -> None:
+    def __init__(self, batcher: Batcher, client: redis.Redis) -> None:
         self._batcher = batcher
         self._client = client
         self._bell = threading.Condition()
@@ -118,6 +118,6 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     return start
 
 
-def _unpack(raw: bytes) -> queue.Message:
+def _unpack(raw: Any) -> queue.Message:
     envelope = json.loads(raw)
     return queue.decode(json.loads(b64decode(envelope["body"]))[0])

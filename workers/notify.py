@@ -11,7 +11,7 @@ from tundish import queue
 log = logging.getLogger(__name__)
 
 
-def notify(client: "redis.Redis[bytes]", ids: Sequence[UUID]) -> None:
+def notify(client: redis.Redis, ids: Sequence[UUID]) -> None:
     """Wake the long polls of finished jobs."""
     if not ids:
         return

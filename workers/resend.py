@@ -10,7 +10,7 @@ from tundish import queue, store
 log = logging.getLogger(__name__)
 
 
-def resend(client: "redis.Redis[bytes]", jobs: Sequence[store.Unsent], max_attempts: int) -> None:
+def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int) -> None:
     """A job on its last allowed attempt is told to run alone. What Redis does not take now, the sweep finds later."""
     last = [job for job in jobs if job.deaths >= max_attempts - 1]
     rest = [job for job in jobs if job.deaths < max_attempts - 1]

@@ -45,7 +45,7 @@ class Bench:
     worker: UUID
     settings: Settings
     engine: store.Engine
-    client: "redis.Redis[bytes]"
+    client: redis.Redis
     blobs: Blobs
     models: Mapping[Target, Loaded]
 

@@ -177,29 +177,30 @@ _SCAN_END = text(
 )
 
 
-def list_jobs(
-    connection: Connection,
-    tenant: int,
-    *,
-    before: UUID,
-    since: UUID,
-    limit: int,
-    status: Status | None = None,
-    model: str | None = None,
-    version: str | None = None,
-    batch: UUID | None = None,
-    keep: Callable[[JobRow], bool] = lambda job: True,
-    budget: int = 2000,
-) -> Listing:
-    """Jobs with `since <= id < before`, newest first. At most `budget` rows are looked at (no index knows a status),
-    so a page may be short and still have a next one. `keep` filters by what SQL does not know."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Jobs with `since <= id < before` that fit what is not None; `keep` filters by what SQL does not know."""
+
+    before: UUID
+    since: UUID
+    limit: int = 20
+    status: Status | None = None
+    model: str | None = None
+    version: str | None = None
+    batch: UUID | None = None
+    keep: Callable[[JobRow], bool] = lambda job: True
+
+
+def list_jobs(connection: Connection, tenant: int, search: Search, budget: int = 2000) -> Listing:
+    """What fits, newest first. At most `budget` rows are looked at (no index knows a status), so a page may be short
+    and still have a next one."""
     found: list[JobRow] = []
-    window = {"tenant": tenant, "before": before, "since": since, "budget": budget}
-    asked = {**window, "model": model, "version": version, "batch": batch, "status": status}
+    window = {"tenant": tenant, "before": search.before, "since": search.since, "budget": budget}
+    asked = {name: getattr(search, name) for name in ("model", "version", "batch", "status")} | window
     for row in connection.execute(_LIST, asked):
         job = _job_row(row)
-        if keep(job):
-            if len(found) == limit:
+        if search.keep(job):
+            if len(found) == search.limit:
                 return Listing(found, found[-1].id)
             found.append(job)
     return Listing(found, connection.execute(_SCAN_END, window).scalar())

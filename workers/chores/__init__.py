@@ -19,7 +19,7 @@ class Tools:
 
     settings: Settings
     engine: store.Engine
-    client: "redis.Redis[bytes]"
+    client: redis.Redis
     blobs: Blobs
 
 
