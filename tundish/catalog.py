@@ -76,7 +76,7 @@ def load_models(spec: str, root: Path) -> list[Served]:
 
     Modules are found on PYTHONPATH and in `root`. Raises CatalogError."""
     if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+        sys.path.append(str(root))
     served = list(_of_spec(spec) if spec else _of_file(root / "tundish.toml"))
     seen: set[tuple[str, str]] = set()
     for each in served:

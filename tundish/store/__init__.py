@@ -16,6 +16,7 @@ from tundish.store.catalog import (
     register,
     see_worker,
     webhook_secret,
+    workers,
 )
 from tundish.store.claims import ClaimedJob, Finished, Requeued, Unsent, claim, reap, record, release, renew, start
 from tundish.store.connect import (
@@ -116,4 +117,5 @@ __all__ = [
     "unsent",
     "webhook_secret",
     "webhooks_of",
+    "workers",
 ]

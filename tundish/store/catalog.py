@@ -111,6 +111,18 @@ def see_worker(connection: Connection, worker: Worker) -> None:
     )
 
 
+def workers(connection: Connection, *, seen_within: float) -> list[Worker]:
+    """The workers that were seen within so many seconds."""
+    rows = connection.execute(
+        text("""
+            SELECT id, pool, device, host, pid, models, state, seen_at FROM workers
+            WHERE seen_at > now() - :seen * interval '1 second' ORDER BY id
+        """),
+        {"seen": seen_within},
+    )
+    return [Worker(*row) for row in rows]
+
+
 def forget_workers(connection: Connection, unseen_for: float) -> int:
     """Delete what has not been seen for so many seconds."""
     return connection.execute(

@@ -1,0 +1,39 @@
+"""`./dev test` and `./dev check`."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from local.say import say
+from local.supervise import TREE
+
+_BIN = Path(sys.executable).parent
+_TESTS = [sys.executable, "-m", "pytest"]
+#: What CI runs, the quick ones first.
+_CHECKS = [
+    ("lint", [str(_BIN / "ruff"), "check", "."]),
+    ("format", [str(_BIN / "ruff"), "format", "--check", "."]),
+    ("types", [sys.executable, "-m", "mypy"]),
+    ("contracts", [str(_BIN / "lint-imports")]),
+    ("tests", _TESTS),
+]
+
+
+def test(arguments: Sequence[str]) -> int:
+    return subprocess.run([*_TESTS, *arguments], cwd=TREE).returncode
+
+
+def check(arguments: Sequence[str]) -> int:
+    if arguments:
+        say("usage: ./dev check")
+        return 2
+    for name, command in _CHECKS:
+        began = time.monotonic()
+        say(f"== {name}: {' '.join([Path(command[0]).name, *command[1:]])}")
+        if code := subprocess.run(command, cwd=TREE).returncode:
+            say(f"== {name} failed after {time.monotonic() - began:.0f} s")
+            return code
+        say(f"== {name}: passed in {time.monotonic() - began:.0f} s")
+    return 0

@@ -1,0 +1,48 @@
+"""A few lines of HTTP, to ask our own API."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from local.say import Stop
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: it is this machine
+
+
+@dataclass(frozen=True)
+class Api:
+    url: str
+    key: str = ""
+
+    def status(self, path: str) -> int | None:
+        """The status of a GET; None where nobody answers."""
+        try:
+            with _OPENER.open(self._request(path), timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    def get(self, path: str) -> Any:
+        return self._ask(self._request(path))
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._ask(self._request(path, json.dumps(body).encode()))
+
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return urllib.request.Request(self.url + path, body, headers)
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        try:
+            with _OPENER.open(request, timeout=90) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise Stop(f"{request.get_method()} {request.full_url}: {error.code} {error.read().decode()}") from error
+        except OSError as error:
+            raise Stop(f"{request.get_method()} {request.full_url}: {error}") from error

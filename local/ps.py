@@ -1,0 +1,39 @@
+"""`./dev ps`: each process of the running system."""
+
+import json
+import time
+from typing import Any
+
+from local.place import alive, read_state
+from local.say import say
+from tundish.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--json"]):
+        say("usage: ./dev ps [--json]")
+        return 2
+    root = Settings.from_environment().data_dir.absolute()
+    state = read_state(root) or {"pid": None, "children": []}
+    supervised = bool(state["pid"]) and alive(state["pid"])
+    rows = [_row(child, supervised) for child in state["children"]]
+    if arguments:
+        say(json.dumps(rows, indent=1))
+    elif not rows:
+        say(f"nothing runs in {root}")
+    for row in () if arguments else rows:
+        say(f"{row['name']:10} {row['state']:11} {row['pid'] or '-':>8} {row['uptime_s']:>9.0f} s  {row['url'] or ''}")
+    return 0 if rows and all(row["state"] == "running" for row in rows) else 1
+
+
+def _row(child: dict[str, Any], supervised: bool) -> dict[str, Any]:
+    runs = child["pid"] is not None and alive(child["pid"])
+    state = child["state"] if supervised and (runs or child["state"] == "restarting") else "stopped"
+    return {
+        "name": child["name"],
+        "pid": child["pid"] if state == "running" else None,
+        "state": state,
+        "uptime_s": round(time.time() - child["started_at"], 1) if state == "running" else 0,
+        "url": child["url"],
+        "log": child["log"],
+    }

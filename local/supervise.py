@@ -1,0 +1,176 @@
+"""Children under names: started in order, started again when they die, stopped in reverse order, never orphaned."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from local.place import Place
+from local.say import Stop, say
+from local.watchdog import end
+
+#: Seconds of the first and the longest wait before a dead child is started again.
+BACK_OFF = (1.0, 30.0)
+#: A child that lived so long has recovered: its next death waits the first time again.
+RECOVERED = 60.0
+TREE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process to run. `stop` is the signal that ends it in good order, within `grace` seconds."""
+
+    name: str
+    command: Sequence[str]
+    stop: int = signal.SIGTERM
+    grace: float = 10.0
+    url: str | None = None
+
+
+class _Exit(NamedTuple):
+    name: str
+    process: "subprocess.Popen[bytes]"
+
+
+@dataclass
+class _Running:
+    child: Child
+    process: "subprocess.Popen[bytes]"
+    started_at: float = field(default_factory=time.time)
+    back_off: float = BACK_OFF[0]
+    again_at: float | None = None  # by the monotonic clock, while it waits to be started again
+
+    def shown(self, log: Path) -> dict[str, Any]:
+        return {
+            "name": self.child.name,
+            "pid": None if self.again_at else self.process.pid,
+            "state": "restarting" if self.again_at else "running",
+            "started_at": self.started_at,
+            "url": self.child.url,
+            "log": str(log),
+        }
+
+
+class Supervisor:
+    """Runs the children of one place; each gets `environment` as it is when it starts."""
+
+    def __init__(self, place: Place, environment: Mapping[str, str]) -> None:
+        self._place = place
+        self.environment = dict(environment)
+        self._children: dict[str, _Running] = {}
+        self._events: queue.SimpleQueue[_Exit | int] = queue.SimpleQueue()
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-P", "-m", "local.watchdog", *([] if place.run.parent == place.root else [place.run])],
+            stdin=subprocess.PIPE,
+            env={**environment, "PYTHONPATH": str(TREE)},
+            start_new_session=True,
+            pass_fds=[place.lock],
+        )
+        assert self._watchdog.stdin
+        self._watchdog_input = self._watchdog.stdin
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._events.put(number))
+
+    def start(self, child: Child) -> int:
+        """Start a child; its process id."""
+        with self._place.log(child.name).open("ab") as log:
+            process = subprocess.Popen(
+                child.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self._tell(f"+{process.pid} {int(child.stop)}")
+        before = self._children.get(child.name)
+        self._children[child.name] = _Running(child, process, back_off=before.back_off if before else BACK_OFF[0])
+        threading.Thread(target=self._watch, args=(child.name, process), daemon=True).start()
+        self._write()
+        return process.pid
+
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout: float) -> None:
+        """Wait until `ready`. Raises Stop where a child dies meanwhile, a signal comes, or time is up."""
+        until = time.monotonic() + timeout
+        while not ready():
+            try:
+                event = self._events.get(timeout=0.05)
+            except queue.Empty:
+                if time.monotonic() > until:
+                    raise Stop(f"{what} was not ready after {timeout:.0f} s; see {self._place.logs}") from None
+                continue
+            if isinstance(event, _Exit):
+                raise Stop(self._obituary(event))
+            raise Stop("stopped")
+
+    def run(self) -> None:
+        """Until a signal comes, start again what dies."""
+        while True:
+            waiting = [each.again_at for each in self._children.values() if each.again_at]
+            try:
+                event = self._events.get(timeout=max(0.0, min(waiting) - time.monotonic()) if waiting else None)
+            except queue.Empty:
+                self._start_due()
+                continue
+            if isinstance(event, int):
+                return
+            running = self._children[event.name]
+            if running.process is not event.process:
+                continue
+            if time.time() - running.started_at > RECOVERED:
+                running.back_off = BACK_OFF[0]
+            running.again_at = time.monotonic() + running.back_off
+            say(f"{event.name} ended ({_how(event.process)}); it is started again in {running.back_off:.0f} s")
+            running.back_off = min(2 * running.back_off, BACK_OFF[1])
+            self._write()
+
+    def stop(self) -> None:
+        """End all children, the last started first."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        for running in reversed(self._children.values()):
+            if not running.again_at:
+                end(running.process.pid, running.child.stop, running.child.grace)
+                self._tell(f"-{running.process.pid}")
+        self._place.write_state({"pid": None, "children": []})
+        self._watchdog_input.close()
+        self._watchdog.wait()
+
+    def _start_due(self) -> None:
+        for running in list(self._children.values()):
+            if running.again_at and running.again_at <= time.monotonic():
+                self.start(running.child)
+
+    def _watch(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        process.wait()
+        self._tell(f"-{process.pid}")
+        self._events.put(_Exit(name, process))
+
+    def _tell(self, line: str) -> None:
+        # A thread may tell of a death when the watchdog's work is over.
+        with suppress(ValueError, BrokenPipeError):
+            self._watchdog_input.write(f"{line}\n".encode())
+            self._watchdog_input.flush()
+
+    def _write(self) -> None:
+        shown = [each.shown(self._place.log(name)) for name, each in self._children.items()]
+        self._place.write_state({"pid": os.getpid(), "children": shown})
+
+    def _obituary(self, event: _Exit) -> str:
+        log = self._place.log(event.name)
+        tail = log.read_text(errors="replace").splitlines()[-5:]
+        lines = "".join(f"\n    {line}" for line in tail)
+        return f"{event.name} ended during the start ({_how(event.process)}); its log {log} ends with:{lines}"
+
+
+def _how(process: "subprocess.Popen[bytes]") -> str:
+    code = process.returncode
+    return f"signal {-code}" if code and code < 0 else f"exit status {code}"

@@ -1,0 +1,210 @@
+"""`./dev up`: a bare machine to a running system."""
+
+import argparse
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local import embed
+from local.http import Api
+from local.place import Place
+from local.say import Stop, say, step
+from local.supervise import TREE, Child, Supervisor
+from tundish import store
+from tundish.settings import SettingError, Settings
+
+EXAMPLES = "examples.minilm:Embed,examples.eta:Arrival,examples.ranker:Rank"
+
+
+@dataclass(frozen=True)
+class System:
+    """A running system."""
+
+    api: Api
+    place: Place
+    supervisor: Supervisor
+    settings: Settings
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="./dev up", description="Start the whole system; Ctrl-C stops it.")
+    parser.add_argument("-d", action="store_true", dest="detach", help="return when it is ready; ./dev down stops it")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
+    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.workers < 1:
+        parser.error("--workers is 1 or more")
+    if given.detach:
+        return _detach(given.workers)
+    try:
+        with running(Settings.from_environment(), given.workers) as system:
+            say(_welcome(system))
+            if given.report is not None:
+                _let_go(system.place)
+            system.supervisor.run()
+            say("stopping …")
+    except (Stop, SettingError) as stop:
+        say(f"up: {stop}")
+        return 1
+    return 0
+
+
+@contextmanager
+def running(given: Settings, workers: int = 1) -> Iterator[System]:
+    """Start everything, and stop it at the end of the block. Raises Stop."""
+    _check_port(given)
+    place = Place(given.data_dir)
+    environment = _environment(given, place)
+    supervisor = Supervisor(place, environment)
+    try:
+        yield _start(given, place, supervisor, environment, workers)
+    finally:
+        with step("stopping"):
+            supervisor.stop()
+        place.close()
+
+
+def _environment(given: Settings, place: Place) -> dict[str, str]:
+    """The children get all that we were given, and know where the tree lies."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TREE), environment.get("PYTHONPATH")]))
+    environment["TUNDISH_HOST"] = given.host
+    environment["TUNDISH_PORT"] = str(given.port)
+    environment["TUNDISH_LOG_FORMAT"] = given.log_format or "text"
+    if not given.models and not Path("tundish.toml").exists():
+        environment["TUNDISH_MODELS"] = EXAMPLES
+    if not given.secret:
+        environment["TUNDISH_SECRET"] = place.secret()
+    if not given.blob_url:
+        blobs = place.root / "blobs"
+        blobs.mkdir(mode=0o700, exist_ok=True)
+        environment["TUNDISH_BLOB_URL"] = f"file://{blobs}"
+    environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def _start(
+    given: Settings, place: Place, supervisor: Supervisor, environment: dict[str, str], workers: int
+) -> System:
+    if not given.database_url:
+        with step("starting Postgres"):
+            postgres = embed.postgres(place)
+            url = environment["TUNDISH_DATABASE_URL"] = postgres.url or ""
+            supervisor.start(postgres)
+            supervisor.wait_for("Postgres", lambda: embed.answers(url), 60)
+            embed.create_database(url)
+    if not given.redis_url:
+        with step("starting Valkey"):
+            valkey = embed.valkey(place)
+            redis_url = environment["TUNDISH_REDIS_URL"] = valkey.url or ""
+            supervisor.start(valkey)
+            supervisor.wait_for("Valkey", lambda: embed.pings(redis_url), 60)
+    supervisor.environment.update(environment)
+    with step("migrating"):
+        _release(environment)
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    api = Api(f"http://{host}:{given.port}".replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), given.api_key)
+    supervisor.start(_python("api", "api", url=api.url))
+    names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
+    pids = {supervisor.start(_python(name, "workers", grace=given.grace + 10)) for name in names}
+    supervisor.start(_python("courier", "workers.courier", grace=given.grace))
+    supervisor.start(_python("chores", "workers.chores"))
+    with step("starting the API"):
+        supervisor.wait_for("the API", lambda: api.status("/readyz") == 200, 60)
+    with step("loading the models"):
+        supervisor.wait_for("a worker", lambda: pids <= _serving(environment["TUNDISH_DATABASE_URL"]), 300)
+    return System(api, place, supervisor, given)
+
+
+def _python(name: str, module: str, grace: float = 10.0, url: str | None = None) -> Child:
+    # -P: the current folder is for models, which workers look up there; a folder `api` in it must not be ours.
+    return Child(name, [sys.executable, "-P", "-m", module], grace=grace, url=url)
+
+
+def _release(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-P", "-m", "migrations"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise Stop(f"the migration failed: {(ran.stderr or ran.stdout).strip()[-2000:]}")
+
+
+def _serving(database_url: str) -> set[int]:
+    """The processes on this machine that serve models."""
+    engine = store.engine(database_url)
+    try:
+        with engine.begin() as connection:
+            workers = store.workers(connection, seen_within=60)
+    finally:
+        engine.dispose()
+    return {each.pid for each in workers if each.host == socket.gethostname() and each.state != "stopped"}
+
+
+def _check_port(given: Settings) -> None:
+    family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((given.host, given.port))
+        except OSError as error:
+            raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set TUNDISH_PORT") from error
+
+
+def _welcome(system: System) -> str:
+    lines = [
+        f"Tundish runs at {system.api.url} (docs: {system.api.url}/docs)",
+        f"  data and logs: {system.place.root}",
+        f"  try:           {curl(system.api)}",
+        "  Ctrl-C stops it; ./dev down does so from elsewhere, ./dev ps shows its processes",
+    ]
+    return "\n".join(lines)
+
+
+def curl(api: Api) -> str:
+    """A line that submits a job to the first model with an example, and waits for its result."""
+    models: list[dict[str, Any]] = api.get("/v1/models")["data"]
+    shown = [(model["name"], version["example"]) for model in models for version in model["versions"]]
+    known = {name: example for name, example in shown if example is not None}
+    name = "minilm" if "minilm" in known else next(iter(known), "MODEL")
+    body = json.dumps({"model": name, "input": known.get(name)})
+    key = ["-H", "Authorization: Bearer " + api.key] if api.key else []
+    words = ["curl", f"{api.url}/v1/jobs", "-H", "Content-Type: application/json", "-H", "Prefer: wait=10", *key]
+    return shlex.join([*words, "-d", body])
+
+
+def _detach(workers: int) -> int:
+    """Start `up` in a session of its own, and repeat what it says until it is ready."""
+    command = [sys.executable, "-P", "-m", "local", "up", "--workers", str(workers)]
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [*command, "--report", str(writing)],
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+        pass_fds=[writing],
+        start_new_session=True,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            print(line.replace("Ctrl-C stops it; ./dev down does so from elsewhere,", "./dev down stops it,"), end="")
+    # The pipe ends when it is ready, or has failed; in between there is no exit status.
+    time.sleep(0.05)
+    return process.poll() or 0
+
+
+def _let_go(place: Place) -> None:
+    """Close the pipe to who started us in the background: from now on, lines go to a log."""
+    sys.stdout.flush()
+    log = os.open(place.log("up"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)

@@ -1,0 +1,60 @@
+"""`python -m local.watchdog`: ends the children of a supervisor that died without ending them.
+
+It reads `+PID SIGNAL` and `-PID` lines from its standard input; at the end of that it stops what is left, the last
+started first. It holds the place's lock as long as it lives.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+
+#: Seconds that a child has to end before it is killed.
+GRACE = 10.0
+
+
+def end(pid: int, number: int, grace: float = GRACE) -> None:
+    """Ask the process group of a child to end, and kill it where it does not. Works on who is not our child too."""
+    for sent, wait in ((number, grace), (signal.SIGKILL, 5.0)):
+        try:
+            if sent == signal.SIGKILL:
+                os.killpg(pid, sent)
+            else:
+                os.kill(pid, sent)
+        except (ProcessLookupError, PermissionError):
+            return
+        until = time.monotonic() + wait
+        while time.monotonic() < until:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.02)
+        else:
+            continue
+        # What a child left behind in its group goes with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        return
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    children: dict[int, int] = {}
+    for line in sys.stdin:
+        pid, _, number = line[1:].partition(" ")
+        if line[0] == "+":
+            children[int(pid)] = int(number)
+        else:
+            children.pop(int(pid), None)
+    for child, number in reversed(children.items()):
+        end(child, number)
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
