@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import redis.asyncio
 from redis import RedisError
@@ -45,6 +45,8 @@ class Flush:
     async def submit(self, jobs: Sequence[store.NewJob]) -> datetime:
         """Store jobs, all or none; the database's time of it. They are durable when this returns. Raises Unavailable
         where too many wait already, or Postgres does not answer."""
+        if not jobs:
+            return datetime.now(UTC)
         if self._waiting and self._waiting + len(jobs) > WAITING:
             raise Unavailable("overloaded", "too many jobs are being submitted; try again", retry_after=1)
         group = _Group(jobs, asyncio.get_running_loop().create_future())

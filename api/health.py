@@ -87,7 +87,8 @@ class Health:
 class _Backlog(Collector):
     """What waits in each queue, read at the scrape."""
 
-    rows: list[store.Backlog] = []
+    def __init__(self) -> None:
+        self.rows: list[store.Backlog] = []
 
     def collect(self) -> Iterator[Any]:
         labels = ["model", "version", "priority"]

@@ -74,9 +74,7 @@ class Jobs:
     async def create_batch(self, request: Request) -> Response:
         known_parameters(request, ())
         body = await read_body(request, self._parts.settings.max_body)
-        answers = await self._parts.submitter.batch(
-            request.state.tenant, request.headers.get("content-type", ""), body
-        )
+        answers = await self._parts.submitter.batch(request.state.tenant, request.headers.get("content-type", ""), body)
         data = [
             {"error": {"code": each.problem.code, "message": each.problem.detail, "index": each.index}}
             if isinstance(each, Refusal)
@@ -240,5 +238,3 @@ def _moment(given: dict[str, str], name: str) -> datetime | None:
         return at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise bad_query(name, "is a time of RFC 3339, such as 2026-01-31T12:00:00Z") from None
-
-

@@ -90,7 +90,7 @@ class Models:
                 known = ", ".join(sorted(self._aliases[name]))
                 raise NotFound("alias_not_found", f"{name} has no such alias; it has: {known}")
             version = _draw(weights, sticky_key)
-        if colon and at or (name, version) not in self._known:
+        if (colon and at) or (name, version) not in self._known:
             known = ", ".join(each for model, each in self._known if model == name)
             raise NotFound("version_not_found", f"{name} has no such version; it has: {known}")
         return self._known[name, version]
@@ -105,9 +105,7 @@ class Models:
         versions = [known.version for (model, _), known in self._known.items() if model == name]
         return {
             "name": name,
-            "aliases": {
-                alias: {"weights": weights, "shadow": None} for alias, weights in self._aliases[name].items()
-            },
+            "aliases": {alias: {"weights": weights, "shadow": None} for alias, weights in self._aliases[name].items()},
             "versions": [_shown(version) for version in versions],
         }
 

@@ -209,9 +209,7 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/v1/models": {
-            "get": _call(
-                "The catalog", answers={"200": _answer("all models", "ModelList")}, refuses="401 422 503"
-            )
+            "get": _call("The catalog", answers={"200": _answer("all models", "ModelList")}, refuses="401 422 503")
         },
         "/v1/models/{model}": {
             "get": _call(

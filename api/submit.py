@@ -99,7 +99,7 @@ class Submitter:
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
         placed = [next(jobs) if isinstance(each, NewJob) else each for each in answers]
         new = [each for each in placed if isinstance(each, NewJob)]
-        at = await self._flush.submit(new) if new else datetime.min
+        at = await self._flush.submit(new)
         return [_row(each, at) if isinstance(each, NewJob) else each for each in placed]
 
     async def _one(self, tenant: int, known: Known, asked: Options, input: Input) -> JobRow:

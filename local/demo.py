@@ -59,7 +59,9 @@ def _demonstrate(api: Api) -> bool:
         similar = {other: _dot(vectors[index], vectors[other]) for other in range(len(sentences)) if other != index}
         nearest = max(similar, key=lambda other: similar[other])
         right &= nearest == index ^ 1
-        say(f"  {sentence}\n    {similar[nearest]:.3f}  {sentences[nearest]}{'' if nearest == index ^ 1 else '  WRONG'}")
+        say(
+            f"  {sentence}\n    {similar[nearest]:.3f}  {sentences[nearest]}{'' if nearest == index ^ 1 else '  WRONG'}"
+        )
     with step("calling the model directly"):
         direct = _direct(sentences)
     pairs = zip(vectors, direct, strict=True)
@@ -96,5 +98,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-

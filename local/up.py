@@ -92,9 +92,7 @@ def _environment(given: Settings, place: Place) -> dict[str, str]:
     return environment
 
 
-def _start(
-    given: Settings, place: Place, supervisor: Supervisor, environment: dict[str, str], workers: int
-) -> System:
+def _start(given: Settings, place: Place, supervisor: Supervisor, environment: dict[str, str], workers: int) -> System:
     if not given.database_url:
         with step("starting Postgres"):
             postgres = embed.postgres(place)

@@ -186,7 +186,10 @@ class S3(Blobs):
     def put(self, key: str, body: bytes, content_type: str) -> None:
         with self._answers(key):
             self._client.put_object(
-                Bucket=self._bucket, Key=self._prefix + key, Body=body, ContentType=content_type or "binary/octet-stream"
+                Bucket=self._bucket,
+                Key=self._prefix + key,
+                Body=body,
+                ContentType=content_type or "binary/octet-stream",
             )
 
     def get(self, key: str) -> bytes:

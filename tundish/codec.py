@@ -57,7 +57,7 @@ def codec_for(type_: Any) -> Codec:
     if pydantic and isinstance(type_, type) and issubclass(type_, pydantic.BaseModel):
         return _Pydantic(type_)
     module = getattr(type_, "__module__", "").partition(".")[0]
-    if module in ("numpy", "torch") or getattr(type_, "__origin__", None) is not None and _is_array(type_):
+    if module in ("numpy", "torch") or (getattr(type_, "__origin__", None) is not None and _is_array(type_)):
         return _Npy(torch=module == "torch")
     return _Json(type_)
 
@@ -104,7 +104,9 @@ class _Json(Codec):
 
     def encode(self, value: Any) -> bytes:
         if dataclasses.is_dataclass(self._type) and not isinstance(value, self._type):  # type: ignore[arg-type]
-            raise EncodeError(f"the output is of type {type(value).__name__}, not {getattr(self._type, '__name__', self._type)}")
+            raise EncodeError(
+                f"the output is of type {type(value).__name__}, not {getattr(self._type, '__name__', self._type)}"
+            )
         try:
             body = self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:

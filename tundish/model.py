@@ -79,7 +79,7 @@ class Model(ABC, Generic[In, Out]):
     timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
     example: ClassVar[Any] = None  # an input, shown in the catalog
 
-    def load(self, device: str) -> None:  # noqa: B027  # a model may have nothing to load
+    def load(self, device: str) -> None:  # a model may have nothing to load
         """Put the weights on `device` (`cpu`, `cuda:0`). Called once, before the first predict."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class Model(ABC, Generic[In, Out]):
         """As many results as items, in order. An exception fails the batch: it is halved until the item at fault is
         alone."""
 
-    def unload(self) -> None:  # noqa: B027
+    def unload(self) -> None:
         """Free what `load` took."""
 
     def cost(self, item: In) -> int:

@@ -17,7 +17,7 @@ from tundish.catalog import CatalogError, Served, load_models
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
 from workers import app, connect
-from workers.batch import Batcher, Limits, Target
+from workers.batch import Batcher, Limits
 from workers.heart import Heart
 from workers.intake import Intake
 from workers.load import load

@@ -18,7 +18,7 @@ HEALTH_CHECK = 4
 PREFETCH = 4
 
 
-class ByPriority(round_robin_cycle[str]):
+class ByPriority(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone
     """The order in which Redis is asked: all high queues, then normal, then low; in turn within a priority."""
 
     def consume(self, n: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 from celery import Celery, Task
-from kombu.exceptions import InvalidTaskError  # type: ignore[attr-defined]  # missing in the stubs
+from celery.exceptions import InvalidTaskError
 
 from tundish import queue
 from workers.batch import Batcher, Draft, Target

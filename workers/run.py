@@ -86,9 +86,7 @@ class Pipeline:
             if self._closing.is_set():
                 continue
             self._busy = True
-            prediction = self._persist(
-                predict, bench.engine, bench.models, claimed, bench.blobs, lease=settings.lease
-            )
+            prediction = self._persist(predict, bench.engine, bench.models, claimed, bench.blobs, lease=settings.lease)
             self._busy = False
             self._intake.ring()
             if prediction:

@@ -1,4 +1,4 @@
-"""`python -m examples.eta.train`: make trips, train on them, write weights.safetensors, print the error on new trips."""
+"""`python -m examples.eta.train`: make trips, train on them, write weights.safetensors, print the error on others."""
 
 import math
 import random

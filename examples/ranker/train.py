@@ -15,7 +15,27 @@ TOPICS = {
     "garden": "roses tomato soil compost seeds lawn hedge pruning bulbs greenhouse weeds mulch orchard bees",
     "music": "album guitar concert band drummer vinyl chord festival singer jazz melody piano tour record",
 }
-FILLER = "the a for in of how ten best why new guide to your with and beginners year great this".split()
+FILLER = [
+    "the",
+    "a",
+    "for",
+    "in",
+    "of",
+    "how",
+    "ten",
+    "best",
+    "why",
+    "new",
+    "guide",
+    "to",
+    "your",
+    "with",
+    "and",
+    "beginners",
+    "year",
+    "great",
+    "this",
+]
 
 
 def title(topic: str, chance: random.Random) -> str:

@@ -11,7 +11,19 @@ from sqlalchemy.exc import DBAPIError as StoreError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-__all__ = ["DEFAULT_TENANT", "AsyncEngine", "Connection", "Engine", "PoolTimeout", "RowError", "StoreError", "async_engine", "engine", "run", "span"]
+__all__ = [
+    "DEFAULT_TENANT",
+    "AsyncEngine",
+    "Connection",
+    "Engine",
+    "PoolTimeout",
+    "RowError",
+    "StoreError",
+    "async_engine",
+    "engine",
+    "run",
+    "span",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
