@@ -32,7 +32,6 @@ def main(arguments: list[str]) -> int:
     os.environ["TUNDISH_MODELS"] = "examples.minilm:Embed"
     for name in ("DATABASE_URL", "REDIS_URL", "BLOB_URL", "API_KEY", "PUBLIC_URL"):
         os.environ.pop(f"TUNDISH_{name}", None)
-    os.environ["HF_HUB_OFFLINE"] = "1"
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tundish-demo-") as folder:
         given = replace(
@@ -59,9 +58,8 @@ def _demonstrate(api: Api) -> bool:
         similar = {other: _dot(vectors[index], vectors[other]) for other in range(len(sentences)) if other != index}
         nearest = max(similar, key=lambda other: similar[other])
         right &= nearest == index ^ 1
-        say(
-            f"  {sentence}\n    {similar[nearest]:.3f}  {sentences[nearest]}{'' if nearest == index ^ 1 else '  WRONG'}"
-        )
+        verdict = "" if nearest == index ^ 1 else "  WRONG"
+        say(f"  {sentence}\n    {similar[nearest]:.3f}  {sentences[nearest]}{verdict}")
     with step("calling the model directly"):
         direct = _direct(sentences)
     pairs = zip(vectors, direct, strict=True)

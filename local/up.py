@@ -88,7 +88,6 @@ def _environment(given: Settings, place: Place) -> dict[str, str]:
         blobs = place.root / "blobs"
         blobs.mkdir(mode=0o700, exist_ok=True)
         environment["TUNDISH_BLOB_URL"] = f"file://{blobs}"
-    environment["HF_HUB_OFFLINE"] = "1"
     return environment
 
 

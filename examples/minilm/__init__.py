@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import BertModel
-from transformers.utils.logging import disable_progress_bar
 
+from examples.minilm.encoder import Encoder
 from tundish import Batch, Model, Reject
 
 #: Tokens that the model reads of a sentence; it was trained on no more.
@@ -37,16 +36,14 @@ class Embed(Model[Text, Vector]):
         self.tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.enable_padding()
-        disable_progress_bar()
-        self.encoder = BertModel.from_pretrained(weights, local_files_only=True, use_safetensors=True)
-        torch.nn.Module.to(self.encoder, device).eval()
+        self.encoder = Encoder(weights).to(device).eval()
 
     @torch.inference_mode()
     def predict(self, batch: Batch[Text]) -> list[Vector | Reject]:
         encoded = self.tokenizer.encode_batch([item.text for item in batch])
         ids = torch.tensor([each.ids for each in encoded]).to(self.device)
         mask = torch.tensor([each.attention_mask for each in encoded]).to(self.device)
-        hidden = self.encoder(ids, attention_mask=mask).last_hidden_state
+        hidden = self.encoder(ids, mask)
         weight = mask.unsqueeze(-1)
         mean = (hidden * weight).sum(1) / weight.sum(1)
         vectors = torch.nn.functional.normalize(mean, dim=1)
