@@ -2,13 +2,13 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -56,18 +56,20 @@ class _Gate:
                 given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
                 scope["state"]["tenant"] = tenant_of(given, self._api_key)
             await self._app(scope, receive, sending)
+        except Problem as problem:
+            await _answer(problem, scope, request_id)(scope, receive, sending)
         except ClientDisconnect:
             log.debug("a client hung up while it sent its body", extra={"request": request_id})
-        except Exception as error:
-            problem = error if isinstance(error, Problem) else _unexpected(error, request_id)
-            if started:
-                raise
-            await _answer(problem, scope, request_id)(scope, receive, sending)
+        except Exception:
+            log.exception("a request failed", extra={"request": request_id})
+            if not started:
+                fault = f"this is a fault of the service; its log has it under request {request_id}"
+                await _answer(Problem("internal", fault), scope, request_id)(scope, receive, sending)
 
 
-def _unexpected(error: Exception, request_id: str) -> Problem:
-    log.error("a request failed", exc_info=error, extra={"request": request_id})
-    return Problem("internal", f"this is a fault of the service; its log has it under request {request_id}")
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _answer(error, request.scope, request.state.request_id)
 
 
 def _answer(problem: Problem, scope: Scope, request_id: str) -> Response:
@@ -89,6 +91,13 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return response
 
 
+class _Routes(Starlette):
+    """Starlette without its outermost layer, which would answer with a 500 of its own before the gate could."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return ExceptionMiddleware(self.router, handlers=self.exception_handlers)
+
+
 def create(settings: Settings) -> ASGIApp:
     """The application; it connects when its lifespan begins. Raises SettingError."""
     parts = build(settings)
@@ -99,8 +108,7 @@ def create(settings: Settings) -> ASGIApp:
         async with running(parts):
             yield
 
-    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: _http_exception}
-    app = Starlette(
+    app = _Routes(
         routes=[
             *Jobs(parts).routes(),
             *Catalog(parts).routes(),
@@ -108,7 +116,7 @@ def create(settings: Settings) -> ASGIApp:
             *health.routes(),
             *docs_routes(),
         ],
-        exception_handlers=handlers,
+        exception_handlers={HTTPException: _http_exception, Problem: _problem},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

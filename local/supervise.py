@@ -70,6 +70,8 @@ class Supervisor:
         self._watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "local.watchdog", *([] if place.run.parent == place.root else [place.run])],
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env={**environment, "PYTHONPATH": str(TREE)},
             start_new_session=True,
             pass_fds=[place.lock],

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         with running(Settings.from_environment(), given.workers) as system:
             say(_welcome(system))
             if given.report is not None:
-                _let_go(system.place)
+                _let_go(system.place, given.report)
             system.supervisor.run()
             say("stopping …")
     except (Stop, SettingError) as stop:
@@ -198,10 +198,11 @@ def _detach(workers: int) -> int:
     return process.poll() or 0
 
 
-def _let_go(place: Place) -> None:
+def _let_go(place: Place, report: int) -> None:
     """Close the pipe to who started us in the background: from now on, lines go to a log."""
     sys.stdout.flush()
     log = os.open(place.log("up"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
+    os.close(report)

@@ -5,6 +5,7 @@ UUIDv7 is time: rows made together lie together in the index, partitions are ran
 """
 
 import os
+import threading
 import time
 from datetime import UTC, datetime
 from uuid import UUID
@@ -13,11 +14,26 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {letter: value for value, letter in enumerate(_ALPHABET)}
 
 
-def new_uuid(at_ms: int | None = None) -> UUID:
-    """A new UUIDv7; `at_ms` (milliseconds since 1970, now by default) becomes its time."""
-    milliseconds = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+_RANDOM = (1 << 74) - 1
+_turn = threading.Lock()
+_last = (0, 0)
+
+
+def new_uuid() -> UUID:
+    """A new UUIDv7 of now. In one process each is greater than the one before: within a millisecond the random bits
+    go on from the last ones by a random step (RFC 9562, 6.2, method 2)."""
+    global _last
     random = int.from_bytes(os.urandom(10), "big")
-    high = milliseconds << 16 | 0x7000 | random >> 68
+    with _turn:
+        milliseconds = time.time_ns() // 1_000_000
+        if milliseconds <= _last[0]:
+            milliseconds, before = _last
+            random = before + 1 + (random & 0xFFFFFFFF)
+            if random > _RANDOM:
+                milliseconds, random = milliseconds + 1, random & 0xFFFFFFFF
+        random &= _RANDOM
+        _last = (milliseconds, random)
+    high = milliseconds << 16 | 0x7000 | random >> 62
     low = 0b10 << 62 | random & ((1 << 62) - 1)
     return UUID(int=high << 64 | low)
 

@@ -6,9 +6,11 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from tundish import logs, store
@@ -85,6 +87,8 @@ def _consume(application: Celery, name: str, intake: Intake) -> None:
         intake.close()
 
     worker_shutting_down.connect(close)
+    # It warns of pickle under root; JSON alone is accepted here.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = application.Worker(
         hostname=f"{name}@{socket.gethostname()}",
         pool="solo",

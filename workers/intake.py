@@ -111,7 +111,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
             intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
-            intake.fill(consumer.task_consumer.queues)
+            intake.fill(each.name for each in consumer.task_consumer.queues)
 
         return on_message
 

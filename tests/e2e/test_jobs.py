@@ -1,0 +1,216 @@
+"""Jobs from HTTP through a real worker to their result."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.local import wait_until
+
+JOB_FIELDS = (
+    "id model version status cancel_requested output output_type output_size error progress attempt priority metadata"
+    " created_at started_at finished_at expires_at retry_of batch shadow_of timings worker urls"
+).split()
+
+
+def submit(client: httpx.Client, model: str, input: Any, **options: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={"model": model, "input": input, **options})
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def finished(client: httpx.Client, id: str) -> dict[str, Any]:
+    job: dict[str, Any] = client.get(f"/v1/jobs/{id}", params={"wait": 30}).json()
+    assert job["status"] in ("succeeded", "failed", "canceled"), job
+    return job
+
+
+def test_a_job_is_queued_with_every_field_of_the_contract(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}, "metadata": {"user": "7"}})
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert list(job) == JOB_FIELDS
+    assert re.fullmatch(r"job_[0-9a-hjkmnp-tv-z]{26}", job["id"])
+    assert (job["status"], job["version"], job["priority"], job["attempt"]) == ("queued", "1", "normal", 0)
+    assert job["metadata"] == {"user": "7"}
+    assert list(job["timings"]) == ["queued_ms", "predict_ms", "total_ms", "batch_size"]
+    assert list(job["urls"]) == ["self", "cancel", "result", "events"]
+
+
+def test_a_job_succeeds_and_keeps_its_result(client: httpx.Client) -> None:
+    job = finished(client, submit(client, "echo", {"value": [1, "two", None]})["id"])
+    assert job["status"] == "succeeded"
+    assert job["output"] == {"value": [1, "two", None]}
+    assert job["output_type"] == "application/json"
+    assert job["output_size"] == len('{"value":[1,"two",null]}')
+    assert job["attempt"] == 1
+    assert job["timings"]["batch_size"] >= 1
+    assert job["worker"].startswith("wrk_")
+    assert job["created_at"] <= job["finished_at"] <= job["expires_at"]
+    assert client.get(job["urls"]["result"]).json() == job["output"]
+
+
+def test_prefer_wait_answers_with_the_finished_job(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}}, headers={"Prefer": "wait=100"})
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=60"
+    assert answer.json()["status"] == "succeeded"
+
+
+def test_prefer_wait_answers_202_where_the_job_does_not_end_in_time(client: httpx.Client, tmp_path: Path) -> None:
+    gate = {"folder": str(tmp_path), "name": "a"}
+    answer = client.post("/v1/jobs", json={"model": "gated", "input": gate}, headers={"Prefer": "wait=0.2"})
+    assert answer.status_code == 202
+    assert answer.json()["status"] in ("queued", "running")
+    (tmp_path / "open").touch()
+    assert finished(client, answer.json()["id"])["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\0b", "\u2028\U0001f600é", "x" * 300_000, 1e308, -0.0, 12345678901234567890, {"": {"\0": []}}],
+    ids=["nul", "unicode", "large", "double", "minus zero", "64 bits", "empty key"],
+)
+def test_inputs_are_carried_bit_for_bit(client: httpx.Client, value: Any) -> None:
+    raw = json.dumps({"value": value}, indent=3).encode()
+    body = b'{"model": "echo", "input": ' + raw + b"}"
+    id = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"}).json()["id"]
+    assert client.get(f"/v1/jobs/{id}/input", follow_redirects=True).content == raw
+    job = finished(client, id)
+    assert job["status"] == "succeeded", job
+    assert client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json() == {"value": value}
+
+
+def test_large_outputs_lie_in_blobs_behind_a_signed_url(client: httpx.Client) -> None:
+    id = submit(client, "echo", {"value": "y" * 200_000})["id"]
+    job = finished(client, id)
+    assert job["output"] is None
+    assert job["output_size"] == len('{"value":""}') + 200_000
+    answer = client.get(f"/v1/jobs/{id}/result")
+    assert answer.status_code == 307
+    url = answer.headers["location"]
+    with httpx.Client(base_url=client.base_url, trust_env=False) as anybody:
+        assert anybody.get(url).json() == {"value": "y" * 200_000}
+        assert anybody.get(url).headers["content-type"] == "application/json"
+        assert anybody.get(url.replace("output", "input")).status_code == 401
+        assert anybody.get(url[:-1] + ("0" if url[-1] != "0" else "1")).status_code == 401
+        assert anybody.get(re.sub("expires=[0-9]+", "expires=99999999999", url)).status_code == 401
+
+
+def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> None:
+    answer = client.post("/v1/models/octets/jobs", content=b"\x00\xff abc", headers={"content-type": "image/png"})
+    assert answer.status_code == 202, answer.text
+    id = answer.json()["id"]
+    shown = client.get(f"/v1/jobs/{id}/input")
+    assert (shown.content, shown.headers["content-type"]) == (b"\x00\xff abc", "image/png")
+    job = finished(client, id)
+    assert (job["output"], job["output_type"], job["output_size"]) == (None, "application/octet-stream", 6)
+    assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
+
+
+def test_the_body_itself_is_the_input_with_options_in_the_query(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/models/echo/jobs", params={"priority": "high", "metadata.user": "7"}, json={"value": 5}
+    ).json()
+    assert (answer["priority"], answer["metadata"]) == ("high", {"user": "7"})
+    assert finished(client, answer["id"])["output"] == {"value": 5}
+
+
+def test_a_batch_answers_for_each_input_in_order(client: httpx.Client) -> None:
+    inputs = [{"value": 0}, {"wrong": 1}, {"value": 2}]
+    answer = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs})
+    assert answer.status_code == 202
+    first, refused, last = answer.json()["data"]
+    assert refused == {"error": {"code": "invalid_input", "message": refused["error"]["message"], "index": 1}}
+    assert [finished(client, each["id"])["output"]["value"] for each in (first, last)] == [0, 2]
+
+
+def test_a_thousand_jobs_succeed_in_batches(client: httpx.Client) -> None:
+    inputs = [{"value": index} for index in range(1000)]
+    data = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs}).json()["data"]
+    jobs = [finished(client, each["id"]) for each in data]
+    assert [job["output"]["value"] for job in jobs] == list(range(1000))
+    assert max(job["timings"]["batch_size"] for job in jobs) == 64
+
+
+def test_a_poisoned_item_fails_alone(client: httpx.Client) -> None:
+    orders = ["ok", "raise", "ok", "reject", "nan", "ok"]
+    inputs = [{"do": order} for order in orders]
+    data = client.post("/v1/jobs:batch", json={"model": "moody", "inputs": inputs}).json()["data"]
+    jobs = [finished(client, each["id"]) for each in data]
+    codes = [job["error"] and job["error"]["code"] for job in jobs]
+    assert codes == [None, "model_error", None, "rejected", "output_invalid", None]
+    assert jobs[1]["error"] == {"code": "model_error", "message": "ValueError: told to", "retryable": False}
+    answer = client.get(f"/v1/jobs/{data[1]['id']}/result")
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_result")
+
+
+def test_a_queued_job_is_canceled_at_once(client: httpx.Client, tmp_path: Path) -> None:
+    blocking = submit(client, "gated", {"folder": str(tmp_path), "name": "first"})
+    wait_until((tmp_path / "began").exists, "the first began")
+    waiting = submit(client, "gated", {"folder": str(tmp_path), "name": "second"})
+    answer = client.get(f"/v1/jobs/{waiting['id']}/result")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_finished")
+    canceled = client.post(f"/v1/jobs/{waiting['id']}/cancel")
+    assert canceled.status_code == 200
+    assert (canceled.json()["status"], canceled.json()["cancel_requested"]) == ("canceled", True)
+    (tmp_path / "open").touch()
+    assert finished(client, blocking["id"])["status"] == "succeeded"
+    again = client.post(f"/v1/jobs/{waiting['id']}/cancel").json()
+    assert again == client.get(f"/v1/jobs/{waiting['id']}").json()
+    assert again["status"] == "canceled"
+    assert "second" not in (tmp_path / "began").read_text()
+
+
+def test_a_cancel_wakes_who_waits(client: httpx.Client, tmp_path: Path) -> None:
+    blocking = submit(client, "gated", {"folder": str(tmp_path), "name": "first"})
+    wait_until((tmp_path / "began").exists, "the first began")
+    running = client.get(f"/v1/jobs/{blocking['id']}").json()
+    assert (running["status"], running["started_at"] is not None) == ("running", True)
+    asked = client.post(f"/v1/jobs/{blocking['id']}/cancel").json()
+    assert (asked["status"], asked["cancel_requested"]) == ("running", True)
+    (tmp_path / "open").touch()
+    assert finished(client, blocking["id"])["status"] in ("succeeded", "canceled")
+
+
+def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
+    inputs = [{"value": index} for index in range(5)]
+    body = {"model": "echo", "inputs": inputs, "metadata": {"list": "pages"}}
+    ids = [each["id"] for each in client.post("/v1/jobs:batch", json=body).json()["data"]]
+    for id in ids:
+        finished(client, id)
+    asked = {"metadata.list": "pages", "limit": 2, "model": "echo@1", "status": "succeeded"}
+    found: list[str] = []
+    cursor = None
+    for _ in range(100):
+        page = client.get("/v1/jobs", params={**asked, **({"cursor": cursor} if cursor else {})}).json()
+        assert len(page["data"]) <= 2
+        found += [job["id"] for job in page["data"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == ids[::-1]
+    early = client.get("/v1/jobs", params={**asked, "created_before": "2020-01-01T00:00:00Z"}).json()
+    assert early == {"data": [], "next_cursor": None}
+
+
+def test_the_catalog_says_what_is_served(client: httpx.Client) -> None:
+    models = {model["name"]: model for model in client.get("/v1/models").json()["data"]}
+    assert set(models) >= {"echo", "typed", "octets", "moody", "gated"}
+    assert models["echo"] == client.get("/v1/models/echo").json()
+    assert models["echo"]["aliases"] == {"default": {"weights": {"1": 100}, "shadow": None}}
+    [version] = models["echo"]["versions"]
+    assert version["limits"] == {"max_batch": 64, "max_wait": 0.005, "max_cost": None, "timeout": None}
+    assert version["example"] == {"value": "hello"}
+    assert len(version["workers"]) >= 1
+    assert client.get("/v1/models/echo/versions/1").json() == {"name": "echo", **version}
+
+
+@pytest.mark.parametrize("model", ["echo", "echo@1", "echo:default"])
+def test_a_model_is_named_by_version_or_alias(client: httpx.Client, model: str) -> None:
+    assert finished(client, submit(client, model, {"value": 1})["id"])["version"] == "1"

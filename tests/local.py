@@ -1,0 +1,85 @@
+"""A running system for tests: started by the same command as a user's, in a folder of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+TREE = Path(__file__).parent.parent
+MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated"
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(found: Callable[[], T | None], what: str, timeout: float = 30) -> T:
+    """What `found` gives once it gives something; looks every few milliseconds. AssertionError after `timeout` s."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if (value := found()) is not None and value is not False:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {timeout:g} s")
+
+
+@dataclass
+class Local:
+    """`./dev` in a folder."""
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TUNDISH_")}
+        given = {
+            "TUNDISH_DATA_DIR": str(self.folder),
+            "TUNDISH_PORT": str(self.port),
+            "TUNDISH_MODELS": MODELS,
+            "PYTHONPATH": str(TREE),
+            **self.settings,
+        }
+        return clean | given
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "local", *words],
+            env=self.environment,
+            cwd=TREE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *words: str, timeout: float = 100) -> "subprocess.CompletedProcess[str]":
+        with self.start(*words) as process:
+            try:
+                output, _ = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def ps(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in json.loads(self.run("ps", "--json").stdout)}
+
+    def client(self, key: str = "") -> httpx.Client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, timeout=70, headers=headers, trust_env=False)

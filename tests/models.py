@@ -1,0 +1,114 @@
+"""Models that do as they are told, for the tests."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tundish import Batch, Model, Reject
+
+
+@dataclass
+class Value:
+    value: Any
+
+
+class Echo(Model[Value, Value]):
+    """Gives back what it got."""
+
+    name = "echo"
+    version = "1"
+    max_batch = 64
+    example = Value("hello")
+
+    def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
+        return list(batch)
+
+
+@dataclass
+class Inner:
+    flag: bool
+
+
+@dataclass
+class Fields:
+    text: str
+    count: int
+    share: float
+    tags: list[str]
+    inner: Inner
+    note: str | None = None
+
+
+class Typed(Model[Fields, Fields]):
+    """Gives back fields of every kind."""
+
+    name = "typed"
+    version = "1"
+    example = Fields("a", 1, 0.5, ["b"], Inner(True))
+
+    def predict(self, batch: Batch[Fields]) -> list[Fields | Reject]:
+        return list(batch)
+
+
+class Octets(Model[bytes, bytes]):
+    """Gives back bytes, reversed."""
+
+    name = "octets"
+    version = "1"
+
+    def predict(self, batch: Batch[bytes]) -> list[bytes | Reject]:
+        return [item[::-1] for item in batch]
+
+
+@dataclass
+class Order:
+    do: str
+
+
+@dataclass
+class Done:
+    number: float
+
+
+class Moody(Model[Order, Done]):
+    """Raises, rejects, or gives what is no number, as it is told."""
+
+    name = "moody"
+    version = "1"
+    max_batch = 16
+
+    def predict(self, batch: Batch[Order]) -> list[Done | Reject]:
+        if any(item.do == "raise" for item in batch):
+            raise ValueError("told to")
+        return [self._one(item) for item in batch]
+
+    def _one(self, item: Order) -> Done | Reject:
+        if item.do == "reject":
+            return Reject("told to")
+        return Done(float("nan") if item.do == "nan" else 1.0)
+
+
+@dataclass
+class Gate:
+    folder: str
+    name: str
+
+
+class Gated(Model[Gate, Value]):
+    """Writes down that it began, then waits until it may go on."""
+
+    name = "gated"
+    version = "1"
+    max_batch = 4
+
+    def predict(self, batch: Batch[Gate]) -> list[Value | Reject]:
+        for item in batch:
+            folder = Path(item.folder)
+            with (folder / "began").open("a") as ledger:
+                ledger.write(f"{item.name} {os.getpid()}\n")
+            until = time.monotonic() + 60
+            while not (folder / "open").exists() and time.monotonic() < until:
+                time.sleep(0.02)
+        return [Value(item.name) for item in batch]
