@@ -28,7 +28,7 @@ from api.parts import Parts
 from api.submit import Refusal
 from tundish import store
 from tundish.errors import Conflict
-from tundish.ids import floor_uuid, from_text, time_of, to_text
+from tundish.ids import floor_uuid, from_text, seconds_of, to_text
 from tundish.job import Status
 from tundish.outbox import announce
 from tundish.view import job_json, job_view
@@ -168,7 +168,7 @@ class Jobs:
 
     def _in_retention(self, id: UUID) -> None:
         """Retention holds to the second, though rows go by the day."""
-        if time_of(id).timestamp() < time.time() - self._parts.settings.retention:
+        if seconds_of(id) < time.time() - self._parts.settings.retention:
             raise no_such_job()
 
     def _shown(self, job: store.JobRow, headers: dict[str, str] | None = None, status: int = 200) -> Response:

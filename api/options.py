@@ -104,7 +104,8 @@ def unfit(error: msgspec.ValidationError) -> Refused:
     message, _, path = str(error).rpartition(" - at `$")
     if not message:
         message, path = path, ""
-    pointer = path.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
+    # `[...]` is a key of a mapping that msgspec does not name: the mapping is at fault.
+    pointer = path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
     if message.startswith("Object contains unknown field `"):
         name = message.removeprefix("Object contains unknown field `").rstrip("`")
         return _refused(f"{pointer}/{name}", "is not a field of a job")

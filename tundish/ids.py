@@ -43,9 +43,14 @@ def floor_uuid(at: datetime) -> UUID:
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
+def seconds_of(id: UUID) -> float:
+    """The moment that a UUIDv7 carries, in seconds since 1970; any UUID has one."""
+    return (id.int >> 80) / 1000
+
+
 def time_of(id: UUID) -> datetime:
-    """The moment, to the millisecond, that a UUIDv7 carries."""
-    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
+    """The moment, to the millisecond, that a UUIDv7 carries. Raises ValueError beyond the year 9999."""
+    return datetime.fromtimestamp(seconds_of(id), UTC)
 
 
 def to_text(prefix: str, id: UUID) -> str:

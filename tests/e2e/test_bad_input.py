@@ -1,0 +1,245 @@
+"""Whatever a client sends: a 4xx with a code, never a 5xx or a traceback, and the next good request works."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import KEY
+from tests.local import Local
+
+GOOD = {"text": "a", "count": 1, "share": 0.5, "tags": [], "inner": {"flag": True}}
+
+
+def typed(**fields: Any) -> dict[str, Any]:
+    return {"model": "typed", "input": GOOD | fields}
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    """The checked problem of an answer."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert list(body)[:8] == ["type", "title", "status", "detail", "instance", "code", "request_id", "retryable"]
+    assert body["status"] == answer.status_code
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert "Traceback" not in answer.text
+    return body
+
+
+@pytest.fixture(autouse=True)
+def _and_the_next_good_request_works(client: httpx.Client) -> Iterator[None]:
+    yield
+    answer = client.post("/v1/jobs", json=typed(), headers={"Prefer": "wait=30"})
+    assert (answer.status_code, answer.json()["output"]["text"]) == (200, "a")
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        ("nosuch", "model_not_found"),
+        ("typed@9", "version_not_found"),
+        ("typed:canary", "alias_not_found"),
+        ("typed@", "version_not_found"),
+        ("typed@1:default", "version_not_found"),
+        ("", "model_not_found"),
+        ("a\0b", "model_not_found"),
+        ("../../etc/passwd", "model_not_found"),
+    ],
+)
+def test_an_unknown_model_is_404(client: httpx.Client, model: str, code: str) -> None:
+    answer = client.post("/v1/jobs", json={"model": model, "input": {}})
+    assert (answer.status_code, problem(answer)["code"]) == (404, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "pointer"),
+    [
+        (typed(text=1), "invalid_input", "/input/text"),
+        (typed(text=None), "invalid_input", "/input/text"),
+        (typed(count="1"), "invalid_input", "/input/count"),
+        (typed(count=1.5), "invalid_input", "/input/count"),
+        (typed(count=True), "invalid_input", "/input/count"),
+        (typed(count=2**63), "invalid_input", "/input/count"),
+        (typed(count=-(2**63) - 1), "invalid_input", "/input/count"),
+        (typed(share="x"), "invalid_input", "/input/share"),
+        (typed(tags="x"), "invalid_input", "/input/tags"),
+        (typed(tags=["a", 2]), "invalid_input", "/input/tags/1"),
+        (typed(inner={}), "invalid_input", "/input/inner/flag"),
+        (typed(inner={"flag": True, "a/b~c": 1}), "invalid_input", "/input/inner/a~1b~0c"),
+        (typed(extra=1), "invalid_input", "/input/extra"),
+        ({"model": "typed", "input": {}}, "invalid_input", "/input/text"),
+        ({"model": "typed", "input": []}, "invalid_input", "/input"),
+        ({"model": "typed", "input": None}, "invalid_input", "/input"),
+        ({"model": "typed"}, "invalid_request", "/input"),
+        ({"input": {}}, "invalid_request", "/model"),
+        ({"model": 1, "input": {}}, "invalid_request", "/model"),
+        ([], "invalid_request", ""),
+        ("null", "invalid_request", ""),
+        (typed() | {"prio": "high"}, "invalid_request", "/prio"),
+        (typed() | {"priority": "urgent"}, "invalid_request", "/priority"),
+        (typed() | {"expires_in": 0}, "invalid_request", "/expires_in"),
+        (typed() | {"expires_in": 10**9}, "invalid_request", "/expires_in"),
+        (typed() | {"expires_in": 604801}, "invalid_request", "/expires_in"),
+        (typed() | {"timeout": -1}, "invalid_request", "/timeout"),
+        (typed() | {"metadata": {"a": 1}}, "invalid_request", "/metadata"),
+        (typed() | {"metadata": {str(i): "" for i in range(17)}}, "invalid_request", "/metadata"),
+        (typed() | {"metadata": {"k" * 65: ""}}, "invalid_request", "/metadata"),
+        (typed() | {"metadata": {"k": "v" * 2048}}, "invalid_request", "/metadata"),
+        (typed() | {"webhook": "ftp://example.com"}, "invalid_request", "/webhook"),
+        (typed() | {"webhook": "https://10.0.0.1/x"}, "invalid_request", "/webhook"),
+        (typed() | {"webhook": "https://user@example.com/"}, "invalid_request", "/webhook"),
+        (typed() | {"sticky_key": "a\0"}, "invalid_request", "/sticky_key"),
+    ],
+)
+def test_valid_json_that_is_refused_is_422_with_a_pointer(
+    client: httpx.Client, body: Any, code: str, pointer: str
+) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    shown = problem(answer)
+    assert (answer.status_code, shown["code"]) == (422, code), shown
+    assert pointer in [error["pointer"] for error in shown["errors"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model": "typed", "input": {}',
+        b"{'model': 1}",
+        b'{"model": "typed", "model": "echo", "input": {}}',
+        b'{"model": "echo", "input": {"value": {"a": 1, "a": 2}}}',
+        b'{"model": "echo", "input": {"value": NaN}}',
+        b'{"model": "echo", "input": {"value": -Infinity}}',
+        b'{"model": "echo", "input": {"value": 1e400}}',
+        b'{"model": "echo", "input": {"value": ' + b"9" * 400 + b"}}",
+        b'{"model": "echo", "input": {"value": "\\ud800"}}',
+        b'{"model": "echo", "input": {"value": "\\udc00\\ud800"}}',
+        b'{"model": "echo", "input": {"value": "\xff"}}',
+        b'{"model": "echo", "input": {"value": "\xed\xa0\x80"}}',
+        b"\xef\xbb\xbf{}",
+        b'{"model": "echo", "input": {"value": "a\x00b"}}',
+        b'{"model": "echo", "input": ' + b"[" * 65 + b"]" * 65 + b"}",
+        b'{"model": "echo", "input": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b"[" * 1_000_000,
+        b'{"a":' * 10_000,
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs:batch", "/v1/models/typed/jobs"])
+def test_a_body_that_cannot_be_parsed_is_400(client: httpx.Client, path: str, body: bytes) -> None:
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_json")
+
+
+def test_a_nul_in_a_string_is_carried(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", json=typed(text="a\0b"), headers={"Prefer": "wait=30"})
+    assert (answer.status_code, answer.json()["output"]["text"]) == (200, "a\0b")
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "image/png", "é"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs:batch", "/v1/models/typed/jobs"])
+def test_a_wrong_content_type_is_415(client: httpx.Client, path: str, content_type: str | None) -> None:
+    headers = [] if content_type is None else [(b"content-type", content_type.encode())]
+    answer = client.post(path, content=json.dumps(GOOD).encode(), headers=headers)  # type: ignore[arg-type]
+    assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+
+
+def test_json_for_a_model_of_bytes_is_415(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", json={"model": "octets", "input": "abc"})
+    assert answer.status_code == 415
+    assert "/v1/models/octets/jobs" in problem(answer)["detail"]
+
+
+def test_a_body_over_the_limit_is_413_with_its_length(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", content=b" " * 4_000_001, headers={"content-type": "application/json"})
+    assert (answer.status_code, problem(answer)["code"]) == (413, "body_too_large")
+
+
+def test_a_body_over_the_limit_is_413_without_its_length(client: httpx.Client) -> None:
+    pieces = (b" " * 100_000 for _ in range(41))
+    answer = client.post("/v1/jobs", content=pieces, headers={"content-type": "application/json"})
+    assert (answer.status_code, problem(answer)["code"]) == (413, "body_too_large")
+
+
+def test_a_length_far_over_the_limit_is_413_before_the_body_is_sent(system: Local) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=10)
+    connection.putrequest("POST", "/v1/jobs")
+    connection.putheader("Authorization", f"Bearer {KEY}")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(10**15))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/v1/jobs"),
+        ("PUT", "/v1/jobs"),
+        ("GET", "/v1/jobs:batch"),
+        ("POST", "/v1/models"),
+        ("PATCH", "/healthz"),
+        ("GET", "/v1/models/echo/jobs"),
+    ],
+)
+def test_a_wrong_method_is_405(client: httpx.Client, method: str, path: str) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, problem(answer)["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["x", "job_", "job_01", "bat_01m8696rs2fqxtchjxvqf5px7g", "job_81m8696rs2fqxtchjxvqf5px7g",
+     "job_01m8696rs2fqxtchjxvqf5px7u", "job_01M8696RS2FQXTCHJXVQF5PX7G", "%00", "job_01m8696rs2fqxtchjxvqf5px7g%0a",
+     "job_00000000000000000000000000", "job_7zzzzzzzzzzzzzzzzzzzzzzzzz", "é" * 26],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/jobs/{}/result", "/v1/jobs/{}/input"])
+def test_an_id_that_is_none_is_404(client: httpx.Client, path: str, id: str) -> None:
+    answer = client.get(path.format(id))
+    assert (answer.status_code, problem(answer)["code"]) == (404, "job_not_found")
+    assert client.post(f"/v1/jobs/{id}/cancel").status_code == 404
+
+
+def test_an_unknown_path_is_404(client: httpx.Client) -> None:
+    answer = client.get("/v1/nothing")
+    assert (answer.status_code, problem(answer)["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "limit=x", "limit=٣", "status=done", "cursor=x", "batch=x", "created_after=yesterday",
+     "created_before=2026-01-01", "created_after=9999-99-99T00:00:00Z", "nothing=1", "limit=1&limit=2", "model=%00"],
+)  # fmt: skip
+def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"/v1/jobs?{query}")
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["priority=urgent", "expires_in=-1", "timeout=x", "nothing=1", "metadata=x"])
+def test_options_of_a_query_are_checked(client: httpx.Client, query: str) -> None:
+    answer = client.post(f"/v1/models/typed/jobs?{query}", json=GOOD)
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("wait", ["x", "-1", "1e3", "nan", "", "٣"])
+def test_a_wait_that_is_no_number_is_422(client: httpx.Client, wait: str) -> None:
+    id = client.post("/v1/jobs", json=typed()).json()["id"]
+    answer = client.get(f"/v1/jobs/{id}", params={"wait": wait})
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x"])
+def test_no_key_or_a_wrong_one_is_401(system: Local, key: str | None) -> None:
+    headers = {} if key is None else {"authorization": key}
+    with httpx.Client(base_url=system.url, trust_env=False, headers=headers) as anybody:
+        for path in ("/v1/jobs", "/v1/models", "/v1/nothing", "/"):
+            answer = anybody.get(path)
+            assert (answer.status_code, problem(answer)["code"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+            assert anybody.get(path).status_code == 200
