@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import time
 
 from local.place import alive, owner
 from local.say import say, step
@@ -21,6 +22,9 @@ def main(arguments: list[str]) -> int:
     os.kill(pid, signal.SIGTERM)
     with step("stopping"), (root / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # held until the last child is gone
+        until = time.monotonic() + 2
+        while alive(pid) and time.monotonic() < until:
+            time.sleep(0.02)
     say("stopped")
     return 0
 

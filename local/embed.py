@@ -69,7 +69,7 @@ def create_database(url: str) -> None:
     import psycopg
 
     with psycopg.connect(url.replace("/tundish?", "/postgres?"), autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_database WHERE datname = 'tundish'").fetchone():
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'tundish'").fetchone():
             connection.execute("CREATE DATABASE tundish")
 
 

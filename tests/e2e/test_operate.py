@@ -1,0 +1,212 @@
+"""What an operator and bad luck do to a running system: each ends in a clear line, and leaves no process behind."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.local import TREE, Local, wait_until
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    """A system of its own, not started; whatever a test left running is an error, and ended."""
+    local = Local(tmp_path / "data", {"TUNDISH_LEASE": "3", "TUNDISH_MODELS": "tests.models:Echo,Gated"})
+    yield local
+    left = processes(local)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def processes(local: Local) -> list[psutil.Process]:
+    """All processes that were given the system's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TUNDISH_DATA_DIR") == str(local.folder):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def read_until_ready(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    lines = ""
+    for line in process.stdout:
+        lines += line
+        if "Ctrl-C" in line:
+            return lines
+    raise AssertionError(lines)
+
+
+def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
+    with local.start("up") as process:
+        said = read_until_ready(process)
+        assert str(local.folder) in said
+        [curl] = [line.split("try:")[1].strip() for line in said.splitlines() if "try:" in line]
+        answer = subprocess.run(curl, shell=True, capture_output=True, text=True)
+        assert '"status":"succeeded"' in answer.stdout, answer
+        shown = local.ps()
+        assert list(shown) == ["postgres", "valkey", "api", "worker", "courier", "chores"]
+        for name, row in shown.items():
+            assert list(row) == ["name", "pid", "state", "uptime_s", "url", "log"]
+            assert row["state"] == "running"
+            assert Path(row["log"]).is_file()
+            assert (row["url"] is not None) == (name in ("postgres", "valkey", "api"))
+        assert shown["api"]["url"] == local.url
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=30)[0]
+    assert process.returncode == 0, rest
+    assert not processes(local)
+    gone = local.run("ps", "--json")
+    assert (gone.returncode, gone.stdout.strip()) == (1, "[]")
+
+
+def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local) -> None:
+    started = local.run("up", "-d", "--workers", "2")
+    assert started.returncode == 0, started.stdout
+    assert {"worker-1", "worker-2"} <= set(local.ps())
+    with local.client() as client:
+        job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "kept"}}).json()
+        assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
+    in_use = local.run("up")
+    assert in_use.returncode == 1
+    assert "set TUNDISH_PORT" in in_use.stdout
+    second = Local(local.folder, local.settings).run("up")
+    assert second.returncode == 1
+    assert "is in use by process" in second.stdout
+    assert local.run("down").returncode == 0
+    assert not processes(local)
+    assert local.run("down").stdout.startswith("nothing runs")
+    assert local.run("up", "-d").returncode == 0
+    with local.client() as client:
+        assert client.get(f"/v1/jobs/{job['id']}").json()["output"] == {"value": "kept"}
+    assert local.run("down").returncode == 0
+
+
+def test_kill_9_of_the_parent_leaves_no_process(local: Local) -> None:
+    with local.start("up") as process:
+        read_until_ready(process)
+        assert len(processes(local)) > 6
+        process.kill()
+    wait_until(lambda: not processes(local), "all children ended", 40)
+    again = local.run("up", "-d")
+    assert again.returncode == 0, again.stdout
+    assert local.run("down").returncode == 0
+
+
+def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_path: Path) -> None:
+    assert local.run("up", "-d").returncode == 0
+    try:
+        before = local.ps()
+        with local.client() as client:
+            gate = {"folder": str(tmp_path), "name": "job"}
+            job = client.post("/v1/jobs", json={"model": "gated", "input": gate}).json()
+            wait_until((tmp_path / "began").exists, "predict began")
+            os.kill(before["worker"]["pid"], signal.SIGKILL)
+            (tmp_path / "open").touch()
+            done = wait_until(
+                lambda: (now := client.get(f"/v1/jobs/{job['id']}?wait=5").json())["status"] == "succeeded" and now,
+                "the job is done by the next worker",
+            )
+            assert done["attempt"] == 2
+            for name in ("api", "courier", "chores", "valkey", "postgres"):
+                os.kill(before[name]["pid"], signal.SIGKILL)
+            wait_until(
+                lambda: all(row["state"] == "running" and row["pid"] != before[name]["pid"]
+                            for name, row in local.ps().items()),
+                "all were started again", 60,
+            )  # fmt: skip
+            wait_until(lambda: ready(local), "the API is ready again", 60)
+            answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}})
+            assert client.get(f"/v1/jobs/{answer.json()['id']}?wait=60").json()["status"] == "succeeded"
+    finally:
+        assert local.run("down").returncode == 0
+
+
+def ready(local: Local) -> bool:
+    try:
+        with local.client() as client:
+            return client.get("/readyz").json()["status"] == "ready"
+    except OSError:
+        return False
+    except Exception as error:  # a connection that broke while the process went
+        return not str(error)
+
+
+def test_a_child_that_dies_during_the_start_ends_it(local: Local) -> None:
+    local.settings["TUNDISH_MODELS"] = "no.such.module:Model"
+    failed = local.run("up")
+    assert failed.returncode == 1
+    assert "worker ended during the start (exit status 2)" in failed.stdout
+    assert "there is no module no" in failed.stdout
+    assert not processes(local)
+    detached = local.run("up", "-d")
+    assert detached.returncode == 1
+    assert "there is no module no" in detached.stdout
+
+
+def test_a_path_too_long_for_a_socket(local: Local, tmp_path: Path) -> None:
+    long = Local(tmp_path / ("x" * 60) / ("y" * 60), local.settings)
+    started = long.run("up", "-d")
+    assert started.returncode == 0, started.stdout
+    socket_folder = Path(long.ps()["valkey"]["url"].removeprefix("unix://")).parent
+    assert socket_folder.stat().st_mode & 0o777 == 0o700
+    assert long.run("down").returncode == 0
+    assert not socket_folder.exists()
+
+
+def test_a_folder_that_cannot_be_written(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    blocked = Local(tmp_path / "file" / "data", local.settings)
+    failed = blocked.run("up")
+    assert failed.returncode == 1
+    assert "set TUNDISH_DATA_DIR to a folder you can write" in failed.stdout
+
+
+def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", local.port))
+        busy.listen()
+        failed = local.run("up")
+    assert failed.returncode == 1
+    assert failed.stdout == f"up: 127.0.0.1:{local.port} cannot be used: Address already in use; set TUNDISH_PORT\n"
+    assert not local.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("TUNDISH_LEASE", "soon", "TUNDISH_LEASE is 'soon'; set it to a number over 0"),
+        ("TUNDISH_HOST", "0.0.0.0", "without a key the API serves loopback only; set TUNDISH_API_KEY"),
+        ("TUNDISH_BLOB_URL", "ftp://x", "set it to file:///directory or s3://bucket/prefix"),
+        ("TUNDISH_OUTBOUND_ALLOW", "10.0.0.1/8", "TUNDISH_OUTBOUND_ALLOW"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: str, line: str) -> None:
+    local.settings[name] = value
+    failed = local.run("up")
+    assert failed.returncode == 1
+    assert line in failed.stdout
+
+
+def test_the_demo_is_right(tmp_path: Path) -> None:
+    shown = Local(tmp_path).run("demo")
+    assert shown.returncode == 0, shown.stdout
+    assert "Where is the package that I ordered?\n    0.495  My parcel has not arrived yet." in shown.stdout
+    assert "all of it right" in shown.stdout
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["help"], 0), (["nonsense"], 2)])
+def test_dev_says_what_it_can_do(words: list[str], code: int) -> None:
+    ran = subprocess.run([TREE / "dev", *words], capture_output=True, text=True)
+    assert ran.returncode == code
+    for word in ("up", "down", "ps", "demo", "test", "check", "bench"):
+        assert f"\n  {word}" in ran.stdout + ran.stderr
