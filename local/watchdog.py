@@ -41,8 +41,8 @@ def end(pid: int, number: int, grace: float = GRACE) -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     children: dict[int, int] = {}
     for line in sys.stdin:
         pid, _, number = line[1:].partition(" ")
@@ -50,8 +50,8 @@ def main() -> None:
             children[int(pid)] = int(number)
         else:
             children.pop(int(pid), None)
-    for child, number in reversed(children.items()):
-        end(child, number)
+    for child, stop in reversed(children.items()):
+        end(child, stop)
     for folder in sys.argv[1:]:
         shutil.rmtree(folder, ignore_errors=True)
 

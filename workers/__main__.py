@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from celery import Celery
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from tundish import logs, store

@@ -29,7 +29,8 @@ class Layer(nn.Module):
 
     def _split(self, projected: Tensor) -> Tensor:
         """(batch, tokens, width) to (batch, heads, tokens, width of a head)."""
-        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, tokens, width = projected.shape
+        return projected.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
 
 
 #: A layer's parts by their names in published weights.

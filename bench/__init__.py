@@ -1,0 +1,1 @@
+"""What is measured, beside the peers, as ratios of medians from one run. `./dev bench NAME`."""

@@ -1,0 +1,105 @@
+"""A whole Tundish for a bench, in a temporary folder: its worker starts when the bench says so."""
+
+import json
+import os
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from local.demo import free_port
+from local.up import System, python, running
+from tundish import store
+from tundish.catalog import describe, load_models
+from tundish.settings import Settings
+
+#: Inputs of one batch call.
+CHUNK = 10_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The system and a connection to its database."""
+
+    system: System
+    database: "psycopg.Connection[Any]"
+
+    def submit(self, model: str, inputs: Sequence[Any]) -> None:
+        """By the batch call, over HTTP."""
+        for at in range(0, len(inputs), CHUNK):
+            body = json.dumps({"model": model, "inputs": inputs[at : at + CHUNK]}).encode()
+            request = urllib.request.Request(
+                f"{self.system.api.url}/v1/jobs:batch", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                refused = [each for each in json.load(answer)["data"] if "error" in each]
+            if refused:
+                raise RuntimeError(f"a job was refused: {refused[0]}")
+
+    def start_worker(self, name: str = "worker") -> None:
+        self.system.supervisor.start(python(name, "workers", grace=5))
+
+    def wait_for_all(self, count: int) -> float:
+        """Seconds since 1970, by the database's clock, when the last of `count` jobs was stored."""
+        while True:
+            row = self.database.execute(
+                "SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status > 2),"
+                " extract(epoch FROM clock_timestamp()) FROM jobs"
+            ).fetchone()
+            assert row
+            if row[1]:
+                raise RuntimeError(f"{row[1]} jobs failed")
+            if row[0] == count:
+                return float(row[2])
+            time.sleep(0.05)
+
+    def first_claim(self) -> float:
+        """Seconds since 1970 when the first batch began."""
+        row = self.database.execute("SELECT extract(epoch FROM min(started_at)) FROM results").fetchone()
+        assert row
+        return float(row[0])
+
+    def serving(self) -> bool:
+        row = self.database.execute("SELECT count(*) FROM workers WHERE state IN ('idle', 'busy')").fetchone()
+        return bool(row and row[0])
+
+
+@contextmanager
+def started(models: str, **settings: str) -> Iterator[Bench]:
+    """A system with no worker that knows `models` all the same."""
+    with tempfile.TemporaryDirectory(prefix="tundish-bench-") as folder:
+        given = {
+            "TUNDISH_MODELS": models,
+            "TUNDISH_DATA_DIR": folder,
+            "TUNDISH_PORT": str(free_port()),
+            "TUNDISH_MAX_BODY": str(2**28),
+        } | settings
+        os.environ.update(given)
+        try:
+            with running(Settings.from_environment(), workers=0) as system:
+                url = system.supervisor.environment["TUNDISH_DATABASE_URL"]
+                engine = store.engine(url)
+                with engine.begin() as connection:
+                    served = load_models(models, Path.cwd())
+                    versions = [store.Version(pool=one.pool, **describe(one.model).fields()) for one in served]
+                    store.register(connection, versions)
+                engine.dispose()
+                with psycopg.connect(url, autocommit=True) as database:
+                    _check_durable(database)
+                    yield Bench(system, database)
+        finally:
+            for name in given:
+                os.environ.pop(name, None)
+
+
+def _check_durable(database: "psycopg.Connection[Any]") -> None:
+    for name in ("fsync", "synchronous_commit", "full_page_writes"):
+        row = database.execute(f"SHOW {name}").fetchone()
+        if row is None or row[0] != "on":
+            raise RuntimeError(f"{name} is not on: the figure would not count")
