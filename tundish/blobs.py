@@ -170,7 +170,7 @@ class S3(Blobs):
 
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client: Any = boto3.client(
+        self._client: Any = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint_url or None,
             config=Config(

@@ -33,7 +33,7 @@ def test_no_call_of_the_document_gets_a_5xx(system: Local, tmp_path: Path) -> No
 
 def test_the_document_is_openapi_and_names_every_call(system: Local) -> None:
     schema = schemathesis.openapi.from_url(f"{system.url}/openapi.json")
-    named = {f"{operation.ok().method.upper()} {operation.ok().path}" for operation in schema.get_all_operations()}
+    named = {f"{method.upper()} {path}" for path, calls in schema.items() for method in calls}
     assert named >= {
         "POST /v1/jobs",
         "POST /v1/jobs:batch",

@@ -180,11 +180,11 @@ def test_a_cancel_wakes_who_waits(client: httpx.Client, tmp_path: Path) -> None:
 
 def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
     inputs = [{"value": index} for index in range(5)]
-    body = {"model": "echo", "inputs": inputs, "metadata": {"list": "pages"}}
+    body: dict[str, Any] = {"model": "echo", "inputs": inputs, "metadata": {"list": "pages"}}
     ids = [each["id"] for each in client.post("/v1/jobs:batch", json=body).json()["data"]]
     for id in ids:
         finished(client, id)
-    asked = {"metadata.list": "pages", "limit": 2, "model": "echo@1", "status": "succeeded"}
+    asked: dict[str, Any] = {"metadata.list": "pages", "limit": 2, "model": "echo@1", "status": "succeeded"}
     found: list[str] = []
     cursor = None
     for _ in range(100):

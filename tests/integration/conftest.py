@@ -1,0 +1,41 @@
+"""A database of its own for each test, cloned from one that was migrated once."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from migrations import release
+from tests.local import Local
+from tundish import store
+
+
+def _url(system: Local, name: str) -> str:
+    url: str = system.ps()["postgres"]["url"]
+    return url.replace("/tundish?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def template(system: Local) -> str:
+    """The name of a migrated database."""
+    with psycopg.connect(_url(system, "postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_tundish")
+    release(_url(system, "template_tundish"))
+    return "template_tundish"
+
+
+@pytest.fixture
+def database_url(system: Local, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(_url(system, "postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield _url(system, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[store.Engine]:
+    engine = store.engine(database_url)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,131 @@
+aliases
+    model text NOT NULL
+    alias text NOT NULL
+    weights json NOT NULL
+    PRIMARY KEY (model, alias)
+
+claims
+    id uuid NOT NULL
+    worker uuid NOT NULL
+    jobs uuid[] NOT NULL
+    attempts integer[] NOT NULL
+    lease_until timestamp with time zone NOT NULL
+    started_at timestamp with time zone
+    PRIMARY KEY (id)
+    autovacuum_vacuum_scale_factor=0
+    autovacuum_vacuum_threshold=1000
+    fillfactor=50
+
+deliveries
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    job uuid NOT NULL
+    event text NOT NULL
+    url text NOT NULL
+    body bytea NOT NULL
+    status text NOT NULL DEFAULT 'pending'::text
+    attempts json NOT NULL DEFAULT '[]'::json
+    next_at timestamp with time zone DEFAULT now()
+    CREATE INDEX deliveries_next_at_idx ON ONLY public.deliveries USING btree (next_at) WHERE (status = 'pending'::text)
+    PRIMARY KEY (id)
+    RANGE (id)
+
+jobs
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    model text NOT NULL
+    version text NOT NULL
+    priority smallint NOT NULL
+    lane smallint NOT NULL DEFAULT 0
+    expires_at timestamp with time zone NOT NULL
+    sent_at timestamp with time zone NOT NULL DEFAULT now()
+    status smallint NOT NULL DEFAULT 0
+    attempt integer NOT NULL DEFAULT 0
+    deaths smallint NOT NULL DEFAULT 0
+    cancel_requested boolean NOT NULL DEFAULT false
+    claim uuid
+    finished_at timestamp with time zone
+    PRIMARY KEY (id)
+    RANGE (id)
+
+marks
+    model text NOT NULL
+    version text NOT NULL
+    lane smallint NOT NULL
+    priority smallint NOT NULL
+    low uuid NOT NULL
+    PRIMARY KEY (model, version, lane, priority)
+    fillfactor=50
+
+requests
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    content_type text NOT NULL
+    size bigint NOT NULL
+    body bytea
+    blob text
+    metadata bytea
+    webhook text
+    timeout double precision
+    expires_in double precision NOT NULL
+    sticky_key text
+    retry_of uuid
+    batch uuid
+    shadow_of uuid
+    CHECK (((body IS NULL) <> (blob IS NULL)))
+    PRIMARY KEY (id)
+    RANGE (id)
+
+results
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    attempt integer NOT NULL
+    content_type text
+    size bigint
+    body bytea
+    blob text
+    error bytea
+    started_at timestamp with time zone
+    predict_ms double precision
+    batch_size integer
+    worker uuid
+    PRIMARY KEY (id)
+    RANGE (id)
+
+tenants
+    id integer NOT NULL
+    name text NOT NULL
+    webhook_secret text NOT NULL
+    created_at timestamp with time zone NOT NULL DEFAULT now()
+    CREATE UNIQUE INDEX tenants_name_key ON public.tenants USING btree (name)
+    PRIMARY KEY (id)
+    UNIQUE (name)
+
+versions
+    model text NOT NULL
+    version text NOT NULL
+    pool text NOT NULL
+    input_type text NOT NULL
+    output_type text NOT NULL
+    input_schema json
+    output_schema json
+    max_batch integer NOT NULL
+    max_wait double precision NOT NULL
+    max_cost bigint
+    timeout double precision
+    example json
+    registered_at timestamp with time zone NOT NULL DEFAULT now()
+    PRIMARY KEY (model, version)
+
+workers
+    id uuid NOT NULL
+    pool text NOT NULL
+    device text NOT NULL
+    host text NOT NULL
+    pid integer NOT NULL
+    models text[] NOT NULL
+    state text NOT NULL
+    started_at timestamp with time zone NOT NULL DEFAULT now()
+    seen_at timestamp with time zone NOT NULL DEFAULT now()
+    PRIMARY KEY (id)
+    fillfactor=50

@@ -1,0 +1,88 @@
+"""The batcher, with time passed in."""
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tundish.ids import new_uuid
+from workers.batch import Batcher, Draft, Limits, Target
+
+A, B = Target("a", "1"), Target("b", "1")
+HIGH, NORMAL, LOW = 0, 1, 2
+
+
+def batcher() -> Batcher:
+    return Batcher({A: Limits(4, 0.5), B: Limits(2, 0.1)})
+
+
+def ids(count: int) -> list[UUID]:
+    return [new_uuid() for _ in range(count)]
+
+
+def test_a_lone_job_does_not_wait_while_the_device_is_idle() -> None:
+    each, [id] = batcher(), ids(1)
+    each.add(A, [id], priority=NORMAL, now=0.0)
+    assert each.take(0.0, idle=False) is None
+    assert each.take(0.0, idle=True) == Draft(A, (id,))
+    assert each.take(0.0, idle=True) is None
+
+
+def test_on_a_busy_device_a_batch_waits_until_it_is_full_or_old() -> None:
+    each, four, one = batcher(), ids(4), ids(1)
+    each.add(A, four[:3], priority=NORMAL, now=0.0)
+    assert (each.take(0.4, idle=False), each.due_at()) == (None, 0.5)
+    each.add(A, [four[3], *one], priority=NORMAL, now=0.4)
+    assert each.take(0.4, idle=False) == Draft(A, tuple(four))
+    assert (each.take(0.89, idle=False), each.due_at()) == (None, 0.9)
+    assert each.take(0.9, idle=False) == Draft(A, tuple(one))
+
+
+def test_the_better_priority_goes_first_and_fills_up_with_the_next() -> None:
+    each, low, high = batcher(), ids(4), ids(1)
+    each.add(A, low, priority=LOW, now=0.0)
+    each.add(A, high, priority=HIGH, now=1.0)
+    assert each.take(1.0, idle=True) == Draft(A, (*high, *low[:3]))
+    assert each.take(1.0, idle=True) == Draft(A, (low[3],))
+
+
+def test_of_two_models_the_one_whose_job_is_older_goes_first() -> None:
+    each, first, second = batcher(), ids(1), ids(1)
+    each.add(B, first, priority=NORMAL, now=0.0)
+    each.add(A, second, priority=NORMAL, now=0.1)
+    assert [each.take(1.0, idle=True), each.take(1.0, idle=True)] == [Draft(B, tuple(first)), Draft(A, tuple(second))]
+
+
+def test_a_job_that_must_be_alone_is() -> None:
+    each, lonely, others = batcher(), ids(2), ids(2)
+    each.add(A, others, priority=NORMAL, now=0.0)
+    each.add(A, lonely, priority=NORMAL, now=0.0, alone=True)
+    taken = [each.take(9.0, idle=True) for _ in range(3)]
+    assert {draft.ids for draft in taken if draft} == {(lonely[0],), (lonely[1],), tuple(others)}
+
+
+def test_room_is_for_the_batch_that_runs_and_two_more() -> None:
+    each = batcher()
+    assert each.room(A) == 12
+    each.add(A, ids(10), priority=NORMAL, now=0.0)
+    assert each.room(A) == 2
+    each.add(A, ids(10), priority=NORMAL, now=0.0)
+    assert each.room(A) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 2), st.integers(1, 9), st.booleans()), max_size=20))
+def test_every_job_leaves_once_and_no_batch_is_too_large(arrivals: list[tuple[Target, int, int, bool]]) -> None:
+    each = batcher()
+    sent: dict[Target, list[UUID]] = {A: [], B: []}
+    for now, (target, priority, count, alone) in enumerate(arrivals):
+        new = ids(count)
+        sent[target] += new
+        each.add(target, new, priority=priority, now=float(now), alone=alone)
+    left: dict[Target, list[UUID]] = {A: [], B: []}
+    while draft := each.take(99.0, idle=True):
+        assert 1 <= len(draft.ids) <= (4 if draft.target == A else 2)
+        left[draft.target] += draft.ids
+    assert {target: sorted(all) for target, all in left.items()} == {
+        target: sorted(all) for target, all in sent.items()
+    }
+    assert len(each) == 0

@@ -1,0 +1,24 @@
+import json
+from pathlib import Path
+
+from tundish.job import MOVES, RETRYABLE, Code, Status, diagram, error_json
+
+TREE = Path(__file__).parents[2]
+
+
+def test_no_move_leaves_a_terminal_state() -> None:
+    assert not [move for move in MOVES if move[0].terminal]
+    reached = {to for _, to in MOVES}
+    assert {status for status in Status if status.terminal} <= reached
+
+
+def test_the_diagram_in_the_documentation_is_made_from_the_table() -> None:
+    assert diagram() in (TREE / "ARCHITECTURE.md").read_text()
+
+
+def test_an_error_says_whether_to_try_again() -> None:
+    for code in Code:
+        error = json.loads(error_json(code, "why\0\ud800"))
+        assert list(error) == ["code", "message", "retryable"]
+        assert error["retryable"] == (code in RETRYABLE)
+    assert json.loads(error_json(Code.REJECTED, "x", {"a": 1}))["details"] == {"a": 1}

@@ -1,0 +1,207 @@
+"""The model SDK: types, codecs, the catalog of models, and running one with no service."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import numpy
+import pytest
+import torch
+
+from tundish import Batch, DefinitionError, Model, Reject
+from tundish.catalog import CatalogError, describe, load_models
+from tundish.codec import DecodeError, EncodeError, codec_for
+from tundish.model import check, types_of
+from tundish.testing import JobFailed, run
+
+
+@dataclass
+class Point:
+    x: int
+    y: float = 0.5
+
+
+@dataclass
+class Shape:
+    name: str
+    points: list[Point]
+    origin: Point | None = None
+
+
+class Twice(Model[Point, Point]):
+    name = "twice"
+    version = "1"
+    max_batch = 2
+    example = Point(1)
+
+    def predict(self, batch: Batch[Point]) -> list[Point | Reject]:
+        assert isinstance(batch[0:1], list)
+        return [Reject("odd") if point.x % 2 else Point(2 * point.x, point.y) for point in batch]
+
+
+class Later(Twice):
+    version = "2"
+
+
+def test_importing_tundish_costs_the_standard_library_alone() -> None:
+    code = "import sys, tundish; print([m for m in sys.modules if m.partition('.')[0] in"
+    code += " ('msgspec', 'torch', 'numpy', 'sqlalchemy', 'celery', 'redis', 'boto3', 'pydantic')])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_types_are_found_through_bases() -> None:
+    assert types_of(Later) == (Point, Point)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"name": "Has Spaces"}, "name"),
+        ({"version": 1}, "version"),
+        ({"max_batch": 0}, "max_batch"),
+        ({"max_wait": -1}, "max_wait"),
+    ],
+)
+def test_a_definition_that_cannot_be_served_says_what_to_change(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"\.{message} is"):
+        check(type("Wrong", (Twice,), attributes))
+
+
+def test_a_model_must_say_its_types_and_predict() -> None:
+    class Untyped(Model):  # type: ignore[type-arg]
+        name = version = "1"
+
+        def predict(self, batch: Any) -> Any:
+            return batch
+
+    class Idle(Model[int, int]):
+        name = version = "1"
+
+    with pytest.raises(DefinitionError, match="must say its types"):
+        check(Untyped)
+    with pytest.raises(DefinitionError, match="must define predict"):
+        check(Idle)
+    with pytest.raises(DefinitionError, match="is not a subclass"):
+        check(int)  # type: ignore[arg-type]
+
+
+def test_a_model_runs_with_no_service() -> None:
+    assert run(Twice, [Point(2), Point(3), Point(4)]) == [Point(4), Reject("odd"), Point(8)]
+
+
+def test_a_failure_is_raised_with_its_code() -> None:
+    class Broken(Twice):
+        def predict(self, batch: Batch[Point]) -> list[Point | Reject]:
+            raise RuntimeError("no")
+
+    with pytest.raises(JobFailed, match="item 0: model_error: RuntimeError: no"):
+        run(Broken, [Point(1)])
+
+
+def test_a_schema_is_closed_at_every_level() -> None:
+    schema = codec_for(Shape).schema()
+    assert schema
+    valid = jsonschema_rs.validator_for(schema).is_valid
+    assert valid({"name": "a", "points": [{"x": 1}, {"x": 2, "y": 1}]})
+    assert not valid({"name": "a", "points": [], "more": 1})
+    assert not valid({"name": "a", "points": [{"x": 1, "z": 1}]})
+    assert not valid({"name": "a", "points": [], "origin": {"x": 1, "z": 1}})
+    assert not valid({"name": "a", "points": [{"x": 2**63}]})
+    assert valid({"name": "a", "points": [{"x": 2**63 - 1}, {"x": -(2**63)}]})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_output_that_is_no_number_is_refused(value: float) -> None:
+    with pytest.raises(EncodeError, match="NaN"):
+        codec_for(Point).encode(Point(1, value))
+    with pytest.raises(EncodeError, match="NaN"):
+        codec_for(dict[str, list[float]]).encode({"a": [1.0, value]})
+    with pytest.raises(EncodeError, match="NaN"):
+        codec_for(numpy.ndarray).encode(numpy.array([value]))
+
+
+def test_a_null_in_an_output_is_kept() -> None:
+    assert codec_for(Shape).encode(Shape("null", [], None)) == b'{"name":"null","points":[],"origin":null}'
+
+
+def test_a_decoding_fault_has_a_pointer() -> None:
+    with pytest.raises(DecodeError) as caught:
+        codec_for(Shape).decode(b'{"name": "a", "points": [{"x": 1}, {"x": "1"}]}')
+    assert caught.value.pointer == "/points/1/x"
+
+
+def test_outputs_of_another_type_are_refused() -> None:
+    with pytest.raises(EncodeError, match="not "):
+        codec_for(Point).encode({"x": 1})
+    with pytest.raises(EncodeError, match="not bytes"):
+        codec_for(bytes).encode("text")
+
+
+class Struct(msgspec.Struct):
+    a: int
+
+
+def test_structs_bytes_and_arrays_go_there_and_back() -> None:
+    array = numpy.arange(6, dtype=numpy.float32).reshape(2, 3)
+    plain: list[tuple[Any, Any]] = [(Struct, Struct(1)), (bytes, b"\0\xff"), (dict[str, int], {"a": 1})]
+    for type_, value in plain:
+        codec = codec_for(type_)
+        assert codec.decode(codec.encode(value)) == value
+    arrays: list[tuple[Any, Any]] = [(numpy.ndarray, array), (torch.Tensor, torch.from_numpy(array))]
+    for type_, value in arrays:
+        codec = codec_for(type_)
+        assert codec.content_type == "application/x-npy"
+        assert (codec.decode(codec.encode(value)) == value).all()
+
+
+def test_pickles_in_arrays_are_refused() -> None:
+    import io
+    import pickle
+
+    file = io.BytesIO()
+    numpy.save(file, numpy.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for body in (file.getvalue(), pickle.dumps([1]), b"", b"\x93NUMPY"):
+        with pytest.raises(DecodeError, match="npy"):
+            codec_for(numpy.ndarray).decode(body)
+
+
+def test_models_are_named_by_a_line(tmp_path: Path) -> None:
+    def names(spec: str) -> list[str]:
+        return [each.model.__name__ for each in load_models(spec, tmp_path)]
+
+    assert names("tests.unit.test_sdk:Twice,Later") == ["Twice", "Later"]
+    assert names("tests.unit.test_sdk:Twice, tests.models:Echo") == ["Twice", "Echo"]
+
+
+def test_models_are_named_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "tundish.toml").write_text('[[models]]\nclass = "tests.models:Echo"\npool = "gpu"\n')
+    [served] = load_models("", tmp_path)
+    assert (served.model.name, served.pool) == ("echo", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "no model is named; set TUNDISH_MODELS"),
+        ("Twice", "write package.module:Class"),
+        ("tests.unit.test_sdk:", "write package.module:Class"),
+        ("no.such:Model", "there is no module no"),
+        ("tests.unit.test_sdk:Nothing", "Nothing"),
+        ("tests.unit.test_sdk:Point", "is not a subclass"),
+        ("tests.unit.test_sdk:Twice,Twice", "twice@1 is named twice"),
+    ],
+)
+def test_models_that_cannot_be_found_say_what_to_change(tmp_path: Path, spec: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        load_models(spec, tmp_path)
+
+
+def test_a_description_holds_what_the_catalog_shows() -> None:
+    described = describe(Later)
+    assert (described.model, described.version, described.max_batch) == ("twice", "2", 2)
+    assert (described.input_type, described.example) == ("application/json", {"x": 1, "y": 0.5})
