@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import signal
 import sys
 
 import uvicorn
@@ -50,6 +51,9 @@ def main() -> int:
             backlog=2048,
         )
     )
+    # uvicorn raises the signal that stopped it once more, for who had a handler before: to have stopped is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve())
     return 0 if server.started else 1

@@ -36,9 +36,16 @@ def queues(targets: Iterable[Target]) -> Iterator[queue.Queue]:
             yield queue.Queue(target.model, target.version, priority)
 
 
+def broker_url(redis_url: str) -> str:
+    """kombu's spelling of a Redis URL: a socket has a scheme of its own there, and its database another name."""
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    return redis_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
+
+
 def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
     """The application that consumes the queues of `targets` into `intake`."""
-    app = Celery("tundish", broker=redis_url.replace("unix://", "redis+socket://", 1), set_as_current=False)
+    app = Celery("tundish", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_ignore_result=True,
