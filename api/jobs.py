@@ -1,6 +1,7 @@
 """The routes of `/v1/jobs`: submit, status, payloads, list, cancel."""
 
 import asyncio
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +33,8 @@ from tundish.ids import floor_uuid, from_text, seconds_of, to_text
 from tundish.job import Status
 from tundish.outbox import announce
 from tundish.view import job_json, job_view
+
+log = logging.getLogger(__name__)
 
 _LISTED = ("status", "model", "batch", "created_after", "created_before", "metadata.", "limit", "cursor")
 
@@ -134,7 +137,9 @@ class Jobs:
         return encoded({"data": [job_view(job, public_url) for job in listing.jobs], "next_cursor": cursor})
 
     async def _accepted(self, request: Request, job: store.JobRow) -> Response:
-        headers = {"location": f"{self._parts.settings.public_url}/v1/jobs/{to_text('job', job.id)}"}
+        id = to_text("job", job.id)
+        log.debug("accepted", extra={"request": request.state.request_id, "job": id})
+        headers = {"location": f"{self._parts.settings.public_url}/v1/jobs/{id}"}
         wait = preferred_wait(request)
         if wait is None:
             return self._shown(job, headers, 202)

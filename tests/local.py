@@ -42,6 +42,7 @@ class Local:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    here: Path = TREE  # the folder that the command is run in
 
     @property
     def url(self) -> str:
@@ -63,7 +64,7 @@ class Local:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "local", *words],
             env=self.environment,
-            cwd=TREE,
+            cwd=self.here,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -55,20 +55,22 @@ def execute(
             details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
             outcomes[position] = Failed(Code.INVALID_INPUT, str(error), details)
     if inputs:
-        for position, result in _predict(model, inputs, reporter).items():
+        for position, result in _predict(model, inputs, reporter, len(inputs)).items():
             outcomes[position] = _written(writes, result)
     return [outcomes[position] for position in range(len(items))]
 
 
-def _predict(model: Model[Any, Any], inputs: dict[int, Any], reporter: Reporter) -> dict[int, Any]:
-    """Each input's result: an output, a Reject, or a Failed where it fails even alone."""
+def _predict(model: Model[Any, Any], inputs: dict[int, Any], reporter: Reporter, whole: int) -> dict[int, Any]:
+    """Each input's result: an output, a Reject, or a Failed where it fails even alone. The batch had `whole` items
+    before it was halved."""
     positions = list(inputs)
     raised = None
     try:
         results = model.predict(Batch(list(inputs.values()), reporter, positions))
     except Exception as error:
-        if len(inputs) == 1:
-            log.warning("%s@%s raised", model.name, model.version, exc_info=True)
+        # The first of a batch is told with its traceback; in the halves the same would be told again.
+        level = logging.WARNING if len(inputs) == whole else logging.DEBUG
+        log.log(level, "%s@%s raised on %d items", model.name, model.version, len(inputs), exc_info=True)
         raised = _failed(error)
     # Out of the except block: the traceback would hold on to the memory that the halves need.
     if raised is not None:
@@ -79,7 +81,7 @@ def _predict(model: Model[Any, Any], inputs: dict[int, Any], reporter: Reporter)
         return {
             position: result
             for half in halves
-            for position, result in _predict(model, {each: inputs[each] for each in half}, reporter).items()
+            for position, result in _predict(model, {each: inputs[each] for each in half}, reporter, whole).items()
         }
     if not isinstance(results, (list, tuple)) or len(results) != len(inputs):
         count = len(results) if isinstance(results, (list, tuple)) else type(results).__name__

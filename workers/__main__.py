@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import warnings
 from pathlib import Path
 
@@ -51,10 +50,8 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
         store.register(connection, [each.version for each in loaded.values()])
     limits = {target: Limits(each.version.max_batch, each.version.max_wait) for target, each in loaded.items()}
     intake = Intake(Batcher(limits), client)
-    broken = threading.Event()
 
     def stop() -> None:
-        broken.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     pipeline = Pipeline(Bench(worker, settings, engine, client, blobs, loaded), intake, on_failure=stop)
@@ -77,7 +74,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     for each in loaded.values():
         each.model.unload()
     log.info("stopped")
-    return 1 if broken.is_set() else 0
+    return 1 if pipeline.broken else 0
 
 
 def _consume(application: Celery, name: str, intake: Intake) -> None:

@@ -75,6 +75,7 @@ def predict(
     began = time.monotonic()
     outcomes = _run(models[claim.target], claim, inputs)
     predict_ms = (time.monotonic() - began) * 1000
+    log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
     return Prediction(claim, started_at, claim.now(), predict_ms, outcomes)
 
 

@@ -62,6 +62,7 @@ class Pipeline:
         self._busy = False
         self._closing = threading.Event()
         self.held: set[UUID] = set()
+        self.broken = False
         self._threads = [
             threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
             for stage in (self._claim, self._predict, self._record)
@@ -107,8 +108,9 @@ class Pipeline:
                 inline_max=settings.inline_max,
                 public_url=settings.public_url,
             )
-            self.held.difference_update(each.claim.id for each in predictions)
-            notify(bench.client, done or [])
+            if done is not None:
+                self.held.difference_update(each.claim.id for each in predictions)
+                notify(bench.client, done)
 
     # What the stages share.
 
@@ -124,7 +126,8 @@ class Pipeline:
         until = time.monotonic() + grace
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        if self.held:
+        # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
+        if self.held and not self.broken:
             settings = self._bench.settings
             with self._bench.engine.begin() as connection:
                 given_back = store.release(connection, list(self.held))
@@ -162,5 +165,6 @@ class Pipeline:
         try:
             stage()
         except BaseException:
+            self.broken = True
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)
             self._on_failure()

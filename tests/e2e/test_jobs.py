@@ -214,3 +214,15 @@ def test_the_catalog_says_what_is_served(client: httpx.Client) -> None:
 @pytest.mark.parametrize("model", ["echo", "echo@1", "echo:default"])
 def test_a_model_is_named_by_version_or_alias(client: httpx.Client, model: str) -> None:
     assert finished(client, submit(client, model, {"value": 1})["id"])["version"] == "1"
+
+
+def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
+    gate = {"folder": str(tmp_path), "name": "a"}
+    jobs = [submit(client, "gated", gate) for _ in range(2)]
+    wait_until((tmp_path / "began").exists, "the first began")
+    figures = client.get("/metrics").text
+    (tmp_path / "open").touch()
+    for job in jobs:
+        finished(client, job["id"])
+    assert re.search(r'^tundish_http_requests_total\{method="POST",status="202"\} [1-9]', figures, re.MULTILINE)
+    assert "# TYPE tundish_jobs_queued gauge" in figures

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from tests.local import TREE, Local, wait_until
@@ -62,6 +63,14 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
             assert Path(row["log"]).is_file()
             assert (row["url"] is not None) == (name in ("postgres", "valkey", "api"))
         assert shown["api"]["url"] == local.url
+        with local.client() as client:
+            assert client.get("/readyz").json()["checks"] == {"database": "ok", "blobs": "ok", "redis": "ok"}
+            (local.folder / "blobs").rename(local.folder / "elsewhere")
+            unready = client.get("/readyz")
+            assert (unready.status_code, unready.json()["status"]) == (503, "unavailable")
+            assert "cannot be used" in unready.json()["checks"]["blobs"]
+            assert client.get("/healthz").status_code == 200
+            (local.folder / "elsewhere").rename(local.folder / "blobs")
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=30)[0]
     assert process.returncode == 0, rest
@@ -89,6 +98,27 @@ def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Loca
     assert local.run("up", "-d").returncode == 0
     with local.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["output"] == {"value": "kept"}
+    assert local.run("down").returncode == 0
+
+
+def test_servers_that_are_given_replace_the_embedded_ones(local: Local, system: Local, tmp_path: Path) -> None:
+    there = system.ps()
+    database = there["postgres"]["url"].replace("/tundish?", "/given?")
+    with psycopg.connect(there["postgres"]["url"], autocommit=True) as connection:
+        connection.execute("CREATE DATABASE given")
+    (tmp_path / "given").mkdir()
+    local.settings |= {
+        "TUNDISH_DATABASE_URL": database,
+        "TUNDISH_REDIS_URL": there["valkey"]["url"] + "?db=5",
+        "TUNDISH_BLOB_URL": f"file://{tmp_path}/given",
+    }
+    started = local.run("up", "-d")
+    assert started.returncode == 0, started.stdout
+    assert list(local.ps()) == ["api", "worker", "courier", "chores"]
+    with local.client() as client:
+        job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "x" * 100_000}}).json()
+        assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
+    assert any((tmp_path / "given").iterdir())
     assert local.run("down").returncode == 0
 
 

@@ -1,0 +1,47 @@
+"""What the README shows works as it stands there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.local import TREE, Local
+
+README = (TREE / "README.md").read_text()
+
+
+@pytest.mark.parametrize("named", ["by a setting", "by a file"])
+def test_the_readmes_model_is_served_from_a_users_folder(tmp_path: Path, named: str) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [curl] = re.findall(r"^(curl localhost:8000.*?\n.*?)\n```", README, re.DOTALL | re.MULTILINE)
+    (tmp_path / "count.py").write_text(code)
+    (tmp_path / "workers.py").write_text("raise RuntimeError('not ours')")
+    spec = "count:Count"
+    if named == "by a file":
+        (tmp_path / "tundish.toml").write_text('[[models]]\nclass = "count:Count"\n')
+        spec = ""
+    local = Local(tmp_path / "data", {"TUNDISH_MODELS": spec}, here=tmp_path)
+    started = local.run("up", "-d")
+    try:
+        assert started.returncode == 0, started.stdout
+        command = curl.replace("localhost:8000", f"localhost:{local.port}")
+        answer = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert '"output":{"words":3}' in answer.stdout
+    finally:
+        assert local.run("down").returncode == 0
+
+
+def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -> None:
+    local = Local(tmp_path, {"TUNDISH_MODELS": ""})
+    started = local.run("up", "-d")
+    try:
+        assert started.returncode == 0, started.stdout
+        assert '"model": "minilm"' in started.stdout
+        for page in sorted((TREE / "examples").glob("*/README.md")):
+            [curl] = re.findall(r"^(curl localhost:8000.*?\n.*?)\n```", page.read_text(), re.DOTALL | re.MULTILINE)
+            command = curl.replace("localhost:8000", f"localhost:{local.port}")
+            answer = subprocess.run(command, shell=True, capture_output=True, text=True)
+            assert '"status":"succeeded"' in answer.stdout, (page, answer)
+    finally:
+        assert local.run("down").returncode == 0
