@@ -1,10 +1,8 @@
 """Claim: a batch's jobs become this worker's, under one lease, and their inputs arrive with them."""
 
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from uuid import UUID
 
 from tundish import store
@@ -15,18 +13,13 @@ from workers.batch import Draft, Target
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch in this worker's hands. `now` is the database's clock, carried on by this machine's."""
+    """A batch in this worker's hands."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
-    claimed_at: datetime
-    _at: float = field(default_factory=time.monotonic)
-
-    def now(self) -> datetime:
-        return self.claimed_at + timedelta(seconds=time.monotonic() - self._at)
 
 
 def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int) -> Claim | None:
@@ -34,7 +27,7 @@ def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max
     id = new_uuid()
     with engine.begin() as connection:
         jobs = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts)
-    return Claim(id, draft.target, jobs, jobs[0].now) if jobs else None
+    return Claim(id, draft.target, jobs) if jobs else None
 
 
 def inputs(claim: Claim, blobs: Blobs) -> list[bytes | None]:

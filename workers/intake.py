@@ -35,10 +35,12 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._turn = 0
+        self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
     def put(self, source: queue.Queue, message: queue.Message) -> None:
         """Let the jobs of a message wait for their batch."""
         with self._bell:
+            self._bundle += 0.2 * (len(message.ids) - self._bundle)
             self._batcher.add(
                 Target(source.model, source.version),
                 message.ids,
@@ -83,7 +85,8 @@ class Intake:
             with self._bell:
                 room = self._batcher.room(Target(source.model, source.version))
             if room:
-                popped = self._client.lmpop(1, source.name, direction="RIGHT", count=room)
+                count = max(1, int(room / self._bundle))
+                popped = self._client.lmpop(1, source.name, direction="RIGHT", count=count)
                 for raw in popped[1] if popped else ():
                     self.put(source, _unpack(raw))
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tundish import execute, store
@@ -76,7 +76,9 @@ def predict(
     outcomes = _run(models[claim.target], claim, inputs)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
-    return Prediction(claim, started_at, claim.now(), predict_ms, outcomes)
+    # The database's clock, carried on by this machine's.
+    finished_at = started_at + timedelta(milliseconds=predict_ms)
+    return Prediction(claim, started_at, finished_at, predict_ms, outcomes)
 
 
 def _run(loaded: Loaded, claim: Claim, inputs: list[bytes | None]) -> list[execute.Done | execute.Failed]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from tundish.job import Priority, Status
 from tundish.queue import Queue
+from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
 
 
@@ -32,14 +33,11 @@ class ClaimedJob(NamedTuple):
     tenant: int
     attempt: int
     deaths: int
-    expires_at: datetime
     content_type: str
     body: bytes | None
     blob: str | None
     timeout: float | None
     webhook: str | None
-    metadata: bytes | None
-    now: datetime
 
 
 _CLAIM = text("""
@@ -47,14 +45,13 @@ _CLAIM = text("""
         UPDATE jobs SET status = 1, attempt = attempt + 1, claim = :claim
         WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
               AND status = 0 AND expires_at > now() AND (:alone OR deaths < :last)
-        RETURNING id, tenant, attempt, deaths, expires_at
+        RETURNING id, tenant, attempt, deaths
     ), lease AS (
         INSERT INTO claims (id, worker, jobs, attempts, lease_until)
         SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second'
         FROM claimed HAVING count(*) > 0
     )
-    SELECT c.id, c.tenant, c.attempt, c.deaths, c.expires_at, q.content_type, q.body, q.blob, q.timeout, q.webhook,
-           q.metadata, now()
+    SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook
     FROM claimed c JOIN requests q ON q.id = c.id AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)
@@ -73,7 +70,7 @@ def claim(
         "alone": len(ids) == 1,
         "last": max_attempts - 1,
     }
-    return [ClaimedJob(*row) for row in connection.execute(_CLAIM, given)]
+    return [ClaimedJob._make(row) for row in connection.execute(_CLAIM, given).all()]
 
 
 def start(connection: Connection, claim: UUID, *, lease: float) -> datetime | None:
@@ -96,7 +93,7 @@ def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> se
             UPDATE claims SET lease_until = now() + :lease * interval '1 second'
             WHERE id = ANY(:claims) RETURNING id
         """),
-        {"claims": list(claims), "lease": lease},
+        {"claims": array("uuid", claims), "lease": lease},
     )
     return set(rows.scalars())
 
@@ -121,16 +118,27 @@ class Finished:
     worker: UUID | None = None
 
 
-_RECORD = text("""
+_ENDS = Rows(
+    {
+        "id": "uuid",
+        "tenant": "int4",
+        "attempt": "int4",
+        "status": "int2",
+        "finished_at": "timestamptz",
+        "content_type": "text",
+        "size": "int8",
+        "body": "bytea",
+        "blob": "text",
+        "error": "bytea",
+        "started_at": "timestamptz",
+        "predict_ms": "float8",
+        "batch_size": "int4",
+        "worker": "uuid",
+    }
+)
+_RECORD = text(f"""
     WITH t AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:tenant AS int[]), CAST(:attempt AS int[]), CAST(:status AS int2[]),
-            CAST(:finished_at AS timestamptz[]), CAST(:content_type AS text[]), CAST(:size AS int8[]),
-            CAST(:body AS bytea[]), CAST(:blob AS text[]), CAST(:error AS bytea[]),
-            CAST(:started_at AS timestamptz[]), CAST(:predict_ms AS float8[]), CAST(:batch_size AS int[]),
-            CAST(:worker AS uuid[]))
-        AS t(id, tenant, attempt, status, finished_at, content_type, size, body, blob, error, started_at, predict_ms,
-             batch_size, worker)
+        SELECT * FROM {_ENDS.sql}
     ), done AS (
         UPDATE jobs j SET status = t.status, finished_at = t.finished_at
         FROM t
@@ -146,15 +154,14 @@ _RECORD = text("""
     )
     SELECT id FROM done
 """)
-_RECORD_COLUMNS = tuple(name for name in Finished.__dataclass_fields__ if name != "id")
 
 
 def record(connection: Connection, finished: Sequence[Finished], claims: Sequence[UUID]) -> set[UUID]:
     """Write the ends of jobs and close their claims. The ids whose end was accepted: a job that another attempt
     holds, or that has ended, is left as it is."""
-    columns = {name: [getattr(end, name) for end in finished] for name in _RECORD_COLUMNS}
     ids = [end.id for end in finished]
-    return set(connection.execute(_RECORD, {**columns, **span(ids), "claims": list(claims)}).scalars())
+    given = {**_ENDS.given(finished), "low": min(ids), "high": max(ids), "claims": array("uuid", claims)}
+    return set(connection.execute(_RECORD, given).scalars())
 
 
 class Requeued(NamedTuple):
@@ -167,7 +174,7 @@ class Requeued(NamedTuple):
 
 def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
     """Give claims back without charging a death."""
-    return _requeue(connection, "c.id = ANY(:claims)", {"claims": list(claims)}, death=0)
+    return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, death=0)
 
 
 def reap(connection: Connection, *, max_attempts: int, error: bytes, limit: int = 100) -> Requeued:

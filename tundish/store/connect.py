@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError as StoreError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from tundish.store.arrays import array
+
 __all__ = [
     "DEFAULT_TENANT",
     "AsyncEngine",
@@ -68,4 +70,4 @@ def _dialect(url: str) -> str:
 
 def span(ids: Sequence[UUID]) -> dict[str, object]:
     """The parameters of `id = ANY(:ids) AND id BETWEEN :low AND :high`."""
-    return {"ids": list(ids), "low": min(ids), "high": max(ids)}
+    return {"ids": array("uuid", ids), "low": min(ids), "high": max(ids)}

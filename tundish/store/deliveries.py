@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from tundish.store.arrays import Rows
 from tundish.store.connect import span
 
 
@@ -22,20 +23,18 @@ class Delivery:
     body: bytes
 
 
-_DELIVER = text("""
+_DELIVERIES = Rows({"id": "uuid", "job": "uuid", "event": "text", "url": "text", "body": "bytea"})
+_DELIVER = text(f"""
     INSERT INTO deliveries (id, tenant, job, event, url, body)
-    SELECT d.id, j.tenant, d.job, d.event, d.url, d.body
-    FROM unnest(CAST(:id AS uuid[]), CAST(:job AS uuid[]), CAST(:event AS text[]), CAST(:url AS text[]),
-                CAST(:body AS bytea[])) AS d(id, job, event, url, body)
-         JOIN jobs j ON j.id = d.job
+    SELECT given.id, j.tenant, given.job, given.event, given.url, given.body
+    FROM {_DELIVERIES.sql} JOIN jobs j ON j.id = given.job
 """)
 
 
 def deliver(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """Queue webhooks, in the transaction of the move that they tell of."""
     if deliveries:
-        names = ("id", "job", "event", "url", "body")
-        connection.execute(_DELIVER, {name: [getattr(one, name) for one in deliveries] for name in names})
+        connection.execute(_DELIVER, _DELIVERIES.given(deliveries))
 
 
 def webhooks_of(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, str]:

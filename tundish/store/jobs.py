@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from tundish.job import Priority, Status
+from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
 
 
@@ -33,16 +34,28 @@ class NewJob:
     retry_of: UUID | None = None
 
 
-_SUBMIT = text("""
+_NEW = Rows(
+    {
+        "id": "uuid",
+        "tenant": "int4",
+        "model": "text",
+        "version": "text",
+        "priority": "int2",
+        "expires_in": "float8",
+        "content_type": "text",
+        "size": "int8",
+        "body": "bytea",
+        "blob": "text",
+        "metadata": "bytea",
+        "webhook": "text",
+        "timeout": "float8",
+        "sticky_key": "text",
+        "retry_of": "uuid",
+    }
+)
+_SUBMIT = text(f"""
     WITH new AS (
-        SELECT * FROM unnest(
-            CAST(:id AS uuid[]), CAST(:tenant AS int[]), CAST(:model AS text[]), CAST(:version AS text[]),
-            CAST(:priority AS int2[]), CAST(:expires_in AS float8[]), CAST(:content_type AS text[]),
-            CAST(:size AS int8[]), CAST(:body AS bytea[]), CAST(:blob AS text[]), CAST(:metadata AS bytea[]),
-            CAST(:webhook AS text[]), CAST(:timeout AS float8[]), CAST(:sticky_key AS text[]),
-            CAST(:retry_of AS uuid[]))
-        AS new(id, tenant, model, version, priority, expires_in, content_type, size, body, blob, metadata, webhook,
-               timeout, sticky_key, retry_of)
+        SELECT * FROM {_NEW.sql}
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
                               sticky_key, retry_of)
@@ -54,13 +67,11 @@ _SUBMIT = text("""
     )
     SELECT now()
 """)
-_SUBMIT_COLUMNS = tuple(name for name in NewJob.__dataclass_fields__)
 
 
 def submit(connection: Connection, jobs: Sequence[NewJob]) -> datetime:
     """Store jobs, all or none, in one statement; the database's time, from which they expire."""
-    columns = {name: [getattr(job, name) for job in jobs] for name in _SUBMIT_COLUMNS}
-    at: datetime = connection.execute(_SUBMIT, columns).scalar_one()
+    at: datetime = connection.execute(_SUBMIT, _NEW.given(jobs)).scalar_one()
     return at
 
 
@@ -118,7 +129,7 @@ def _job_row(row: Sequence[Any]) -> JobRow:
 def read(connection: Connection, asked: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], JobRow]:
     """The jobs of pairs (id, tenant); another tenant's job is not among them."""
     ids = [id for id, _ in asked]
-    rows = connection.execute(_READ, {**span(ids), "tenants": [tenant for _, tenant in asked]})
+    rows = connection.execute(_READ, {**span(ids), "tenants": array("int4", [tenant for _, tenant in asked])})
     jobs = [_job_row(row) for row in rows]
     return {(job.id, job.tenant): job for job in jobs}
 
