@@ -25,7 +25,7 @@ class Claim:
 def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int) -> Claim | None:
     """Take what is still queued of a draft; None where nothing is: another worker has it, or it was a duplicate."""
     id = new_uuid()
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         jobs = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts)
     return Claim(id, draft.target, jobs) if jobs else None
 

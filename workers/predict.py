@@ -67,7 +67,7 @@ def predict(
 ) -> Prediction | None:
     """Mark the claim as started, run it, and keep the outcome of each job; None where the claim was lost before."""
     inputs = claims.inputs(claim, blobs)
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         started_at = store.start(connection, claim.id, lease=lease)
     if started_at is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})

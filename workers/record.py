@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 def record(
     engine: store.Engine,
+    single: store.Engine,
     blobs: Blobs,
     worker: UUID,
     predictions: Sequence[Prediction],
@@ -26,7 +27,7 @@ def record(
     nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, worker, inline_max)]
     hooked = {job.id: job.tenant for each in predictions for job in each.claim.jobs if job.webhook}
-    with engine.begin() as connection:
+    with (engine if hooked else single).begin() as connection:
         done = store.record(connection, finished, [each.claim.id for each in predictions])
         outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
     if len(done) < len(finished):

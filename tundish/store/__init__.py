@@ -30,6 +30,7 @@ from tundish.store.connect import (
     async_engine,
     engine,
     run,
+    single,
 )
 from tundish.store.deliveries import Delivery, Due, deliver, due, settle, webhooks_of
 from tundish.store.jobs import (
@@ -112,6 +113,7 @@ __all__ = [
     "run",
     "see_worker",
     "settle",
+    "single",
     "start",
     "submit",
     "unsent",

@@ -75,10 +75,14 @@ def claim(
 
 def start(connection: Connection, claim: UUID, *, lease: float) -> datetime | None:
     """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is
-    lost: nothing of it may run."""
+    lost: nothing of it may run.
+
+    The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
+    more than an uncharged death."""
     at: datetime | None = connection.execute(
         text("""
-            UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second'
+            WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+            UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
             WHERE id = :claim AND lease_until > now() RETURNING started_at
         """),
         {"claim": claim, "lease": lease},

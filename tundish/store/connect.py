@@ -24,6 +24,7 @@ __all__ = [
     "async_engine",
     "engine",
     "run",
+    "single",
     "span",
 ]
 
@@ -37,6 +38,12 @@ DEFAULT_TENANT = 1
 def engine(url: str, pool: int = 4) -> Engine:
     """For workers and chores. A statement that takes over 10 s fails: no thread may hang on a stalled server."""
     return sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=_CONNECT)
+
+
+def single(engine: Engine) -> Engine:
+    """The same connections, for verbs of one statement: each commits itself, and spares the trips for BEGIN and
+    COMMIT."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def async_engine(url: str, pool: int = 8) -> AsyncEngine:
