@@ -87,8 +87,7 @@ def started(models: str, **settings: str) -> Iterator[Bench]:
                 engine = store.engine(url)
                 with engine.begin() as connection:
                     served = load_models(models, Path.cwd())
-                    versions = [store.Version(pool=one.pool, **describe(one.model).fields()) for one in served]
-                    store.register(connection, versions)
+                    store.register(connection, [describe(one) for one in served])
                 engine.dispose()
                 with psycopg.connect(url, autocommit=True) as database:
                     _check_durable(database)

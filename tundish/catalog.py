@@ -4,7 +4,7 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from tundish.codec import codec_for
 from tundish.model import DefinitionError, Model, check, types_of
+from tundish.version import Version
 
 DEFAULT_POOL = "default"
 
@@ -28,33 +29,15 @@ class Served:
     pool: str = DEFAULT_POOL
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What the catalog says of a model's version; schemas are JSON Schema 2020-12, None for what is not JSON."""
-
-    model: str
-    version: str
-    input_type: str
-    output_type: str
-    input_schema: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    max_batch: int
-    max_wait: float
-    max_cost: int | None
-    timeout: float | None
-    example: Any
-
-    def fields(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def describe(model: type[Model[Any, Any]]) -> Description:
-    """Raises DefinitionError."""
+def describe(served: Served) -> Version:
+    """What the catalog shall say of a model. Raises DefinitionError."""
+    model = served.model
     check(model)
     reads, writes = map(codec_for, types_of(model))
-    return Description(
+    return Version(
         model=model.name,
         version=model.version,
+        pool=served.pool,
         input_type=reads.content_type,
         output_type=writes.content_type,
         input_schema=reads.schema(),
@@ -81,8 +64,7 @@ def load_models(spec: str, root: Path) -> list[Served]:
     seen: set[tuple[str, str]] = set()
     for each in served:
         try:
-            check(each.model)
-            describe(each.model)
+            describe(each)
         except DefinitionError as error:
             raise CatalogError(str(error)) from error
         if (each.model.name, each.model.version) in seen:

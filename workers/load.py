@@ -6,7 +6,6 @@ import time
 from tundish.catalog import Served, describe
 from tundish.codec import codec_for
 from tundish.model import types_of
-from tundish.store import Version
 from workers.batch import Target
 from workers.predict import Loaded
 
@@ -15,11 +14,10 @@ log = logging.getLogger(__name__)
 
 def load(served: Served, device: str) -> tuple[Target, Loaded]:
     """Whatever the model's `load` raises passes through."""
-    described = describe(served.model)
+    version = describe(served)
     began = time.monotonic()
     model = served.model()
     model.load(device)
-    log.info("loaded %s@%s on %s in %.1f s", described.model, described.version, device, time.monotonic() - began)
+    log.info("loaded %s@%s on %s in %.1f s", version.model, version.version, device, time.monotonic() - began)
     reads, writes = map(codec_for, types_of(served.model))
-    version = Version(pool=served.pool, **described.fields())
-    return Target(described.model, described.version), Loaded(model, reads, writes, version)
+    return Target(version.model, version.version), Loaded(model, reads, writes, version)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tundish import Batch, DefinitionError, Model, Reject
-from tundish.catalog import CatalogError, describe, load_models
+from tundish.catalog import CatalogError, Served, describe, load_models
 from tundish.codec import DecodeError, EncodeError, codec_for
 from tundish.model import check, types_of
 from tundish.testing import JobFailed, run
@@ -202,6 +202,6 @@ def test_models_that_cannot_be_found_say_what_to_change(tmp_path: Path, spec: st
 
 
 def test_a_description_holds_what_the_catalog_shows() -> None:
-    described = describe(Later)
-    assert (described.model, described.version, described.max_batch) == ("twice", "2", 2)
+    described = describe(Served(Later, "gpu"))
+    assert (described.model, described.version, described.pool, described.max_batch) == ("twice", "2", "gpu", 2)
     assert (described.input_type, described.example) == ("application/json", {"x": 1, "y": 0.5})

@@ -4,30 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a model, as its worker wrote it to the catalog. Schemas are JSON Schema 2020-12, or None for
-    bytes; `max_wait` and `timeout` are seconds."""
-
-    model: str
-    version: str
-    pool: str
-    input_type: str
-    output_type: str
-    input_schema: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    max_batch: int
-    max_wait: float
-    max_cost: int | None = None
-    timeout: float | None = None
-    example: Any = None
-    workers: Sequence[dict[str, str]] = ()  # that serve it now: id, pool and device
+from tundish.version import Version
 
 
 class Catalog(NamedTuple):
