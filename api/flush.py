@@ -60,7 +60,12 @@ class Flush:
         while True:
             await self._bell.wait()
             groups = self._gather()
-            stored = await self._store(groups)
+            try:
+                stored = await self._store(groups)
+            except Exception:
+                # Nobody may wait for an answer that does not come.
+                log.exception("a flush failed")
+                stored = self._fail(groups, Unavailable("unavailable", "the jobs could not be stored", retry_after=2))
             self._waiting -= sum(len(group.jobs) for group in groups)
             await self._send(stored)
 

@@ -1,10 +1,13 @@
 """Coalesced reads: the jobs that are asked for while a read is on its way are read together by the next one."""
 
 import asyncio
+import logging
 from uuid import UUID
 
 from tundish import store
 from tundish.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 #: Jobs of one read.
 ROWS = 256
@@ -40,7 +43,8 @@ class Reads:
                 self._bell.clear()
             try:
                 jobs = await store.run(self._engine, store.read, list(asked))
-            except (store.StoreError, store.PoolTimeout, OSError):
+            except Exception as error:
+                log.warning("a read failed: %s", error)
                 for future in asked.values():
                     future.set_exception(
                         Unavailable("unavailable", "the database does not answer; try again", retry_after=2)

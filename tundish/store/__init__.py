@@ -9,7 +9,6 @@ says `id BETWEEN` their smallest and largest: `id = ANY` alone does not prune pa
 
 from tundish.store.catalog import (
     Catalog,
-    Version,
     Worker,
     catalog,
     forget_workers,
@@ -58,6 +57,7 @@ from tundish.store.sweeps import (
     queues,
     unsent,
 )
+from tundish.version import Version
 
 __all__ = [
     "DEFAULT_TENANT",

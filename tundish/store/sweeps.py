@@ -69,7 +69,7 @@ def queues(connection: Connection) -> list[Queue]:
 
 
 def unsent(
-    connection: Connection, queue: Queue, *, before: float, older_than: float, limit: int = 1000
+    connection: Connection, queue: Queue, *, before: float, older_than: float, limit: int = 10_000
 ) -> list[Unsent]:
     """Queued jobs whose message was sent before the moment `before` (seconds since 1970: that of the oldest message
     still in Redis) and over `older_than` seconds ago: it is lost. Their time of sending becomes now."""

@@ -56,7 +56,7 @@ def _once(chore: Chore, tools: Tools) -> float:
         return RETRY
     if moved:
         log.info("%s: %d jobs", chore.name, moved)
-    return 0.1 if moved and chore.run is not resend.run else chore.every
+    return 0.1 if moved else chore.every
 
 
 if __name__ == "__main__":
