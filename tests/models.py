@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from tundish import Batch, Model, Reject
@@ -90,6 +91,22 @@ class Moody(Model[Order, Done]):
         return Done(float("nan") if item.do == "nan" else 1.0)
 
 
+class Hanging(Model[Order, Done]):
+    """Never comes back from an item that tells it so."""
+
+    name = "hanging"
+    version = "1"
+    max_batch = 8
+    timeout = 0.5
+
+    def predict(self, batch: Batch[Order]) -> list[Done | Reject]:
+        if any(item.do == "hang" for item in batch):
+            Event().wait()
+        if any(item.do == "poison" for item in batch):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return [Done(1.0)] * len(batch)
+
+
 @dataclass
 class Gate:
     folder: str
@@ -110,5 +127,7 @@ class Gated(Model[Gate, Value]):
                 ledger.write(f"{item.name} {os.getpid()}\n")
             until = time.monotonic() + 60
             while not (folder / "open").exists() and time.monotonic() < until:
+                if all(batch.canceled(index) for index in range(len(batch))):
+                    return [Value("canceled")] * len(batch)
                 time.sleep(0.02)
         return [Value(item.name) for item in batch]

@@ -11,6 +11,7 @@ claims
     attempts integer[] NOT NULL
     lease_until timestamp with time zone NOT NULL
     started_at timestamp with time zone
+    overdue boolean NOT NULL DEFAULT false
     PRIMARY KEY (id)
     autovacuum_vacuum_scale_factor=0
     autovacuum_vacuum_threshold=1000
@@ -30,6 +31,19 @@ deliveries
     PRIMARY KEY (id)
     RANGE (id)
 
+idempotency
+    tenant integer NOT NULL
+    method text NOT NULL
+    path text NOT NULL
+    key text NOT NULL
+    fingerprint bytea NOT NULL
+    status smallint
+    location text
+    body bytea
+    created_at timestamp with time zone NOT NULL DEFAULT now()
+    CREATE INDEX idempotency_created_at_idx ON public.idempotency USING btree (created_at)
+    PRIMARY KEY (tenant, method, path, key)
+
 jobs
     id uuid NOT NULL
     tenant integer NOT NULL
@@ -45,6 +59,7 @@ jobs
     cancel_requested boolean NOT NULL DEFAULT false
     claim uuid
     finished_at timestamp with time zone
+    alone boolean NOT NULL DEFAULT false
     PRIMARY KEY (id)
     RANGE (id)
 

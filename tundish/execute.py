@@ -1,14 +1,18 @@
-"""Execute a batch: decode, predict, halve around what fails, collect. Pure: bytes in, bytes or a failure out.
+"""Execute a batch: decode, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure out.
 
-One bad item must not fail its neighbours: what cannot be decoded, was rejected, or cannot be encoded fails alone, and
-a batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n).
+One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
+batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too
+large for the device's memory is halved until it fits, and one that ran over its time-out is run item by item.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tundish import device
 from tundish.codec import Codec, DecodeError, EncodeError
 from tundish.job import Code
 from tundish.model import Batch, Model, Reject, Reporter
@@ -16,11 +20,16 @@ from tundish.model import Batch, Model, Reject, Reporter
 log = logging.getLogger(__name__)
 
 
+class DeviceLost(Exception):
+    """The device can run nothing more in this process; nothing of the batch may be trusted."""
+
+
 class Item(NamedTuple):
-    """An input as it lies in the store."""
+    """An input as it lies in the store, and how many seconds a predict with it may take."""
 
     body: bytes
     content_type: str
+    timeout: float = float("inf")
 
 
 class Done(NamedTuple):
@@ -39,13 +48,40 @@ class Failed:
     details: dict[str, object] | None = None
 
 
-Outcome = Done | Failed
+class Canceled(NamedTuple):
+    """The model was told that the item's caller cancelled it, or it was let go between two predict calls."""
+
+
+Outcome = Done | Failed | Canceled
+#: Guards one predict call that may take so many seconds.
+Watch = Callable[[float], AbstractContextManager[None]]
+
+
+class Ceilings:
+    """How many items the device's memory holds, learnt from batches that it did not: for one model on one device, by
+    the size of the largest input (its power of two)."""
+
+    def __init__(self) -> None:
+        self._most: dict[int, int] = {}
+
+    def most(self, size: int) -> float:
+        """How many items to run at once where the largest has `size` bytes: what holds for smaller ones holds too."""
+        return min((most for bits, most in self._most.items() if bits <= size.bit_length()), default=float("inf"))
+
+    def lower(self, size: int, count: int) -> None:
+        self._most[size.bit_length()] = int(min(count, self.most(size)))
 
 
 def execute(
-    model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter
+    model: Model[Any, Any],
+    reads: Codec,
+    writes: Codec,
+    items: Sequence[Item],
+    reporter: Reporter,
+    watch: Watch = lambda timeout: nullcontext(),
+    ceilings: Ceilings | None = None,
 ) -> list[Outcome]:
-    """The outcome of each item, in order."""
+    """The outcome of each item, in order. Raises DeviceLost."""
     outcomes: dict[int, Outcome] = {}
     inputs: dict[int, Any] = {}
     for position, item in enumerate(items):
@@ -55,50 +91,116 @@ def execute(
             details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
             outcomes[position] = Failed(Code.INVALID_INPUT, str(error), details)
     if inputs:
-        for position, result in _predict(model, inputs, reporter, len(inputs)).items():
+        run = _Run(model, items, inputs, _Canceling(reporter), watch, ceilings or Ceilings())
+        for position, result in run.all().items():
             outcomes[position] = _written(writes, result)
     return [outcomes[position] for position in range(len(items))]
 
 
-def _predict(model: Model[Any, Any], inputs: dict[int, Any], reporter: Reporter, whole: int) -> dict[int, Any]:
-    """Each input's result: an output, a Reject, or a Failed where it fails even alone. The batch had `whole` items
-    before it was halved."""
-    positions = list(inputs)
-    raised = None
-    try:
-        results = model.predict(Batch(list(inputs.values()), reporter, positions))
-    except Exception as error:
-        # The first of a batch is told with its traceback; in the halves the same would be told again.
-        level = logging.WARNING if len(inputs) == whole else logging.DEBUG
-        log.log(level, "%s@%s raised on %d items", model.name, model.version, len(inputs), exc_info=True)
-        raised = _failed(error)
-    # Out of the except block: the traceback would hold on to the memory that the halves need.
-    if raised is not None:
-        if len(inputs) == 1:
-            return {positions[0]: raised}
-        middle = len(inputs) // 2
-        halves = positions[:middle], positions[middle:]
+@dataclass(slots=True)
+class _Canceling:
+    """A reporter that remembers of which items it said that they are canceled: their results may be anything."""
+
+    reporter: Reporter
+    let_go: set[int] = field(default_factory=set)
+
+    def progress(self, index: int, fraction: float) -> None:
+        self.reporter.progress(index, fraction)
+
+    def emit(self, index: int, piece: Any) -> None:
+        self.reporter.emit(index, piece)
+
+    def log(self, index: int, text: str) -> None:
+        self.reporter.log(index, text)
+
+    def canceled(self, index: int) -> bool:
+        if self.reporter.canceled(index):
+            self.let_go.add(index)
+        return index in self.let_go
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One batch through its model, in one predict call or in several. Positions are those of the batch's items."""
+
+    model: Model[Any, Any]
+    items: Sequence[Item]
+    inputs: Mapping[int, Any]
+    reporter: _Canceling
+    watch: Watch
+    ceilings: Ceilings
+
+    def all(self) -> dict[int, Any]:
+        positions = list(self.inputs)
+        most = self.ceilings.most(self._largest(positions))
+        return self._predict(positions) if len(positions) <= most else self._divided(positions, int(most))
+
+    def _predict(self, positions: list[int]) -> dict[int, Any]:
+        """Each input's result: an output, a Reject, Canceled, or a Failed where it fails even alone."""
+        count = len(positions)
+        timeout = min(self.items[position].timeout for position in positions)
+        batch = Batch([self.inputs[position] for position in positions], self.reporter, positions)
+        began = time.monotonic()
+        raised: Failed | None = None
+        try:
+            with self.watch(timeout):
+                results = self.model.predict(batch)
+        except Exception as error:
+            if device.lost(error):
+                raise DeviceLost(f"{self.model.name}@{self.model.version}: {error}") from error
+            # The first of a batch is told with its traceback; in the parts the same would be told again.
+            level = logging.WARNING if count == len(self.inputs) else logging.DEBUG
+            log.log(level, "%s@%s raised on %d items", self.model.name, self.model.version, count, exc_info=True)
+            raised = _failed(error)
+        # Out of the except block: the traceback would hold on to the memory that the parts need.
+        if time.monotonic() - began > timeout:
+            over = Failed(Code.TIMEOUT, f"predict took over {timeout:g} s for this item alone")
+            return {positions[0]: over} if count == 1 else self._divided(positions, 1)
+        if raised is not None:
+            return self._halved(positions, raised)
+        if not isinstance(results, (list, tuple)) or len(results) != count:
+            given = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
+            wrong = f"predict gave {given} for {count} items; it must give a list, one each"
+            return dict.fromkeys(positions, Failed(Code.MODEL_ERROR, wrong))
         return {
-            position: result
-            for half in halves
-            for position, result in _predict(model, {each: inputs[each] for each in half}, reporter, whole).items()
+            position: Canceled() if position in self.reporter.let_go else result
+            for position, result in zip(positions, results, strict=True)
         }
-    if not isinstance(results, (list, tuple)) or len(results) != len(inputs):
-        count = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
-        wrong = Failed(Code.MODEL_ERROR, f"predict gave {count} for {len(inputs)} items; it must give a list, one each")
-        return dict.fromkeys(positions, wrong)
-    return dict(zip(positions, results, strict=True))
+
+    def _halved(self, positions: list[int], raised: Failed) -> dict[int, Any]:
+        count = len(positions)
+        if raised.code is Code.OUT_OF_MEMORY:
+            device.free()
+        if count == 1:
+            return {positions[0]: raised}
+        results = self._divided(positions, (count + 1) // 2)
+        # Where one item is too large even alone, the others are not what the memory did not hold.
+        alone = any(isinstance(each, Failed) and each.code is Code.OUT_OF_MEMORY for each in results.values())
+        if raised.code is Code.OUT_OF_MEMORY and not alone:
+            self.ceilings.lower(self._largest(positions), (count + 1) // 2)
+        return results
+
+    def _divided(self, positions: list[int], size: int) -> dict[int, Any]:
+        """Run in parts of `size`; whoever was canceled meanwhile is let go."""
+        results: dict[int, Any] = {}
+        for at in range(0, len(positions), size):
+            part = [each for each in positions[at : at + size] if not self.reporter.canceled(each)]
+            if part:
+                results |= self._predict(part)
+        return {position: results.get(position, Canceled()) for position in positions}
+
+    def _largest(self, positions: list[int]) -> int:
+        return max(len(self.items[position].body) for position in positions)
 
 
 def _failed(error: Exception) -> Failed:
-    kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+    if device.out_of_memory(error):
         return Failed(Code.OUT_OF_MEMORY, f"the device's memory does not hold this item alone: {error}")
-    return Failed(Code.MODEL_ERROR, f"{kind}: {error}")
+    return Failed(Code.MODEL_ERROR, f"{type(error).__name__}: {error}")
 
 
 def _written(writes: Codec, result: Any) -> Outcome:
-    if isinstance(result, Failed):
+    if isinstance(result, Failed | Canceled):
         return result
     if isinstance(result, Reject):
         return Failed(Code.REJECTED, result.reason)

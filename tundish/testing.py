@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from tundish.codec import codec_for
-from tundish.execute import Failed, Item, execute
+from tundish.execute import Canceled, Done, Failed, Item, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check, types_of
 
@@ -47,7 +47,8 @@ def run(
     model: type[Model[In, Out]], items: Sequence[In], device: str = "cpu", reporter: Recorder | None = None
 ) -> "list[Out | Reject]":
     """Load `model`, predict `items` in batches of its `max_batch`, unload it. An output, or the Reject, for each item;
-    both go through bytes as they would in the service. Raises JobFailed for the first item that fails otherwise."""
+    both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled.
+    Raises JobFailed for the first item that fails otherwise."""
     check(model)
     reads, writes = map(codec_for, types_of(model))
     loaded = model()
@@ -57,12 +58,15 @@ def run(
         for at in range(0, len(items), model.max_batch):
             encoded = [Item(reads.encode(each), reads.content_type) for each in items[at : at + model.max_batch]]
             for outcome in execute(loaded, reads, writes, encoded, reporter or Recorder()):
-                if not isinstance(outcome, Failed):
-                    results.append(writes.decode(outcome.body))
-                elif outcome.code is Code.REJECTED:
-                    results.append(Reject(outcome.message))
-                else:
-                    raise JobFailed(len(results), outcome)
+                match outcome:
+                    case Done(body):
+                        results.append(writes.decode(body))
+                    case Canceled():
+                        results.append(Reject("canceled"))
+                    case Failed(Code.REJECTED, message):
+                        results.append(Reject(message))
+                    case _:
+                        raise JobFailed(len(results), outcome)
     finally:
         loaded.unload()
     return results

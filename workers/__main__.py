@@ -71,7 +71,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
         models=[f"{target.model}@{target.version}" for target in loaded],
         state="starting",
     )
-    heart = Heart(engine, presence, pipeline.held, pipeline.idle, settings.lease)
+    heart = Heart(engine, presence, pipeline.alive, pipeline.idle, settings.lease)
     heart.start()
     pipeline.start()
     log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -15,11 +15,16 @@ class Heart:
     """Beats three times a lease, in a thread of its own."""
 
     def __init__(
-        self, engine: store.Engine, worker: store.Worker, held: Collection[UUID], idle: Callable[[], bool], lease: float
+        self,
+        engine: store.Engine,
+        worker: store.Worker,
+        alive: Callable[[], Sequence[UUID]],
+        idle: Callable[[], bool],
+        lease: float,
     ) -> None:
         self._engine = engine
         self._worker = worker
-        self._held = held
+        self._alive = alive
         self._idle = idle
         self._lease = lease
         self._stopped = threading.Event()
@@ -46,6 +51,6 @@ class Heart:
 
     def _beat(self) -> None:
         with self._engine.begin() as connection:
-            if held := list(self._held):
-                store.renew(connection, held, lease=self._lease)
+            if alive := self._alive():
+                store.renew(connection, alive, lease=self._lease)
             store.see_worker(connection, replace(self._worker, state="idle" if self._idle() else "busy"))

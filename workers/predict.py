@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from tundish import execute, store
 from tundish.blobs import Blobs
@@ -27,6 +28,7 @@ class Loaded:
     reads: Codec
     writes: Codec
     version: store.Version
+    ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,24 @@ class Prediction:
     started_at: datetime
     finished_at: datetime
     predict_ms: float
-    outcomes: list[execute.Done | execute.Failed]
+    outcomes: list[execute.Outcome]
 
+
+#: Seconds between two looks at whether a running job's caller has cancelled it.
+LOOK = 1.0
 
 _GONE = execute.Failed(Code.INPUT_UNAVAILABLE, "the input is no longer in the blob store; submit it again", None)
 
 
-@dataclass(slots=True)
 class Reporter:
-    """Progress, pieces and logs of a running batch go nowhere yet: no stream of events is served."""
+    """What a running batch says of its items, and asks. Progress, pieces and logs go nowhere yet: no stream of events
+    is served."""
 
-    canceled_jobs: set[int] = field(default_factory=set)
+    def __init__(self, engine: store.Engine, ids: Sequence[UUID]) -> None:
+        self._engine = engine
+        self._ids = ids
+        self._canceled: set[UUID] = set()
+        self._look_at = time.monotonic() + LOOK
 
     def progress(self, index: int, fraction: float) -> None:
         log.debug("progress of item %d: %s", index, fraction)
@@ -59,13 +68,29 @@ class Reporter:
         log.info("item %d: %s", index, text)
 
     def canceled(self, index: int) -> bool:
-        return index in self.canceled_jobs
+        """As Postgres had it a second ago at most; a model may ask as often as it likes."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK
+            try:
+                with self._engine.connect() as connection:
+                    self._canceled = store.to_cancel(connection, self._ids)
+            except store.StoreError as error:
+                log.warning("cannot ask who cancelled: %s", error)
+        return self._ids[index] in self._canceled
 
 
 def predict(
-    engine: store.Engine, models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, lease: float
+    engine: store.Engine,
+    models: Mapping[Target, Loaded],
+    claim: Claim,
+    blobs: Blobs,
+    watch: execute.Watch,
+    *,
+    lease: float,
+    timeout: float,
 ) -> Prediction | None:
-    """Mark the claim as started, run it, and keep the outcome of each job; None where the claim was lost before."""
+    """Mark the claim as started, run it, and keep the outcome of each job; None where the claim was lost before.
+    A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises execute.DeviceLost."""
     inputs = claims.inputs(claim, blobs)
     with engine.connect() as connection:
         started_at = store.start(connection, claim.id, lease=lease)
@@ -73,7 +98,7 @@ def predict(
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
     began = time.monotonic()
-    outcomes = _run(models[claim.target], claim, inputs)
+    outcomes = _run(engine, models[claim.target], claim, inputs, watch, timeout)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
     # The database's clock, carried on by this machine's.
@@ -81,14 +106,24 @@ def predict(
     return Prediction(claim, started_at, finished_at, predict_ms, outcomes)
 
 
-def _run(loaded: Loaded, claim: Claim, inputs: list[bytes | None]) -> list[execute.Done | execute.Failed]:
-    items = {
-        index: execute.Item(body, job.content_type)
-        for index, (job, body) in enumerate(zip(claim.jobs, inputs, strict=True))
-        if body is not None
-    }
-    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, list(items.values()), Reporter()) if items else []
-    outcomes: list[execute.Done | execute.Failed] = [_GONE] * len(inputs)
-    for index, outcome in zip(items, ran, strict=True):
+def _run(
+    engine: store.Engine,
+    loaded: Loaded,
+    claim: Claim,
+    inputs: list[bytes | None],
+    watch: execute.Watch,
+    timeout: float,
+) -> list[execute.Outcome]:
+    timeout = loaded.version.timeout or timeout
+    there = [index for index, body in enumerate(inputs) if body is not None]
+    jobs = [claim.jobs[index] for index in there]
+    items = [
+        execute.Item(inputs[index] or b"", job.content_type, job.timeout or timeout)
+        for index, job in zip(there, jobs, strict=True)
+    ]
+    reporter = Reporter(engine, [job.id for job in jobs])
+    outcomes: list[execute.Outcome] = [_GONE] * len(inputs)
+    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, items, reporter, watch, loaded.ceilings)
+    for index, outcome in zip(there, ran, strict=True):
         outcomes[index] = outcome
     return outcomes

@@ -38,7 +38,7 @@ def record(
 def _ends(prediction: Prediction, blobs: Blobs, worker: UUID, inline_max: int) -> Iterator[store.Finished]:
     size = len(prediction.claim.jobs)
     for job, outcome in zip(prediction.claim.jobs, prediction.outcomes, strict=True):
-        kept = _keep(job, outcome, blobs, inline_max)
+        kept = None if isinstance(outcome, execute.Canceled) else _keep(job, outcome, blobs, inline_max)
         yield store.Finished(
             id=job.id,
             tenant=job.tenant,
@@ -48,13 +48,23 @@ def _ends(prediction: Prediction, blobs: Blobs, worker: UUID, inline_max: int) -
             predict_ms=prediction.predict_ms,
             batch_size=size,
             worker=worker,
-            status=Status.SUCCEEDED if isinstance(kept, store.Payload) else Status.FAILED,
+            status=_status(outcome),
             content_type=kept.content_type if isinstance(kept, store.Payload) else None,
             size=kept.size if isinstance(kept, store.Payload) else None,
             body=kept.body if isinstance(kept, store.Payload) else None,
             blob=kept.blob if isinstance(kept, store.Payload) else None,
             error=kept if isinstance(kept, bytes) else None,
         )
+
+
+def _status(outcome: execute.Outcome) -> Status:
+    match outcome:
+        case execute.Done():
+            return Status.SUCCEEDED
+        case execute.Failed():
+            return Status.FAILED
+        case execute.Canceled():
+            return Status.CANCELED
 
 
 def _keep(

@@ -11,12 +11,13 @@ log = logging.getLogger(__name__)
 
 
 def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int) -> None:
-    """A job on its last allowed attempt is told to run alone. What Redis does not take now, the sweep finds later."""
-    last = [job for job in jobs if job.deaths >= max_attempts - 1]
-    rest = [job for job in jobs if job.deaths < max_attempts - 1]
+    """A job on its last allowed attempt, or from a batch that hung, is told to run alone. What Redis does not take now,
+    the sweep finds later."""
+    alone = [job for job in jobs if job.alone or job.deaths >= max_attempts - 1]
+    together = [job for job in jobs if not (job.alone or job.deaths >= max_attempts - 1)]
     try:
-        for group, alone in ((last, True), (rest, False)):
+        for group in (alone, together):
             if group:
-                queue.send(client, [(job.queue, job.id) for job in group], alone)
+                queue.send(client, [(job.queue, job.id) for job in group], group is alone)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take them: %s", len(jobs), error)

@@ -27,6 +27,7 @@ from workers.notify import notify
 from workers.predict import Loaded, Prediction, predict
 from workers.record import record
 from workers.resend import resend
+from workers.watch import Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between tries while Postgres or the blob store does not answer.
 RETRY = 1.0
+#: Seconds for what has run to be recorded, after a stage broke.
+BROKEN = 5.0
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 
@@ -61,7 +64,8 @@ class Pipeline:
         self._on_failure = on_failure
         self._claimed: Queue[Claim | None] = Queue(1)
         self._predicted: Queue[Prediction | None] = Queue(4)
-        self._busy = False
+        self._running: UUID | None = None
+        self._watch = Watch(self._overdue)
         self._closing = threading.Event()
         self.held: set[UUID] = set()
         self.broken = False
@@ -84,19 +88,33 @@ class Pipeline:
         self._claimed.put(None)
 
     def _predict(self) -> None:
+        try:
+            self._predict_all()
+        finally:
+            self._predicted.put(None)
+
+    def _predict_all(self) -> None:
         bench, settings = self._bench, self._bench.settings
         while claimed := self._claimed.get():
             if self._closing.is_set():
                 continue
-            self._busy = True
-            prediction = self._persist(predict, bench.single, bench.models, claimed, bench.blobs, lease=settings.lease)
-            self._busy = False
+            self._running = claimed.id
+            prediction = self._persist(
+                predict,
+                bench.single,
+                bench.models,
+                claimed,
+                bench.blobs,
+                self._watch,
+                lease=settings.lease,
+                timeout=settings.timeout,
+            )
+            self._running = None
             self._intake.ring()
             if prediction:
                 self._predicted.put(prediction)
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
-        self._predicted.put(None)
 
     def _record(self) -> None:
         bench, settings = self._bench, self._bench.settings
@@ -126,7 +144,7 @@ class Pipeline:
         not started goes back to its queue, and no death is charged."""
         self._closing.set()
         self._intake.close()
-        until = time.monotonic() + grace
+        until = time.monotonic() + (min(BROKEN, grace) if self.broken else grace)
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
@@ -140,7 +158,21 @@ class Pipeline:
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
-        return not self._busy and self._claimed.empty()
+        return self._running is None and self._claimed.empty()
+
+    def alive(self) -> list[UUID]:
+        """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
+        overdue = self._running if self._watch.overdue else None
+        return [claim for claim in list(self.held) if claim != overdue]
+
+    def _overdue(self) -> None:
+        claim = self._running
+        try:
+            if claim:
+                with self._bench.single.connect() as connection:
+                    store.overdue(connection, claim)
+        except store.StoreError as error:
+            log.warning("cannot say that a claim is over its time-out: %s", error)
 
     def _gather(self) -> list[Prediction]:
         """All predictions that are ready, at least one; none once the last is recorded."""
@@ -169,5 +201,7 @@ class Pipeline:
             stage()
         except BaseException:
             self.broken = True
+            self._closing.set()
+            self._intake.close()
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)
             self._on_failure()

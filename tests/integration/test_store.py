@@ -15,6 +15,7 @@ from tundish.queue import Queue
 
 WORKER = new_uuid()
 LOST = error_json(Code.WORKER_LOST, "lost")
+HUNG = error_json(Code.TIMEOUT, "hung")
 QUEUE = Queue("m", "1", Priority.NORMAL)
 
 
@@ -51,7 +52,7 @@ def run_out(engine: store.Engine, *claims: UUID) -> None:
 
 def reap(engine: store.Engine) -> store.Requeued:
     with engine.begin() as connection:
-        return store.reap(connection, max_attempts=3, error=LOST)
+        return store.reap(connection, store.Judgement(3, LOST, HUNG))
 
 
 def start(engine: store.Engine, id: UUID) -> bool:
@@ -139,6 +140,42 @@ def test_the_last_attempt_is_alone_and_then_it_is_lost(engine: store.Engine) -> 
     assert (found.status, found.error) == (Status.FAILED, LOST)
 
 
+def overdue(engine: store.Engine, id: UUID) -> None:
+    with engine.begin() as connection:
+        store.overdue(connection, id)
+
+
+def test_a_batch_that_hung_is_charged_nothing_and_each_of_it_runs_alone(engine: store.Engine) -> None:
+    one, other, third = submit(engine, 3)
+    claimed, _ = claim(engine, [one, other])
+    assert start(engine, claimed)
+    overdue(engine, claimed)
+    run_out(engine, claimed)
+    assert sorted((job.id, job.deaths, job.alone) for job in reap(engine).unsent) == [(one, 0, True), (other, 0, True)]
+    assert [job.id for job in claim(engine, [one, other, third])[1]] == [third]
+    claimed, [job] = claim(engine, [one])
+    assert job.attempt == 2
+    assert start(engine, claimed)
+    overdue(engine, claimed)
+    run_out(engine, claimed)
+    assert reap(engine) == store.Requeued([], [(one, 1)])
+    found = read(engine, one)
+    assert found
+    assert (found.status, found.error) == (Status.FAILED, HUNG)
+    assert status(engine, other) is Status.QUEUED
+
+
+def test_a_claim_that_came_back_from_its_time_out_is_held_again(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    claimed, _ = claim(engine, [id])
+    assert start(engine, claimed)
+    overdue(engine, claimed)
+    with engine.begin() as connection:
+        assert store.renew(connection, [claimed], lease=30.0) == {claimed}
+    run_out(engine, claimed)
+    assert [(job.id, job.deaths, job.alone) for job in reap(engine).unsent] == [(id, 1, False)]
+
+
 def test_released_jobs_are_queued_again_and_charged_nothing(engine: store.Engine) -> None:
     ids = submit(engine, 2)
     claimed, _ = claim(engine, ids)
@@ -157,6 +194,7 @@ def test_a_canceled_job_is_not_run_and_its_result_is_refused(engine: store.Engin
         assert store.cancel(connection, 1, ahead)
         assert not store.cancel(connection, 1, running)
         assert not store.cancel(connection, 2, running)
+        assert store.to_cancel(connection, [ahead, running]) == {ahead, running}
         assert store.record(connection, [end(job) for _, [job] in claims], []) == {running}
     assert status(engine, ahead) is Status.CANCELED
 

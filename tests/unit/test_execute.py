@@ -1,5 +1,7 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from tundish import Batch, Model, Reject
 from tundish.codec import codec_for
-from tundish.execute import Done, Failed, Item, execute
+from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, execute
 from tundish.job import Code
 from tundish.testing import Recorder
 
@@ -32,12 +34,12 @@ class Fussy(Model[int, float]):
         return [Reject("zero") if item == 0 else math.inf if item == 99 else float(item) for item in batch]
 
 
-def run(model: Model[Any, Any], bodies: Sequence[bytes], recorder: Recorder | None = None) -> list[Done | Failed]:
+def run(model: Model[Any, Any], bodies: Sequence[bytes], recorder: Recorder | None = None) -> list[Outcome]:
     items = [Item(body, "application/json") for body in bodies]
     return execute(model, codec_for(int), codec_for(float), items, recorder or Recorder())
 
 
-def codes(outcomes: list[Done | Failed]) -> list[str | None]:
+def codes(outcomes: list[Outcome]) -> list[str | None]:
     return [outcome.code.value if isinstance(outcome, Failed) else None for outcome in outcomes]
 
 
@@ -95,3 +97,110 @@ def test_reports_name_the_item_by_its_place_in_the_whole_batch() -> None:
     assert (1, "7") in recorder.logged
     assert (2, "-1") in recorder.logged
     assert {index for index, text in recorder.logged if text == "7"} == {1}
+
+
+class Slow(Model[int, float]):
+    """Is slow where a negative number is in the batch."""
+
+    name = "slow"
+    version = "1"
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def predict(self, batch: Batch[int]) -> list[float | Reject]:
+        self.calls.append(list(batch))
+        if any(item < 0 for item in batch):
+            Event().wait(0.1)
+        return [float(item) for item in batch]
+
+
+def test_past_its_time_out_a_batch_runs_item_by_item() -> None:
+    model = Slow()
+    watched: list[float] = []
+
+    @contextmanager
+    def watch(timeout: float) -> Iterator[None]:
+        watched.append(timeout)
+        yield
+
+    items = [Item(b"1", "", 0.07), Item(b"-1", "", 0.05), Item(b"-2", "", 9.0), Item(b"3", "")]
+    outcomes = execute(model, codec_for(int), codec_for(float), items, Recorder(), watch)
+    assert codes(outcomes) == [None, "timeout", None, None]
+    assert model.calls == [[1, -1, -2, 3], [1], [-1], [-2], [3]]
+    assert watched == [0.05, 0.07, 0.05, 9.0, math.inf]
+
+
+class Small(Model[int, float]):
+    """Its device holds `holds` items; a negative one is too large for it even alone."""
+
+    name = "small"
+    version = "1"
+
+    def __init__(self, holds: int) -> None:
+        self.holds = holds
+        self.calls: list[int] = []
+
+    def predict(self, batch: Batch[int]) -> list[float | Reject]:
+        self.calls.append(len(batch))
+        if len(batch) > self.holds or any(item < 0 for item in batch):
+            raise MemoryError("told to")
+        return [float(item) for item in batch]
+
+
+def predicted(model: Model[Any, Any], numbers: Sequence[int], ceilings: Ceilings) -> list[str | None]:
+    items = [Item(str(number).encode(), "") for number in numbers]
+    return codes(execute(model, codec_for(int), codec_for(float), items, Recorder(), ceilings=ceilings))
+
+
+def test_what_the_memory_did_not_hold_is_halved_and_remembered() -> None:
+    model, ceilings = Small(3), Ceilings()
+    assert predicted(model, [1] * 8, ceilings) == [None] * 8
+    assert model.calls == [8, 4, 2, 2, 4, 2, 2]
+    model.calls.clear()
+    assert predicted(model, [1] * 5, ceilings) == [None] * 5
+    assert model.calls == [2, 2, 1]
+
+
+def test_one_item_too_large_alone_lowers_no_ceiling_for_others() -> None:
+    model, ceilings = Small(8), Ceilings()
+    assert predicted(model, [1, 1, -1, 1], ceilings) == [None, None, "out_of_memory", None]
+    model.calls.clear()
+    assert predicted(model, [1] * 8, ceilings) == [None] * 8
+    assert model.calls == [8]
+
+
+def test_a_ceiling_of_small_items_holds_for_larger_ones_and_not_the_other_way() -> None:
+    ceilings = Ceilings()
+    ceilings.lower(1000, 4)
+    assert [ceilings.most(size) for size in (10, 511, 512, 1000, 5000)] == [math.inf, math.inf, 4, 4, 4]
+
+
+def test_a_poisoned_device_ends_it_all() -> None:
+    class Poisoned(Fussy):
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        run(Poisoned(), [b"1", b"2"])
+
+
+def test_what_was_canceled_is_let_go_when_the_model_asks_and_between_calls() -> None:
+    class Asks(Fussy):
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            self.calls.append(list(batch))
+            if 7 in batch and len(batch) > 1:
+                raise ValueError("halve me")
+            return [-1.0 if batch.canceled(index) else float(item) for index, item in enumerate(batch)]
+
+    recorder = Recorder()
+    recorder.cancel = {1}
+    model = Asks()
+    assert run(model, [b"1", b"2", b"3"], recorder) == [
+        Done(b"1.0", "application/json"),
+        Canceled(),
+        Done(b"3.0", "application/json"),
+    ]
+    model.calls.clear()
+    assert run(model, [b"7", b"2"], recorder) == [Done(b"7.0", "application/json"), Canceled()]
+    assert model.calls == [[7, 2], [7]]

@@ -17,7 +17,21 @@ from tundish.store.catalog import (
     webhook_secret,
     workers,
 )
-from tundish.store.claims import ClaimedJob, Finished, Requeued, Unsent, claim, reap, record, release, renew, start
+from tundish.store.claims import (
+    ClaimedJob,
+    Finished,
+    Judgement,
+    Requeued,
+    Unsent,
+    claim,
+    overdue,
+    reap,
+    record,
+    release,
+    renew,
+    start,
+    to_cancel,
+)
 from tundish.store.connect import (
     DEFAULT_TENANT,
     AsyncEngine,
@@ -71,6 +85,7 @@ __all__ = [
     "Engine",
     "Finished",
     "JobRow",
+    "Judgement",
     "Listing",
     "NewJob",
     "Payload",
@@ -98,6 +113,7 @@ __all__ = [
     "low_water",
     "make_partitions",
     "missing_days",
+    "overdue",
     "past_retention",
     "queues",
     "read",
@@ -116,6 +132,7 @@ __all__ = [
     "single",
     "start",
     "submit",
+    "to_cancel",
     "unsent",
     "webhook_secret",
     "webhooks_of",

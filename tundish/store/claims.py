@@ -15,11 +15,12 @@ from tundish.store.connect import span
 
 
 class Unsent(NamedTuple):
-    """A queued job whose message must be sent again, and how many workers died with it."""
+    """A queued job whose message must be sent again, how many workers died with it, and whether it must run alone."""
 
     id: UUID
     queue: Queue
     deaths: int
+    alone: bool
 
 
 def queue_of(row: Row[Any]) -> Queue:
@@ -44,7 +45,7 @@ _CLAIM = text("""
     WITH claimed AS (
         UPDATE jobs SET status = 1, attempt = attempt + 1, claim = :claim
         WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
-              AND status = 0 AND expires_at > now() AND (:alone OR deaths < :last)
+              AND status = 0 AND expires_at > now() AND (:alone OR (deaths < :last AND NOT alone))
         RETURNING id, tenant, attempt, deaths
     ), lease AS (
         INSERT INTO claims (id, worker, jobs, attempts, lease_until)
@@ -94,10 +95,24 @@ def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> se
     """Heart-beat: hold the claims for `lease` seconds more. The claims that are still held."""
     rows = connection.execute(
         text("""
-            UPDATE claims SET lease_until = now() + :lease * interval '1 second'
+            UPDATE claims SET lease_until = now() + :lease * interval '1 second', overdue = false
             WHERE id = ANY(:claims) RETURNING id
         """),
         {"claims": array("uuid", claims), "lease": lease},
+    )
+    return set(rows.scalars())
+
+
+def overdue(connection: Connection, claim: UUID) -> None:
+    """Predict is over its time-out: unless it comes back and the claim is renewed, the lease runs out, and `reap`
+    takes that for a hang and not for a death."""
+    connection.execute(text("UPDATE claims SET overdue = true WHERE id = :claim"), {"claim": claim})
+
+
+def to_cancel(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of `ids` whose callers have asked to cancel them."""
+    rows = connection.execute(
+        text("SELECT id FROM jobs WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND cancel_requested"), span(ids)
     )
     return set(rows.scalars())
 
@@ -176,45 +191,64 @@ class Requeued(NamedTuple):
     ended: list[tuple[UUID, int]]
 
 
+class Judgement(NamedTuple):
+    """What becomes of a claim whose lease ran out: at `max_attempts` deaths a job fails with `lost`; one that was over
+    its time-out alone fails with `timeout` (both JSON)."""
+
+    max_attempts: int
+    lost: bytes
+    timeout: bytes
+
+
 def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
     """Give claims back without charging a death."""
-    return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, death=0)
+    return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, None)
 
 
-def reap(connection: Connection, *, max_attempts: int, error: bytes, limit: int = 100) -> Requeued:
+def reap(connection: Connection, judgement: Judgement, *, limit: int = 100) -> Requeued:
     """Take back the jobs of up to `limit` claims whose lease ran out, by the database's clock. A claim that had started
-    charges a death to each of its jobs; at `max_attempts` deaths a job fails with `error` (JSON)."""
-    page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() AND (started_at IS NULL) = :waiting"
-    page += " ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED)"
-    given = {"limit": limit, "max_attempts": max_attempts, "error": error}
-    waiting = _requeue(connection, page, {**given, "waiting": True}, death=0)
-    started = _requeue(connection, page, {**given, "waiting": False}, death=1)
-    return Requeued(waiting.unsent + started.unsent, waiting.ended + started.ended)
+    charges a death to each of its jobs. One that was over its time-out charges none: each of its jobs runs alone from
+    then on, and fails if it was alone already."""
+    page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() ORDER BY lease_until LIMIT :limit"
+    page += " FOR UPDATE SKIP LOCKED)"
+    return _requeue(connection, page, {"limit": limit}, judgement)
 
 
-def _requeue(connection: Connection, which: str, given: dict[str, object], *, death: int) -> Requeued:
-    last = "(:death > 0 AND j.deaths + :death >= :max_attempts)"
-    rows = connection.execute(
-        text(f"""
-            WITH gone AS (DELETE FROM claims c WHERE {which} RETURNING c.id, c.jobs, c.attempts),
-            held AS (SELECT h.id, h.attempt FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)),
-            moved AS (
-                UPDATE jobs j SET
-                    status = CASE WHEN j.cancel_requested THEN 4 WHEN {last} THEN 3 ELSE 0 END,
-                    deaths = j.deaths + :death, sent_at = now(),
-                    finished_at = CASE WHEN j.cancel_requested OR {last} THEN now() END
-                FROM held
-                WHERE j.id = held.id AND j.attempt = held.attempt AND j.status = 1
-                RETURNING j.id, j.tenant, j.attempt, j.model, j.version, j.priority, j.lane, j.status, j.deaths
-            ), kept AS (
-                INSERT INTO results (id, tenant, attempt, error)
-                SELECT id, tenant, attempt, CAST(:error AS bytea) FROM moved WHERE status = 3
-            )
-            SELECT * FROM moved
-        """),
-        {"max_attempts": 0, "error": None, **given, "death": death},
-    ).all()
+_REQUEUE = """
+    WITH gone AS (
+        DELETE FROM claims c WHERE {which} RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS single,
+            :judged AND c.overdue AS hung, :judged AND c.started_at IS NOT NULL AND NOT c.overdue AS died
+    ), held AS (
+        SELECT h.id, h.attempt, gone.single, gone.hung, gone.died
+        FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
+    ), fate AS (
+        SELECT j.id, held.attempt, held.hung, held.died,
+               CASE WHEN j.cancel_requested THEN 4
+                    WHEN held.hung AND held.single OR held.died AND j.deaths + 1 >= :max_attempts THEN 3
+                    ELSE 0 END AS status
+        FROM held JOIN jobs j ON j.id = held.id AND j.attempt = held.attempt AND j.status = 1
+    ), moved AS (
+        UPDATE jobs j SET
+            status = fate.status, deaths = j.deaths + CAST(fate.died AS int), alone = j.alone OR fate.hung,
+            sent_at = now(), finished_at = CASE WHEN fate.status > 0 THEN now() END
+        FROM fate
+        WHERE j.id = fate.id AND j.attempt = fate.attempt AND j.status = 1
+        RETURNING j.id, j.tenant, j.attempt, j.model, j.version, j.priority, j.lane, j.status, j.deaths, j.alone,
+                  fate.hung
+    ), kept AS (
+        INSERT INTO results (id, tenant, attempt, error)
+        SELECT id, tenant, attempt, CASE WHEN hung THEN CAST(:timeout AS bytea) ELSE CAST(:lost AS bytea) END
+        FROM moved WHERE status = 3
+    )
+    SELECT * FROM moved
+"""
+
+
+def _requeue(connection: Connection, which: str, given: dict[str, object], judgement: Judgement | None) -> Requeued:
+    judged = (judgement or Judgement(0, b"", b""))._asdict()
+    parameters = {**given, **judged, "judged": judgement is not None}
+    rows = connection.execute(text(_REQUEUE.format(which=which)), parameters).all()
     return Requeued(
-        [Unsent(row.id, queue_of(row), row.deaths) for row in rows if row.status == Status.QUEUED],
+        [Unsent(row.id, queue_of(row), row.deaths, row.alone) for row in rows if row.status == Status.QUEUED],
         [(row.id, row.tenant) for row in rows if row.status != Status.QUEUED],
     )

@@ -83,7 +83,7 @@ def unsent(
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
-            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths
+            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone
         """),
         {
             "low": low_water(connection),
@@ -96,7 +96,7 @@ def unsent(
             "limit": limit,
         },
     )
-    return [Unsent(row.id, queue_of(row), row.deaths) for row in rows]
+    return [Unsent(row.id, queue_of(row), row.deaths, row.alone) for row in rows]
 
 
 def advance_marks(connection: Connection, settled_before: UUID) -> None:

@@ -11,11 +11,15 @@ EVERY = 2.0
 
 def run(tools: Tools) -> int:
     limit = tools.settings.max_attempts
-    error = error_json(Code.WORKER_LOST, f"the worker died {limit} times while it ran this job; it is not tried again")
+    judgement = store.Judgement(
+        limit,
+        lost=error_json(Code.WORKER_LOST, f"{limit} workers died while they ran this job; it is not tried again"),
+        timeout=error_json(Code.TIMEOUT, "predict did not come back in its time-out for this item alone"),
+    )
     with tools.engine.begin() as connection:
         if not store.lock(connection, "reap"):
             return 0
-        reaped = store.reap(connection, max_attempts=limit, error=error)
+        reaped = store.reap(connection, judgement)
         announce(connection, reaped.ended, tools.settings.public_url)
     resend(tools.client, reaped.unsent, limit)
     return len(reaped.unsent) + len(reaped.ended)

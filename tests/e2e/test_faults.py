@@ -1,0 +1,68 @@
+"""What goes wrong inside a worker: a predict that hangs, a device that is poisoned, a caller who no longer wants it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.local import Local, wait_until
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    models = "tests.models:Echo,Gated,Hanging"
+    local = Local(tmp_path_factory.mktemp("faults"), {"TUNDISH_LEASE": "2", "TUNDISH_MODELS": models})
+    started = local.run("up", "-d")
+    assert started.returncode == 0, started.stdout
+    yield local
+    assert local.run("down").returncode == 0
+
+
+@pytest.fixture
+def client(local: Local) -> Iterator[httpx.Client]:
+    with local.client() as client:
+        yield client
+
+
+def submit(client: httpx.Client, *orders: str) -> list[str]:
+    inputs = [{"do": order} for order in orders]
+    answer = client.post("/v1/jobs:batch", json={"model": "hanging", "inputs": inputs}).json()
+    return [each["id"] for each in answer["data"]]
+
+
+def ended(client: httpx.Client, id: str) -> dict[str, object]:
+    job: dict[str, object] = wait_until(
+        lambda: (job := client.get(f"/v1/jobs/{id}?wait=20").json())["finished_at"] and job, f"{id} ended", 100
+    )
+    return job
+
+
+def test_a_hung_predict_is_killed_and_its_neighbours_succeed(local: Local, client: httpx.Client) -> None:
+    worker = local.ps()["worker"]["pid"]
+    good, hung, other = (ended(client, id) for id in submit(client, "go", "hang", "go"))
+    assert (good["status"], other["status"]) == ("succeeded", "succeeded")
+    error = hung["error"]
+    assert isinstance(error, dict)
+    assert (hung["status"], error["code"], error["retryable"]) == ("failed", "timeout", True)
+    assert local.ps()["worker"]["pid"] != worker
+    assert "predict hangs" in Path(local.ps()["worker"]["log"]).read_text()
+
+
+def test_a_poisoned_device_ends_the_worker_and_only_the_culprit_fails(local: Local, client: httpx.Client) -> None:
+    worker = local.ps()["worker"]["pid"]
+    good, poison = (ended(client, id) for id in submit(client, "go", "poison"))
+    assert good["status"] == "succeeded"
+    error = poison["error"]
+    assert isinstance(error, dict)
+    assert (poison["status"], error["code"]) == ("failed", "worker_lost")
+    assert local.ps()["worker"]["pid"] != worker
+
+
+def test_a_running_job_is_let_go_where_its_model_asks(client: httpx.Client, tmp_path: Path) -> None:
+    job = client.post("/v1/jobs", json={"model": "gated", "input": {"folder": str(tmp_path), "name": "a"}}).json()
+    wait_until((tmp_path / "began").exists, "predict began", 60)
+    asked = client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    assert (asked["status"], asked["cancel_requested"]) == ("running", True)
+    done = ended(client, job["id"])
+    assert (done["status"], done["cancel_requested"], done["output"]) == ("canceled", True, None)
