@@ -67,7 +67,7 @@ class Flush:
                 log.exception("a flush failed")
                 stored = self._fail(groups, Unavailable("unavailable", "the jobs could not be stored", retry_after=2))
             self._waiting -= sum(len(group.jobs) for group in groups)
-            await self._send(stored)
+            await self.send([job for group in stored for job in group.jobs])
 
     def _gather(self) -> list[_Group]:
         groups = [self._groups.popleft()]
@@ -106,11 +106,10 @@ class Flush:
                 group.stored.set_exception(why)
         return []
 
-    async def _send(self, groups: list[_Group]) -> None:
-        """Tell the workers. What Redis does not take, a chore sends again: the jobs are safe."""
-        jobs = [(queue_of(job), job.id) for group in groups for job in group.jobs]
+    async def send(self, jobs: Sequence[store.NewJob]) -> None:
+        """Tell the workers of stored jobs. What Redis does not take, a chore sends again: the jobs are safe."""
         pipeline = self._client.pipeline(transaction=False)
-        for name, messages in queue.bundles(jobs).items():
+        for name, messages in queue.bundles((queue_of(job), job.id) for job in jobs).items():
             pipeline.lpush(name, *messages)
         try:
             await pipeline.execute()

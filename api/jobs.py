@@ -1,8 +1,9 @@
-"""The routes of `/v1/jobs`: submit, status, payloads, list, cancel."""
+"""The routes of `/v1/jobs`: submit, status, payloads, list, cancel, retry, delete."""
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,14 +26,18 @@ from api.http import (
     seconds,
     unless_gone,
 )
+from api.once import keyed
 from api.parts import Parts
-from api.submit import Refusal
+from api.submit import Refusal, row_of
 from tundish import store
-from tundish.errors import Conflict
+from tundish.blobs import BlobError, job_prefix
+from tundish.errors import Conflict, Unavailable
 from tundish.ids import floor_uuid, from_text, seconds_of, to_text
 from tundish.job import Status
 from tundish.outbox import announce
 from tundish.view import job_json, job_view
+
+Placed = list[store.NewJob | Refusal]
 
 log = logging.getLogger(__name__)
 
@@ -51,40 +56,75 @@ class Jobs:
             Route("/v1/jobs", self.list, methods=["GET"]),
             Route("/v1/jobs:batch", self.create_batch, methods=["POST"]),
             Route("/v1/jobs/{id}", self.get, methods=["GET"]),
+            Route("/v1/jobs/{id}", self.delete, methods=["DELETE"]),
             Route("/v1/jobs/{id}/result", self.result, methods=["GET"]),
             Route("/v1/jobs/{id}/input", self.input, methods=["GET"]),
             Route("/v1/jobs/{id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/jobs/{id}/retry", self.retry, methods=["POST"]),
             Route("/v1/models/{model}/jobs", self.create_of_model, methods=["POST"]),
         ]
 
     async def create(self, request: Request) -> Response:
         known_parameters(request, ())
         body = await read_body(request, self._parts.settings.max_body)
-        job = await self._parts.submitter.job(request.state.tenant, request.headers.get("content-type", ""), body)
-        return await self._accepted(request, job)
+
+        async def place() -> Placed:
+            content_type = request.headers.get("content-type", "")
+            return [await self._parts.submitter.job(request.state.tenant, content_type, body)]
+
+        return await self._submit(request, body, place, self._one)
 
     async def create_of_model(self, request: Request) -> Response:
         body = await read_body(request, self._parts.settings.max_body)
-        job = await self._parts.submitter.body(
-            request.state.tenant,
-            request.path_params["model"],
-            request.headers.get("content-type", ""),
-            body,
-            request.query_params.multi_items(),
-        )
-        return await self._accepted(request, job)
+
+        async def place() -> Placed:
+            model, content_type = request.path_params["model"], request.headers.get("content-type", "")
+            query = request.query_params.multi_items()
+            return [await self._parts.submitter.body(request.state.tenant, model, content_type, body, query)]
+
+        return await self._submit(request, body, place, self._one)
 
     async def create_batch(self, request: Request) -> Response:
         known_parameters(request, ())
         body = await read_body(request, self._parts.settings.max_body)
-        answers = await self._parts.submitter.batch(request.state.tenant, request.headers.get("content-type", ""), body)
-        data = [
-            {"error": {"code": each.problem.code, "message": each.problem.detail, "index": each.index}}
-            if isinstance(each, Refusal)
-            else {"id": to_text("job", each.id), "status": each.status.name.lower()}
-            for each in answers
-        ]
-        return encoded({"data": data}, 202)
+
+        async def place() -> Placed:
+            content_type = request.headers.get("content-type", "")
+            return await self._parts.submitter.batch(request.state.tenant, content_type, body)
+
+        return await self._submit(request, body, place, _many)
+
+    async def retry(self, request: Request) -> Response:
+        id = job_id(request)
+        known_parameters(request, ())
+        body = await read_body(request, self._parts.settings.max_body)
+        self._in_retention(id)
+
+        async def place() -> Placed:
+            found = await self._parts.run(store.read_again, request.state.tenant, id)
+            if found is None:
+                raise no_such_job()
+            status, job = found
+            if not status.terminal:
+                raise _not_finished()
+            return [await self._parts.submitter.again(job)]
+
+        return await self._submit(request, body, place, self._one)
+
+    async def delete(self, request: Request) -> Response:
+        id, tenant = job_id(request), request.state.tenant
+        known_parameters(request, ())
+        if not (await self._read(request, id)).status.terminal:
+            raise _not_finished()
+        try:  # the blobs first: what is in the way then leaves the job to be deleted again
+            await asyncio.to_thread(self._parts.blobs.delete_prefix, job_prefix(tenant, id))
+        except BlobError as error:
+            raise Unavailable(
+                "unavailable", "the store of payloads does not answer; try again", retry_after=2
+            ) from error
+        if not await self._parts.run(store.delete, tenant, id):
+            raise no_such_job()
+        return Response(status_code=204)
 
     async def get(self, request: Request) -> Response:
         id = job_id(request)
@@ -104,7 +144,7 @@ class Jobs:
             raise no_such_job()
         status, output = found
         if not status.terminal:
-            raise Conflict("not_finished", "the job has not ended; wait for it with ?wait=60 on the job")
+            raise _not_finished()
         if status != Status.SUCCEEDED or output is None:
             raise Conflict("no_result", f"the job is {status.name.lower()}: it has no result, see its error")
         return await self._payload(output)
@@ -136,18 +176,46 @@ class Jobs:
         public_url = self._parts.settings.public_url
         return encoded({"data": [job_view(job, public_url) for job in listing.jobs], "next_cursor": cursor})
 
-    async def _accepted(self, request: Request, job: store.JobRow) -> Response:
-        id = to_text("job", job.id)
-        log.debug("accepted", extra={"request": request.state.request_id, "job": id})
-        headers = {"location": f"{self._parts.settings.public_url}/v1/jobs/{id}"}
-        wait = preferred_wait(request)
+    async def _submit(
+        self,
+        request: Request,
+        body: bytes,
+        place: Callable[[], Awaitable[Placed]],
+        show: Callable[[Placed, datetime], Response],
+    ) -> Response:
+        """Store what `place` makes of a request, then send, then answer; once for each Idempotency-Key."""
+        key = keyed(request, body)
+        if key and (first := await self._parts.once.replay(key)):
+            return first
+        placed = await place()
+        new = [each for each in placed if isinstance(each, store.NewJob)]
+        if key is None:
+            answer = show(placed, await self._parts.flush.submit(new))
+        else:
+            stored = await self._parts.once.submit(key, new, lambda at: show(placed, at))
+            if stored is None:
+                await self._parts.submitter.drop(new)
+                return await self._parts.once.replay(key) or await self._submit(request, body, place, show)
+            await self._parts.flush.send(new)
+            answer = stored
+        log.debug("accepted %d jobs", len(new), extra={"request": request.state.request_id})
+        wait = preferred_wait(request) if show == self._one else None
         if wait is None:
-            return self._shown(job, headers, 202)
-        headers["preference-applied"] = f"wait={wait:g}"
-        now = await unless_gone(request, self._ended(request, job.id, wait))
+            return answer
+        now = await unless_gone(request, self._ended(request, new[0].id, wait))
         if now is not None and now.status.terminal:
-            return self._shown(now, headers)
-        return self._shown(now or job, headers, 202)
+            location = {"location": answer.headers["location"]}
+            answer = self._shown(now, location)
+            if key:
+                await self._parts.once.amend(key, answer)
+        answer.headers["preference-applied"] = f"wait={wait:g}"
+        return answer
+
+    def _one(self, placed: Placed, at: datetime) -> Response:
+        [job] = placed
+        assert isinstance(job, store.NewJob)  # one that is refused raises
+        location = f"{self._parts.settings.public_url}/v1/jobs/{to_text('job', job.id)}"
+        return self._shown(row_of(job, at), {"location": location}, 202)
 
     async def _ended(self, request: Request, id: UUID, wait: float) -> store.JobRow:
         """The job once it has ended, or as it is after `wait` seconds."""
@@ -200,6 +268,20 @@ class Jobs:
         # An id of the very millisecond `after` was not made after it.
         since = floor_uuid(max(after, oldest) + timedelta(milliseconds=1))
         return store.Search(before=min(ends), since=since, **_filters(given))
+
+
+def _many(placed: Placed, at: datetime) -> Response:
+    data = [
+        {"error": {"code": each.problem.code, "message": each.problem.detail, "index": each.index}}
+        if isinstance(each, Refusal)
+        else {"id": to_text("job", each.id), "status": "queued"}
+        for each in placed
+    ]
+    return encoded({"data": data}, 202)
+
+
+def _not_finished() -> Conflict:
+    return Conflict("not_finished", "the job has not ended; wait for it with ?wait=60 on the job")
 
 
 def _cancel(connection: store.Connection, tenant: int, id: UUID, public_url: str) -> store.JobRow | None:

@@ -22,12 +22,18 @@ _PREFER = {
     "schema": {"type": "string"},
     "example": "wait=10",
 }
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "a string of your own: the same request with the same key gets the first answer, and no second job",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 _PROBLEMS = {
     "400": "the body cannot be parsed",
     "401": "no key, or a wrong one",
     "404": "no such model, version, alias or job",
     "405": "this method is not served here",
-    "409": "the job's state forbids it",
+    "409": "the job's state forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",
     "415": "this content type is not taken",
     "422": "valid JSON that is refused; errors[].pointer says where",
@@ -146,9 +152,9 @@ def _paths() -> dict[str, Any]:
             "post": _call(
                 "Submit a job",
                 body=_json("Submit"),
-                parameters=[_PREFER],
+                parameters=[_PREFER, _KEY],
                 answers={"202": job, "200": job},
-                refuses="400 401 404 413 415 422 503",
+                refuses="400 401 404 409 413 415 422 503",
             ),
             "get": _call(
                 "List jobs, newest first",
@@ -169,8 +175,9 @@ def _paths() -> dict[str, Any]:
             "post": _call(
                 "Submit up to 10,000 inputs of one model",
                 body=_json("SubmitBatch"),
+                parameters=[_KEY],
                 answers={"202": _answer("a job or an error for each input, in order", "BatchAnswer")},
-                refuses="400 401 404 413 415 422 503",
+                refuses="400 401 404 409 413 415 422 503",
             )
         },
         "/v1/models/{model}/jobs": {
@@ -180,6 +187,7 @@ def _paths() -> dict[str, Any]:
                 parameters=[
                     _MODEL,
                     _PREFER,
+                    _KEY,
                     _query("webhook", {"type": "string"}),
                     _query("priority", {"enum": ["low", "normal", "high"]}),
                     _query("expires_in", {"type": "number", "exclusiveMinimum": 0}),
@@ -187,7 +195,7 @@ def _paths() -> dict[str, Any]:
                     _query("sticky_key", {"type": "string"}),
                 ],
                 answers={"202": job, "200": job},
-                refuses="400 401 404 413 415 422 503",
+                refuses="400 401 404 409 413 415 422 503",
             )
         },
         "/v1/jobs/{id}": {
@@ -196,7 +204,13 @@ def _paths() -> dict[str, Any]:
                 parameters=[_ID, _query("wait", {"type": "number", "minimum": 0})],
                 answers={"200": job},
                 refuses="401 404 422 503",
-            )
+            ),
+            "delete": _call(
+                "Delete a job that has ended, with its payloads",
+                parameters=[_ID],
+                answers={"204": {"description": "it is gone"}},
+                refuses="401 404 409 422 503",
+            ),
         },
         "/v1/jobs/{id}/result": {"get": _payload("The output alone", "401 404 409 422 503")},
         "/v1/jobs/{id}/input": {"get": _payload("The input alone", "401 404 422 503")},
@@ -206,6 +220,14 @@ def _paths() -> dict[str, Any]:
                 parameters=[_ID],
                 answers={"200": job},
                 refuses="401 404 422 503",
+            )
+        },
+        "/v1/jobs/{id}/retry": {
+            "post": _call(
+                "Submit a job that has ended once more, with the same input and options",
+                parameters=[_ID, _PREFER, _KEY],
+                answers={"202": job, "200": job},
+                refuses="400 401 404 409 413 422 503",
             )
         },
         "/v1/models": {

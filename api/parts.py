@@ -13,6 +13,7 @@ from redis import RedisError
 
 from api.flush import Flush
 from api.models import Models
+from api.once import Once
 from api.options import Rules
 from api.reads import Reads
 from api.submit import Submitter
@@ -39,6 +40,8 @@ class Parts:
     blobs: Blobs
     models: Models
     flush: Flush
+    once: Once
+    keyed: store.AsyncEngine
     reads: Reads
     waiters: Waiters
     submitter: Submitter
@@ -62,12 +65,12 @@ def build(settings: Settings) -> Parts:
     """Connects to nothing yet. Raises SettingError."""
     writers = store.async_engine(settings.database_url, 2)
     readers = store.async_engine(settings.database_url, 8)
+    keyed = store.async_engine(settings.database_url, 4)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )
     blobs = open_blobs(settings)
     models = Models(readers, seen_within=settings.lease)
-    flush = Flush(writers, client)
     rules = Rules(settings.retention, outbound.networks(settings.outbound_allow))
     return Parts(
         settings=settings,
@@ -76,10 +79,12 @@ def build(settings: Settings) -> Parts:
         client=client,
         blobs=blobs,
         models=models,
-        flush=flush,
+        flush=Flush(writers, client),
+        once=Once(keyed),
+        keyed=keyed,
         reads=Reads(readers),
         waiters=Waiters(client),
-        submitter=Submitter(models, flush, blobs, rules, settings.inline_max),
+        submitter=Submitter(models, blobs, rules, settings.inline_max),
     )
 
 
@@ -96,6 +101,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
         await parts.client.aclose()
         await parts.writers.dispose()
+        await parts.keyed.dispose()
         await parts.readers.dispose()
 
 

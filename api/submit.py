@@ -1,4 +1,4 @@
-"""Submit: validate, store, then send. The answer comes after the commit."""
+"""Submit: what a request asks for becomes jobs, validated, their large inputs in blobs, ready to be stored."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.flush import Flush
 from api.models import Known, Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
 from tundish import strictjson
-from tundish.blobs import BlobError, Blobs, key
-from tundish.errors import BadRequest, Problem, Refused, Unavailable, WrongType
+from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
+from tundish.errors import BadRequest, Conflict, Problem, Refused, Unavailable, WrongType
 from tundish.ids import new_uuid
 from tundish.job import Status
 from tundish.store import JobRow, NewJob
@@ -40,16 +39,15 @@ class Refusal:
 
 
 class Submitter:
-    """Turns requests into stored jobs."""
+    """Turns requests into jobs."""
 
-    def __init__(self, models: Models, flush: Flush, blobs: Blobs, rules: Rules, inline_max: int) -> None:
+    def __init__(self, models: Models, blobs: Blobs, rules: Rules, inline_max: int) -> None:
         self._models = models
-        self._flush = flush
         self._blobs = blobs
         self._rules = rules
         self._inline_max = inline_max
 
-    async def job(self, tenant: int, content_type: str, body: bytes) -> JobRow:
+    async def job(self, tenant: int, content_type: str, body: bytes) -> NewJob:
         """`POST /v1/jobs`. Raises Problem."""
         value = _parse(content_type, body)
         try:
@@ -64,7 +62,7 @@ class Submitter:
 
     async def body(
         self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]
-    ) -> JobRow:
+    ) -> NewJob:
         """`POST /v1/models/{model}/jobs`: the body itself is the input. Raises Problem."""
         asked = from_query(query)
         known = await self._models.resolve(model, asked.sticky_key)
@@ -76,7 +74,7 @@ class Submitter:
             raise WrongType("unsupported_media_type", f"{model} takes {wanted}; send that Content-Type")
         return await self._one(tenant, known, asked, Input(body, content_type or "application/octet-stream"))
 
-    async def batch(self, tenant: int, content_type: str, body: bytes) -> list[JobRow | Refusal]:
+    async def batch(self, tenant: int, content_type: str, body: bytes) -> list[NewJob | Refusal]:
         """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem where all
         of it is refused."""
         value = _parse(content_type, body)
@@ -97,14 +95,31 @@ class Submitter:
             else:
                 answers.append(_new(tenant, known, options, Input(bytes(raw), JSON)))
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
-        placed = [next(jobs) if isinstance(each, NewJob) else each for each in answers]
-        new = [each for each in placed if isinstance(each, NewJob)]
-        at = await self._flush.submit(new)
-        return [_row(each, at) if isinstance(each, NewJob) else each for each in placed]
+        return [next(jobs) if isinstance(each, NewJob) else each for each in answers]
 
-    async def _one(self, tenant: int, known: Known, asked: Options, input: Input) -> JobRow:
+    async def again(self, job: NewJob) -> NewJob:
+        """`POST /v1/jobs/{id}/retry`: a new job with the same input and options. Raises Problem."""
+        new = replace(job, id=new_uuid(), retry_of=job.id)
+        if job.blob is None:
+            return new
+        name = key(new.tenant, new.id, 0, "input")
+        try:
+            await asyncio.to_thread(self._blobs.copy, job.blob, name, job.content_type)
+        except BlobMissing as error:
+            raise Conflict("input_unavailable", "the job's input is gone; submit it anew") from error
+        except BlobError as error:
+            raise _no_blobs() from error
+        return replace(new, blob=name)
+
+    async def drop(self, jobs: Sequence[NewJob]) -> None:
+        """Delete the blobs of jobs that are not stored after all."""
+        for job in jobs:
+            if job.blob is not None:
+                await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+
+    async def _one(self, tenant: int, known: Known, asked: Options, input: Input) -> NewJob:
         [job] = await self._place([_new(tenant, known, self._options(asked), input)])
-        return _row(job, await self._flush.submit([job]))
+        return job
 
     def _options(self, asked: Options) -> dict[str, Any]:
         self._rules.check(asked)
@@ -129,13 +144,16 @@ class Submitter:
                 try:
                     await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
-                    detail = "the store of large inputs does not answer; try again"
-                    raise Unavailable("unavailable", detail, retry_after=2) from error
+                    raise _no_blobs() from error
             return replace(job, body=None, blob=name)
 
         if all(job.size <= self._inline_max for job in jobs):
             return jobs
         return list(await asyncio.gather(*map(place, jobs)))
+
+
+def _no_blobs() -> Unavailable:
+    return Unavailable("unavailable", "the store of large inputs does not answer; try again", retry_after=2)
 
 
 def _parse(content_type: str, body: bytes) -> object:
@@ -171,8 +189,8 @@ def _new(tenant: int, known: Known, options: dict[str, Any], input: Input) -> Ne
     )
 
 
-def _row(job: NewJob, at: datetime) -> JobRow:
-    """The job as it reads right after it was stored."""
+def row_of(job: NewJob, at: datetime) -> JobRow:
+    """The job as it reads right after it was stored, at the database's time `at`."""
     return JobRow(
         id=job.id,
         tenant=job.tenant,

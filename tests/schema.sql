@@ -12,6 +12,7 @@ claims
     lease_until timestamp with time zone NOT NULL
     started_at timestamp with time zone
     overdue boolean NOT NULL DEFAULT false
+    dropped uuid[] NOT NULL DEFAULT '{}'::uuid[]
     PRIMARY KEY (id)
     autovacuum_vacuum_scale_factor=0
     autovacuum_vacuum_threshold=1000
@@ -37,9 +38,9 @@ idempotency
     path text NOT NULL
     key text NOT NULL
     fingerprint bytea NOT NULL
-    status smallint
+    status smallint NOT NULL
     location text
-    body bytea
+    body bytea NOT NULL
     created_at timestamp with time zone NOT NULL DEFAULT now()
     CREATE INDEX idempotency_created_at_idx ON public.idempotency USING btree (created_at)
     PRIMARY KEY (tenant, method, path, key)

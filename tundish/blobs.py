@@ -72,6 +72,10 @@ class Blobs(ABC):
         """Raises BlobMissing."""
 
     @abstractmethod
+    def copy(self, key: str, to: str, content_type: str) -> None:
+        """Let the same bytes lie under another key. Raises BlobMissing."""
+
+    @abstractmethod
     def delete_prefix(self, prefix: str) -> None:
         """Delete all that lies under a prefix that ends with a slash; nothing may lie there."""
 
@@ -120,6 +124,18 @@ class Directory(Blobs):
                 return self._path(key).read_bytes()
             except FileNotFoundError:
                 raise BlobMissing(f"no blob {key}") from None
+
+    def copy(self, key: str, to: str, content_type: str) -> None:
+        with _usable(self._root):
+            source, path = self._path(key), self._path(to)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, path)  # a blob is written once: one file can serve both
+            except FileNotFoundError:
+                raise BlobMissing(f"no blob {key}") from None
+            except FileExistsError:
+                pass
+            _sync(path.parent)
 
     def delete_prefix(self, prefix: str) -> None:
         with _usable(self._root):
@@ -196,6 +212,16 @@ class S3(Blobs):
         with self._answers(key):
             body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
             return body
+
+    def copy(self, key: str, to: str, content_type: str) -> None:
+        with self._answers(key):
+            self._client.copy_object(
+                Bucket=self._bucket,
+                Key=self._prefix + to,
+                CopySource={"Bucket": self._bucket, "Key": self._prefix + key},
+                ContentType=content_type or "binary/octet-stream",
+                MetadataDirective="REPLACE",
+            )
 
     def delete_prefix(self, prefix: str) -> None:
         with self._answers(prefix):

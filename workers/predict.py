@@ -93,17 +93,17 @@ def predict(
     A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises execute.DeviceLost."""
     inputs = claims.inputs(claim, blobs)
     with engine.connect() as connection:
-        started_at = store.start(connection, claim.id, lease=lease)
-    if started_at is None:
+        started = store.start(connection, claim.id, lease=lease)
+    if started is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
     began = time.monotonic()
-    outcomes = _run(engine, models[claim.target], claim, inputs, watch, timeout)
+    outcomes = _run(engine, models[claim.target], claim, inputs, set(started.dropped), watch, timeout)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
     # The database's clock, carried on by this machine's.
-    finished_at = started_at + timedelta(milliseconds=predict_ms)
-    return Prediction(claim, started_at, finished_at, predict_ms, outcomes)
+    finished_at = started.at + timedelta(milliseconds=predict_ms)
+    return Prediction(claim, started.at, finished_at, predict_ms, outcomes)
 
 
 def _run(
@@ -111,18 +111,20 @@ def _run(
     loaded: Loaded,
     claim: Claim,
     inputs: list[bytes | None],
+    dropped: set[UUID],
     watch: execute.Watch,
     timeout: float,
 ) -> list[execute.Outcome]:
     timeout = loaded.version.timeout or timeout
-    there = [index for index, body in enumerate(inputs) if body is not None]
+    # What is not run keeps the outcome that it has here.
+    outcomes: list[execute.Outcome] = [execute.Canceled() if job.id in dropped else _GONE for job in claim.jobs]
+    there = [index for index, body in enumerate(inputs) if body is not None and claim.jobs[index].id not in dropped]
     jobs = [claim.jobs[index] for index in there]
     items = [
         execute.Item(inputs[index] or b"", job.content_type, job.timeout or timeout)
         for index, job in zip(there, jobs, strict=True)
     ]
     reporter = Reporter(engine, [job.id for job in jobs])
-    outcomes: list[execute.Outcome] = [_GONE] * len(inputs)
     ran = execute.execute(loaded.model, loaded.reads, loaded.writes, items, reporter, watch, loaded.ceilings)
     for index, outcome in zip(there, ran, strict=True):
         outcomes[index] = outcome

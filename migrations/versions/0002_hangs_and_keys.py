@@ -13,15 +13,17 @@ ALTER TABLE jobs ADD COLUMN alone boolean NOT NULL DEFAULT false;
 
 ALTER TABLE claims ADD COLUMN overdue boolean NOT NULL DEFAULT false;
 
+ALTER TABLE claims ADD COLUMN dropped uuid[] NOT NULL DEFAULT '{}';
+
 CREATE TABLE idempotency (
     tenant integer NOT NULL,
     method text NOT NULL,
     path text NOT NULL,
     key text NOT NULL,
     fingerprint bytea NOT NULL,
-    status smallint,
+    status smallint NOT NULL,
     location text,
-    body bytea,
+    body bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, method, path, key)
 );
@@ -37,5 +39,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE idempotency")
-    op.execute("ALTER TABLE claims DROP COLUMN overdue")
+    op.execute("ALTER TABLE claims DROP COLUMN overdue, DROP COLUMN dropped")
     op.execute("ALTER TABLE jobs DROP COLUMN alone")

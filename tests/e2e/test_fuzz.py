@@ -43,6 +43,8 @@ def test_the_document_is_openapi_and_names_every_call(system: Local) -> None:
         "GET /v1/jobs/{id}/result",
         "GET /v1/jobs/{id}/input",
         "POST /v1/jobs/{id}/cancel",
+        "POST /v1/jobs/{id}/retry",
+        "DELETE /v1/jobs/{id}",
         "GET /v1/models",
         "GET /v1/models/{model}",
         "GET /v1/models/{model}/versions/{version}",

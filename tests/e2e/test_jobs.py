@@ -226,3 +226,40 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
         finished(client, job["id"])
     assert re.search(r'^tundish_http_requests_total\{method="POST",status="202"\} [1-9]', figures, re.MULTILINE)
     assert "# TYPE tundish_jobs_queued gauge" in figures
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Client, size: int) -> None:
+    options = {"priority": "high", "metadata": {"for": "retry"}, "expires_in": 1000}
+    first = submit(client, "echo", {"value": "x" * size}, **options)
+    finished(client, first["id"])
+    answer = client.post(f"/v1/jobs/{first['id']}/retry")
+    assert answer.status_code == 202
+    again = finished(client, answer.json()["id"])
+    assert again["id"] != first["id"]
+    assert (again["retry_of"], again["priority"], again["metadata"]) == (first["id"], "high", {"for": "retry"})
+    assert answer.headers["location"].endswith(again["id"])
+    assert client.delete(f"/v1/jobs/{first['id']}").status_code == 204
+    kept = client.get(f"/v1/jobs/{again['id']}/input", follow_redirects=True).json()
+    assert kept == {"value": "x" * size}
+
+
+def test_a_deleted_job_is_gone_with_its_payloads(client: httpx.Client) -> None:
+    job = submit(client, "echo", {"value": "x" * 100_000})
+    finished(client, job["id"])
+    blob = client.get(f"/v1/jobs/{job['id']}/result").headers["location"]
+    assert client.get(blob).status_code == 200
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert client.get(blob).status_code == 404
+    for call in ("", "/result", "/input"):
+        assert client.get(f"/v1/jobs/{job['id']}{call}").status_code == 404
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 404
+    assert client.post(f"/v1/jobs/{job['id']}/retry").status_code == 404
+
+
+def test_what_has_not_ended_is_neither_retried_nor_deleted(client: httpx.Client, tmp_path: Path) -> None:
+    job = submit(client, "gated", {"folder": str(tmp_path), "name": "first"})
+    for answer in (client.post(f"/v1/jobs/{job['id']}/retry"), client.delete(f"/v1/jobs/{job['id']}")):
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_finished")
+    (tmp_path / "open").touch()
+    finished(client, job["id"])

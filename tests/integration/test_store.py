@@ -206,6 +206,21 @@ def test_a_renewed_claim_is_held(engine: store.Engine) -> None:
     assert reap(engine) == store.Requeued([], [])
 
 
+def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine: store.Engine) -> None:
+    canceled, other = submit(engine, 2)
+    [late] = submit(engine)
+    claimed, _ = claim(engine, [canceled, other, late])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET expires_at = now() WHERE id = :id"), {"id": late})
+    with engine.begin() as connection:
+        assert store.expire(connection, b"{}") == [(late, 1)]
+        assert store.cancel(connection, 1, canceled)
+    with engine.begin() as connection:
+        started = store.start(connection, claimed, lease=30.0)
+    assert started
+    assert sorted(started.dropped) == sorted([late, canceled])
+
+
 def test_what_waited_too_long_expires_and_is_not_claimed(engine: store.Engine) -> None:
     [late] = submit(engine, expires_in=-1.0)
     [fine] = submit(engine)

@@ -74,21 +74,28 @@ def claim(
     return [ClaimedJob._make(row) for row in connection.execute(_CLAIM, given).all()]
 
 
-def start(connection: Connection, claim: UUID, *, lease: float) -> datetime | None:
+class Started(NamedTuple):
+    """When predict began, and the jobs that were cancelled or have expired since they were claimed."""
+
+    at: datetime
+    dropped: list[UUID]
+
+
+def start(connection: Connection, claim: UUID, *, lease: float) -> Started | None:
     """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is
     lost: nothing of it may run.
 
     The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
     more than an uncharged death."""
-    at: datetime | None = connection.execute(
+    row = connection.execute(
         text("""
             WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
             UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
-            WHERE id = :claim AND lease_until > now() RETURNING started_at
+            WHERE id = :claim AND lease_until > now() RETURNING started_at, dropped
         """),
         {"claim": claim, "lease": lease},
-    ).scalar()
-    return at
+    ).one_or_none()
+    return None if row is None else Started(*row)
 
 
 def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:

@@ -23,6 +23,7 @@ __all__ = [
     "StoreError",
     "async_engine",
     "engine",
+    "lock_timed_out",
     "run",
     "single",
     "span",
@@ -57,6 +58,11 @@ async def run(
     """Run a verb in a transaction of its own, committed when this returns."""
     async with engine.begin() as connection:
         return await connection.run_sync(verb, *args, **kwargs)
+
+
+def lock_timed_out(error: Exception) -> bool:
+    """Whether a statement failed because it waited too long for what another transaction holds."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
 
 
 _CONNECT: dict[str, Any] = {

@@ -134,6 +134,37 @@ def read(connection: Connection, asked: Sequence[tuple[UUID, int]]) -> dict[tupl
     return {(job.id, job.tenant): job for job in jobs}
 
 
+def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, NewJob] | None:
+    """A job's status, and the job as it was submitted."""
+    row = connection.execute(
+        text("""
+            SELECT j.status, j.id, j.tenant, j.model, j.version, j.priority, q.expires_in, q.content_type, q.size,
+                   q.body, q.blob, q.metadata, q.webhook, q.timeout, q.sticky_key
+            FROM jobs j JOIN requests q ON q.id = j.id AND q.id = :id WHERE j.id = :id AND j.tenant = :tenant
+        """),
+        {"id": id, "tenant": tenant},
+    ).one_or_none()
+    if row is None:
+        return None
+    fields = {**row._mapping, "priority": Priority(row.priority)}
+    return Status(fields.pop("status")), NewJob(**fields)
+
+
+def delete(connection: Connection, tenant: int, id: UUID) -> bool:
+    """Delete a job that has ended, with its payloads; False where it has not, or there is none such."""
+    gone = connection.execute(
+        text("""
+            WITH gone AS (
+                DELETE FROM jobs WHERE id = :id AND tenant = :tenant AND status >= 2 RETURNING id
+            ), q AS (DELETE FROM requests USING gone WHERE requests.id = gone.id AND requests.id = :id),
+            r AS (DELETE FROM results USING gone WHERE results.id = gone.id AND results.id = :id)
+            SELECT true FROM gone
+        """),
+        {"id": id, "tenant": tenant},
+    ).scalar()
+    return bool(gone)
+
+
 class Payload(NamedTuple):
     """An input or output: `body`, or the key of its blob."""
 
@@ -219,12 +250,18 @@ def list_jobs(connection: Connection, tenant: int, search: Search, budget: int =
 
 _CANCEL = text(
     """
-    UPDATE jobs j SET
-        status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
-        finished_at = CASE WHEN {waiting} THEN now() END,
-        cancel_requested = true
-    WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
-    RETURNING j.status
+    WITH asked AS (
+        UPDATE jobs j SET
+            status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
+            finished_at = CASE WHEN {waiting} THEN now() END,
+            cancel_requested = true
+        WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
+        RETURNING j.id, j.status, j.claim
+    ), told AS (
+        UPDATE claims c SET dropped = array_append(c.dropped, asked.id) FROM asked
+        WHERE c.id = asked.claim AND c.started_at IS NULL AND asked.status = 4
+    )
+    SELECT status FROM asked
 """.replace(
         "{waiting}",
         """(j.status = 0 OR NOT EXISTS (
@@ -235,6 +272,7 @@ _CANCEL = text(
 
 def cancel(connection: Connection, tenant: int, id: UUID) -> bool:
     """Cancel a waiting job at once; ask for it where predict has started. True where the job ended by this call.
-    A job that is claimed ahead may be in its worker's hands: the fence of `record` refuses what comes of it."""
+    A job that is claimed ahead is dropped from its claim; where predict begins at that very moment, the fence of
+    `record` refuses what comes of it."""
     moved = connection.execute(_CANCEL, {"id": id, "tenant": tenant}).scalar()
     return moved == Status.CANCELED

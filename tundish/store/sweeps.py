@@ -39,7 +39,11 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
                 ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
             ), done AS (
                 UPDATE jobs j SET status = 3, finished_at = now() FROM late WHERE j.id = late.id
-                RETURNING j.id, j.tenant, j.attempt
+                RETURNING j.id, j.tenant, j.attempt, j.claim
+            ), told AS (
+                UPDATE claims c SET dropped = c.dropped || d.ids
+                FROM (SELECT claim, array_agg(id) AS ids FROM done GROUP BY claim) d
+                WHERE c.id = d.claim AND c.started_at IS NULL
             ), kept AS (
                 INSERT INTO results (id, tenant, attempt, error)
                 SELECT id, tenant, attempt, :error FROM done

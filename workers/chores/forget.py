@@ -1,14 +1,17 @@
-"""Forget: workers that have not been seen for a day leave the catalog."""
+"""Forget: workers that have not been seen for a day, and the answers of idempotency keys after their jobs."""
 
 from tundish import store
 from workers.chores import Tools
 
 EVERY = 600.0
 UNSEEN = 86400.0
+#: Seconds that an answer is kept at least.
+ANSWERS = 86400.0
 
 
 def run(tools: Tools) -> int:
     with tools.engine.begin() as connection:
-        if store.lock(connection, "forget"):
-            store.forget_workers(connection, UNSEEN)
-    return 0
+        if not store.lock(connection, "forget"):
+            return 0
+        store.forget_workers(connection, UNSEEN)
+        return store.forget_answers(connection, max(ANSWERS, tools.settings.retention))

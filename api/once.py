@@ -1,0 +1,100 @@
+"""Idempotency-Key: a request that is sent again gets the first one's answer, and makes no second job.
+
+After the draft of the IETF's httpapi group: the key is a quoted string of structured fields, or bare; its scope is
+tenant, method and path; the fingerprint covers body, Content-Type and query.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tundish import store
+from tundish.errors import BadRequest, Conflict, Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+_BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
+
+
+class Keyed(NamedTuple):
+    """A request with a key."""
+
+    scope: store.Scope
+    fingerprint: bytes
+
+
+def keyed(request: Request, body: bytes) -> Keyed | None:
+    """None for a request without a key. Raises BadRequest for one that is none."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    key = _key(given[0].strip()) if len(given) == 1 else None
+    if key is None:
+        detail = "Idempotency-Key is one string of 1 to 255 visible ASCII characters, quoted or bare"
+        raise BadRequest("invalid_idempotency_key", detail)
+    covered = (body, request.headers.get("content-type", "").encode(), request.url.query.encode())
+    # The length before each part: no two requests run together to the same bytes.
+    fingerprint = sha256(b"".join(b"%d:%b" % (len(part), part) for part in covered)).digest()
+    path = request.scope["raw_path"].decode("ascii", "backslashreplace")
+    return Keyed(store.Scope(request.state.tenant, request.method, path, key), fingerprint)
+
+
+def _key(text: str) -> str | None:
+    if quoted := _QUOTED.fullmatch(text):
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+        return key if len(key) <= 255 else None
+    return text if _BARE.fullmatch(text) else None
+
+
+class Once:
+    """Stores jobs together with the answer that repeats of their request get."""
+
+    def __init__(self, engine: store.AsyncEngine) -> None:
+        self._engine = engine
+
+    async def replay(self, keyed: Keyed) -> Response | None:
+        """The first answer; None where there was none. Raises Refused for another request under the same key."""
+        answer = await self._run(store.answer_of, keyed.scope)
+        if answer is None:
+            return None
+        if answer.fingerprint != keyed.fingerprint:
+            detail = "this Idempotency-Key was used with another body, Content-Type or query; take a new key"
+            raise Refused("idempotency_key_reused", detail)
+        headers = {"idempotency-replayed": "true"} | ({"location": answer.location} if answer.location else {})
+        return Response(answer.body, answer.status, headers, "application/json")
+
+    async def submit(
+        self, keyed: Keyed, jobs: Sequence[store.NewJob], show: Callable[[datetime], Response]
+    ) -> Response | None:
+        """Store jobs, all or none, and the answer that `show` makes of the database's time; None where another request
+        with this key was first. Raises Conflict where it is still in flight, and Unavailable."""
+        shown: list[Response] = []
+
+        def answer(at: datetime) -> store.Answer:
+            shown.append(show(at))
+            body, headers = bytes(shown[0].body), shown[0].headers
+            return store.Answer(keyed.fingerprint, shown[0].status_code, headers.get("location"), body)
+
+        stored = await self._run(store.submit_once, keyed.scope, jobs, answer)
+        return shown[0] if stored else None
+
+    async def amend(self, keyed: Keyed, response: Response) -> None:
+        """The request waited, and is answered with the finished job: a repeat gets the same."""
+        await self._run(store.amend_answer, keyed.scope, response.status_code, bytes(response.body))
+
+    async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
+        try:
+            return await store.run(self._engine, verb, *arguments)
+        except (store.StoreError, store.PoolTimeout, OSError) as error:
+            if store.lock_timed_out(error):
+                detail = "the first request with this Idempotency-Key is still being answered; send it again"
+                raise Conflict("idempotency_in_flight", detail, retry_after=1) from error
+            log.warning("Postgres does not answer: %s", error)
+            raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error

@@ -1,0 +1,85 @@
+"""The answers that idempotency keys hold, each written in the transaction of its jobs."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from tundish.store import jobs
+from tundish.store.jobs import NewJob
+
+#: Seconds to wait for the request that holds the same key.
+IN_FLIGHT = 1
+
+
+class Scope(NamedTuple):
+    """Within which a key is unique."""
+
+    tenant: int
+    method: str
+    path: str
+    key: str
+
+
+class Answer(NamedTuple):
+    """What a repeat gets, provided that its `fingerprint` (SHA-256 of the request) is the first one's."""
+
+    fingerprint: bytes
+    status: int
+    location: str | None
+    body: bytes
+
+
+_WHERE = "WHERE tenant = :tenant AND method = :method AND path = :path AND key = :key"
+
+
+def answer_of(connection: Connection, scope: Scope) -> Answer | None:
+    row = connection.execute(
+        text(f"SELECT fingerprint, status, location, body FROM idempotency {_WHERE}"), scope._asdict()
+    ).one_or_none()
+    return None if row is None else Answer(*row)
+
+
+def submit_once(
+    connection: Connection, scope: Scope, new: Sequence[NewJob], answer: Callable[[datetime], Answer]
+) -> Answer | None:
+    """Store jobs and the answer to their request, all or none; None where the key is taken, and nothing is stored.
+    Raises a StoreError with `lock_timed_out` where another request held the key for IN_FLIGHT seconds."""
+    begun = text("SELECT now(), set_config('lock_timeout', :wait, true)")
+    at = connection.execute(begun, {"wait": f"{IN_FLIGHT}s"}).one()[0]
+    given = answer(at)
+    first = connection.execute(
+        text("""
+            INSERT INTO idempotency (tenant, method, path, key, fingerprint, status, location, body)
+            VALUES (:tenant, :method, :path, :key, :fingerprint, :status, :location, :body)
+            ON CONFLICT DO NOTHING RETURNING true
+        """),
+        {**scope._asdict(), **given._asdict()},
+    ).scalar()
+    if not first:
+        return None
+    if new:
+        jobs.submit(connection, new)
+    return given
+
+
+def amend_answer(connection: Connection, scope: Scope, status: int, body: bytes) -> None:
+    """The request was answered otherwise than it was stored: it waited, and the job has ended."""
+    connection.execute(
+        text(f"UPDATE idempotency SET status = :status, body = :body {_WHERE}"),
+        {**scope._asdict(), "status": status, "body": body},
+    )
+
+
+def forget_answers(connection: Connection, older_than: float, *, limit: int = 1000) -> int:
+    """Delete a page of answers that are over `older_than` seconds old; how many."""
+    rows = connection.execute(
+        text("""
+            DELETE FROM idempotency WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM idempotency WHERE created_at < now() - :age * interval '1 second'
+                ORDER BY created_at LIMIT :limit)) RETURNING true
+        """),
+        {"age": older_than, "limit": limit},
+    )
+    return len(rows.all())
