@@ -16,6 +16,7 @@ HELP = """usage: ./dev WORD
   ps [--json]             show its processes
   demo                    start it in a temporary place, run real sentences through a real model, stop it
   test [ARGS]             run the tests (ARGS go to pytest)
+  test --chaos[=full]     kill, freeze, cut and stall all parts under load, and count what is lost: nothing
   check                   lint, types, import contracts and tests: what CI runs
   bench [NAME]            measure, beside the peers"""
 

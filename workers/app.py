@@ -14,6 +14,8 @@ from workers.intake import Intake, strategy
 #: A blackholed connection heals after BRPOP's time-out and twice the health check's interval: 11 s, under 15.
 BRPOP_TIMEOUT = 3
 HEALTH_CHECK = 4
+#: Seconds for each other command: without it the loop hung in the PUBLISH of Celery's own heart-beat for good.
+SOCKET_TIMEOUT = 4
 #: Messages that Celery holds unacknowledged; the intake fetches the rest in bulk.
 PREFETCH = 4
 
@@ -65,6 +67,7 @@ def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
             "queue_order_strategy": "workers.app:ByPriority",
             "polling_interval": BRPOP_TIMEOUT,  # kombu's name for it
             "health_check_interval": HEALTH_CHECK,
+            "socket_timeout": SOCKET_TIMEOUT,
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
         },

@@ -1,5 +1,7 @@
 """The verbs of the store against a real Postgres: the fence, the lease, what a death costs, and the sweeps."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Code, Priority, Status, error_json
 from tundish.queue import Queue
+from tundish.store.stall import guard
 
 WORKER = new_uuid()
 LOST = error_json(Code.WORKER_LOST, "lost")
@@ -316,3 +319,31 @@ def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> N
         ).one()
     assert updated == 2 * count
     assert float(hot) >= 0.95 * float(updated)
+
+
+def test_a_server_that_stalls_is_given_up(database_url: str) -> None:
+    engine = store.engine(database_url)
+    guard(engine, limit=0.3)
+    with engine.connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        began = time.monotonic()
+        with pytest.raises(store.StoreError):
+            connection.execute(text("SELECT pg_sleep(60)"))
+        assert time.monotonic() - began < 5
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    engine.dispose()
+
+
+async def given_up(database_url: str) -> float:
+    engine = store.async_engine(database_url)
+    guard(engine.sync_engine, limit=0.3)
+    began = time.monotonic()
+    with pytest.raises(store.StoreError):
+        await store.run(engine, lambda connection: connection.execute(text("SELECT pg_sleep(7)")))
+    await engine.dispose()
+    return time.monotonic() - began
+
+
+def test_an_event_loop_does_not_wait_for_it_either(database_url: str) -> None:
+    assert asyncio.run(given_up(database_url)) < 5

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tundish.store.arrays import array
+from tundish.store.stall import guard
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -38,7 +39,9 @@ DEFAULT_TENANT = 1
 
 def engine(url: str, pool: int = 4) -> Engine:
     """For workers and chores. A statement that takes over 10 s fails: no thread may hang on a stalled server."""
-    return sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=_CONNECT)
+    made = sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=_CONNECT)
+    guard(made)
+    return made
 
 
 def single(engine: Engine) -> Engine:
@@ -49,7 +52,9 @@ def single(engine: Engine) -> Engine:
 
 def async_engine(url: str, pool: int = 8) -> AsyncEngine:
     """For the API and the courier."""
-    return create_async_engine(_dialect(url), pool_size=pool, max_overflow=0, pool_timeout=5, connect_args=_CONNECT)
+    made = create_async_engine(_dialect(url), pool_size=pool, max_overflow=0, pool_timeout=5, connect_args=_CONNECT)
+    guard(made.sync_engine)
+    return made
 
 
 async def run(
@@ -68,7 +73,7 @@ def lock_timed_out(error: Exception) -> bool:
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
     "prepare_threshold": 3,
-    "options": "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
+    "options": "-c statement_timeout=8000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
     " -c TimeZone=UTC",
     "keepalives_idle": 5,
     "keepalives_interval": 2,

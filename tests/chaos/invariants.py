@@ -1,0 +1,120 @@
+"""The invariants of a run, checked from ledgers and by an observer outside the system.
+
+I1 no acknowledged job is lost; I2 at most one completion of a job is accepted; I3 attempts only rise; I4 a terminal
+state never changes.
+"""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psycopg
+
+from tests.chaos.load import Load
+from tests.chaos.rig import Rig
+from tests.local import wait_until
+
+_SEEN = """
+    SELECT j.id::text, j.attempt, j.status, j.finished_at, r.attempt, md5(COALESCE(r.blob, encode(r.body, 'hex'), '')),
+           md5(COALESCE(r.error, '')) FROM jobs j LEFT JOIN results r USING (id)
+"""
+
+
+class Observer:
+    """Looks at all jobs several times a second, and remembers what must not change."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._attempts: dict[str, int] = {}
+        self._ends: dict[str, tuple[object, ...]] = {}
+        self.broken: set[str] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Observer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        with psycopg.connect(self._rig.database_url, connect_timeout=2, options="-c statement_timeout=5000") as now:
+            for id, attempt, status, *end in now.execute(_SEEN):
+                if attempt < self._attempts.get(id, 0):
+                    self.broken.add(f"I3 {id}: attempt {attempt} after {self._attempts[id]}")
+                self._attempts[id] = attempt
+                if id in self._ends and self._ends[id] != (status, *end):
+                    self.broken.add(f"I4 {id}: {(status, *end)} after {self._ends[id]}")
+                if status >= 2:
+                    self._ends.setdefault(id, (status, *end))
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.3):
+            try:
+                self.look()
+            except psycopg.Error:
+                continue
+
+
+@dataclass
+class Row:
+    """A line of the table at the end."""
+
+    scenario: str
+    faults: int
+    jobs: int
+    lost: int
+    twice: int
+    stuck: int
+    extra: int
+    note: str = ""
+
+
+#: The table, in the order of the run.
+ROWS: list[Row] = []
+
+
+def check(
+    scenario: str, load: Load, observer: Observer, faults: int, *, failed: int = 0, within: float = 120, note: str = ""
+) -> Row:
+    """Wait until all acknowledged jobs have ended, hold them against the ledgers, and add a line to the table. `failed`
+    jobs are meant to fail."""
+    rig = load.rig
+    accepted = {id: token for id, token in rig.accepted.lines() if id in load.jobs}
+    ended: dict[str, dict[str, object]] = {}
+
+    def all_ended() -> bool:
+        for id in accepted.keys() - ended.keys():
+            job = rig.client.get(f"/v1/jobs/{id}")
+            if job.status_code == 404 or (job.status_code == 200 and job.json()["finished_at"]):
+                ended[id] = job.json() if job.status_code == 200 else {}
+        return not accepted.keys() - ended.keys()
+
+    with suppress(AssertionError):  # what is stuck is counted
+        wait_until(all_ended, "all jobs have ended", within)
+    observer.look()
+    lost = [id for id, job in ended.items() if not job]
+    for id in [id for id, job in ended.items() if job and job["status"] == "succeeded"]:
+        result = rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json()
+        if result["token"] != accepted[id]:
+            lost.append(id)
+    unmeant = [job for job in ended.values() if job and job["status"] != "succeeded"]
+    tokens = set(accepted.values())
+    executed = {token: count for token, count in rig.tasks().items() if token in tokens}
+    row = Row(
+        scenario,
+        faults,
+        jobs=len(accepted),
+        lost=len(lost),
+        twice=len(observer.broken),
+        stuck=len(accepted.keys() - ended.keys()),
+        extra=sum(executed.values()) - len(executed),
+        note=note,
+    )
+    ROWS.append(row)
+    assert not observer.broken
+    assert (row.lost, row.stuck) == (0, 0), row
+    assert len(unmeant) == failed, unmeant[:3]
+    return row

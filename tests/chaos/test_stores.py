@@ -1,0 +1,101 @@
+"""Redis and Postgres that die, forget, fall silent and come back."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Literal
+from uuid import uuid4
+
+import psycopg
+
+from tests.chaos.invariants import Observer, check
+from tests.chaos.load import Load
+from tests.chaos.rig import Rig
+from tests.local import wait_until
+
+Times = Callable[[int], int]
+
+
+def test_redis_is_killed_and_wiped_under_load(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    wipes = times(20)
+    for _ in range(wipes):
+        load.submit(100)
+        rig.wipe_redis()
+        load.submit(100)  # a submit needs no Redis
+        rig.parts["valkey"].start()
+    check("Redis killed and wiped", load, observer, wipes)
+
+
+def test_claims_resume_after_redis_was_cut(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    longest, cuts = 0.0, times(30)
+    kinds: list[Literal["reset", "blackhole"]] = ["reset", "blackhole"]
+    pids = [worker.pid for worker in rig.workers]
+    for number in range(cuts):
+        rig.redis.cut(kinds[number % 2])
+        [id] = load.submit(1)
+        load.submit(50)
+        rig.redis.heal()
+        healed = time.monotonic()
+        rig.executions(load.jobs[id])
+        longest = max(longest, time.monotonic() - healed)
+    assert [worker.pid for worker in rig.workers] == pids
+    check("Redis reset and blackholed", load, observer, cuts, note=f"claims resumed in {longest:.1f} s at most")
+    assert longest < 15
+
+
+def test_postgres_crashes_while_jobs_are_submitted(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    crashes = times(20)
+    with load.running():
+        for _ in range(crashes):
+            load.wait_for_more(50)
+            rig.parts["postgres"].kill(signal.SIGQUIT)
+    check("Postgres immediate stop", load, observer, crashes)
+
+
+def test_postgres_stalls_and_nobody_hangs(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    stall = 6.0 + times(60)
+    load.submit(50)
+    stopped = rig.parts["postgres"].tree()
+    for process in stopped:
+        process.suspend()
+    began, longest = time.monotonic(), 0.0
+    try:
+        while time.monotonic() - began < stall:
+            asked = time.monotonic()
+            answer = rig.client.post("/v1/jobs", json={"model": "worked", "input": {"token": "stalled"}})
+            assert answer.status_code == 503
+            assert rig.client.get("/healthz").status_code == 200
+            longest = max(longest, time.monotonic() - asked)
+            assert longest < 11
+    finally:
+        for process in stopped:
+            process.resume()
+    load.submit(50)
+    check("Postgres stalls", load, observer, 1, note=f"{stall:.0f} s, the longest answer took {longest:.1f} s")
+
+
+def test_a_transaction_held_open_does_not_slow_the_claims(
+    rig: Rig, load: Load, observer: Observer, times: Times
+) -> None:
+    def drained() -> float:
+        """Seconds to run 500 jobs that were submitted at once."""
+        tokens = [uuid4().hex for _ in range(500)]
+        inputs = [{"token": token} for token in tokens]
+        began = time.monotonic()
+        data = rig.client.post("/v1/jobs:batch", json={"model": "worked", "inputs": inputs}).json()["data"]
+        for each, token in zip(data, tokens, strict=True):
+            load.jobs[each["id"]] = token
+        rig.accepted.write(*(f"{each['id']} {token}" for each, token in zip(data, tokens, strict=True)))
+        wait_until(lambda: rig.client.get(f"/v1/jobs/{data[-1]['id']}").json()["finished_at"], "all ran", 60)
+        return time.monotonic() - began
+
+    drained()
+    base = min(drained() for _ in range(3))
+    rounds = times(60)
+    with psycopg.connect(rig.database_url) as holder:
+        holder.execute("SELECT count(*) FROM jobs")
+        holder.execute("SELECT txid_current()")
+        held = [drained() for _ in range(rounds)]
+    ratio = sorted(held)[len(held) // 2] / base
+    check("a transaction held open", load, observer, 1, note=f"{ratio:.1f} times the base after {rounds * 500} jobs")
+    assert ratio < 5

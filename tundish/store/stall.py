@@ -1,0 +1,81 @@
+"""No statement hangs on a server that accepts and then stalls.
+
+`statement_timeout` is kept by the server: one that is stopped, or lost behind a network that swallows bytes, keeps
+none, and a cancelled wait would still wait for its answer. So a thread looks at what runs, and shuts the socket of what
+has run too long: the driver then sees a broken connection at once, in a thread as in an event loop.
+"""
+
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+
+#: Seconds after which a statement or commit without an answer is given up: over the server's own time-out, and with
+#: LOOK under 10 s.
+STALLED = 9.0
+#: Seconds between two looks.
+LOOK = 0.5
+
+
+class _Guard:
+    """The statements that are on their way, by the driver's connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._deadlines: dict[int, tuple[float, Any]] = {}
+        threading.Thread(target=self._run, name="stall", daemon=True).start()
+
+    def begin(self, driver: Any, limit: float) -> None:
+        with self._lock:
+            self._deadlines[id(driver)] = (time.monotonic() + limit, driver)
+
+    def end(self, driver: Any) -> None:
+        with self._lock:
+            self._deadlines.pop(id(driver), None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(LOOK)
+            with self._lock:
+                now = time.monotonic()
+                late = [key for key, (deadline, _) in self._deadlines.items() if deadline < now]
+                for key in late:
+                    _shut(self._deadlines.pop(key)[1])
+
+
+def _shut(driver: Any) -> None:
+    with suppress(Exception):  # it may be closed by now
+        copy = socket.socket(fileno=os.dup(driver.pgconn.socket))
+        with copy:
+            copy.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def _guard() -> _Guard:
+    """One a process, with the first engine."""
+    return _Guard()
+
+
+def guard(engine: Engine, limit: float = STALLED) -> None:
+    """Give up each statement and commit of `engine` after `limit` seconds, with a StoreError."""
+    running = _guard()
+
+    def begin(connection: Connection, *_: object) -> None:
+        running.begin(connection.connection.driver_connection, limit)
+
+    def end(connection: Connection, *_: object) -> None:
+        running.end(connection.connection.driver_connection)
+
+    def returned(_: object, record: Any) -> None:
+        running.end(record.driver_connection)
+
+    event.listen(engine, "before_cursor_execute", begin)
+    event.listen(engine, "after_cursor_execute", end)
+    event.listen(engine, "commit", begin)
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "close", returned)
