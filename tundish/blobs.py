@@ -52,7 +52,12 @@ class BadSignature(BlobError):
 
 def job_prefix(tenant: int, job: UUID) -> str:
     """Under which all blobs of a job lie."""
-    return f"{tenant}/{time_of(job):%Y%m%d}/{to_text('job', job)}/"
+    return f"{day_prefix(tenant, f'{time_of(job):%Y%m%d}')}{to_text('job', job)}/"
+
+
+def day_prefix(tenant: int, day: str) -> str:
+    """Under which all blobs of a tenant's jobs of a day (`20261124`) lie."""
+    return f"{tenant}/{day}/"
 
 
 def key(tenant: int, job: UUID, attempt: int, name: str) -> str:

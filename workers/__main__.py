@@ -29,6 +29,8 @@ log = logging.getLogger("workers")
 #: Seconds that a thread may hold the GIL while another waits: at Python's 5 ms a stage that comes back from Postgres
 #: waited as long as its statement took (11 % of the no-op drain).
 SWITCH = 0.0005
+#: The exit status of a worker that was interrupted twice, as shells have it.
+INTERRUPTED = 130
 
 
 def main() -> int:
@@ -76,6 +78,8 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     pipeline.start()
     log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})
     _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake)
+    # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     pipeline.stop(settings.grace)
     heart.stop()
     for each in loaded.values():

@@ -144,6 +144,7 @@ class Pipeline:
         not started goes back to its queue, and no death is charged."""
         self._closing.set()
         self._intake.close()
+        log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken else grace)
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))

@@ -33,10 +33,12 @@ class Part:
     environment: dict[str, str]
     log: Path
     down: bool = False
+    written: int = 0  # bytes of its log that earlier runs wrote
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     def start(self) -> None:
         self.down = False
+        self.written = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -148,6 +150,10 @@ class Rig:
 
     def wait_for_refusal(self, worker: Part, more_than: int) -> None:
         wait_until(lambda: self.refused(worker) > more_than, "the late result was refused")
+
+    def wait_for_line(self, part: Part, words: str) -> None:
+        """Until the newest run of a process has logged `words`."""
+        wait_until(lambda: words in part.log.read_text()[part.written :], f"{part.name}: {words}")
 
     def close(self) -> None:
         self._stopping.set()

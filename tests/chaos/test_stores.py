@@ -1,12 +1,15 @@
 """Redis and Postgres that die, forget, fall silent and come back."""
 
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Literal
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
@@ -99,3 +102,21 @@ def test_a_transaction_held_open_does_not_slow_the_claims(
     ratio = sorted(held)[len(held) // 2] / base
     check("a transaction held open", load, observer, 1, note=f"{ratio:.1f} times the base after {rounds * 500} jobs")
     assert ratio < 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_the_disk_of_the_blobs_is_full(rig: Rig, load: Load, observer: Observer) -> None:
+    folder = str(rig.place.root / "blobs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    try:
+        large = {"model": "worked", "input": {"token": "x" * 600_000}}
+        answers = [rig.client.post("/v1/jobs", json=large) for _ in range(4)]
+        refused = answers[-1]
+        assert refused.status_code == 503
+        assert refused.json()["code"] == "unavailable"
+        assert refused.headers["retry-after"]
+        load.submit(300)  # small inputs are taken; their results do not fit
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+        check("disk of the blobs is full", load, observer, 1)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)

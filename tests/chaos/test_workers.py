@@ -128,3 +128,22 @@ def test_an_answer_cut_after_the_commit_makes_no_second_job(
         assert len(rig.client.get(f"/v1/jobs?metadata.token={token}").json()["data"]) == 1
     row = check("answer cut after the commit", load, observer, cuts)
     assert row.extra == 0
+
+
+def test_two_interrupts_end_a_worker_at_once(
+    rig: Rig, load: Load, observer: Observer, times: Times, tmp_path: Path
+) -> None:
+    ends = times(10)
+    for number in range(ends):
+        gate = tmp_path / str(number)
+        [id] = load.submit(1, do=str(gate))
+        pid = rig.executions(load.jobs[id])[0]
+        [worker] = [worker for worker in rig.workers if worker.pid == pid]
+        process, began = worker.process, time.monotonic()
+        os.kill(pid, signal.SIGINT)
+        rig.wait_for_line(worker, "the running batch may end")
+        os.kill(pid, signal.SIGINT)
+        process.wait(5)
+        assert time.monotonic() - began < 5
+        gate.touch()
+    check("worker SIGINT twice", load, observer, ends)

@@ -35,6 +35,46 @@ def make_partitions(connection: Connection, days_ahead: int = DAYS_AHEAD) -> Non
             )
 
 
+def past_days(connection: Connection, before: datetime) -> list[str]:
+    """The days (`20261124`), oldest first, that ended before a moment and still have a table, in or out of its
+    parent."""
+    rows = connection.execute(
+        text("""
+            SELECT DISTINCT right(relname, 8) FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname ~ :tables
+            ORDER BY 1
+        """),
+        {"tables": f"^({'|'.join(PARTITIONED)})_[0-9]{{8}}$"},
+    )
+    last = before - timedelta(days=1)
+    return [day for day in rows.scalars() if day <= f"{last:%Y%m%d}"]
+
+
+def is_open(connection: Connection, day: str) -> bool:
+    """Whether a job of a day has not ended, or a delivery is still due: nothing of that day may go."""
+    for table, unfinished in (("jobs", "status < 2"), ("deliveries", "status = 'pending'")):
+        name = f"{table}_{day}"
+        if connection.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is not None:
+            found = connection.execute(text(f"SELECT EXISTS (SELECT FROM {name} WHERE {unfinished})")).scalar()
+            if found:
+                return True
+    return False
+
+
+def drop_day(connection: Connection, day: str) -> None:
+    """Detach and drop the tables of a day, on an AUTOCOMMIT connection: DETACH CONCURRENTLY blocks nobody, and is its
+    own transaction. What a crash left half way is finished."""
+    for table in PARTITIONED:
+        name = f"{table}_{day}"
+        pending = connection.execute(
+            text("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(:name)"), {"name": name}
+        ).scalar()
+        if pending is not None:
+            how = "FINALIZE" if pending else "CONCURRENTLY"
+            connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name} {how}"))
+        connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+
+
 def missing_days(connection: Connection) -> list[str]:
     """The partitions of today and tomorrow that do not exist: without today's, no submit succeeds."""
     today = datetime.now(UTC)

@@ -4,7 +4,8 @@ No index knows a status. For each model version, lane and priority a mark holds 
 running; each sweep reads from there on, by primary key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,6 +21,22 @@ def lock(connection: Connection, chore: str) -> bool:
         text("SELECT pg_try_advisory_xact_lock(hashtext('tundish:' || :chore))"), {"chore": chore}
     ).scalar_one()
     return held
+
+
+@contextmanager
+def locked(connection: Connection, chore: str) -> Iterator[bool]:
+    """As `lock`, on an AUTOCOMMIT connection, until the block ends."""
+    given = {"chore": chore}
+    held = connection.execute(text("SELECT pg_try_advisory_lock(hashtext('tundish:' || :chore))"), given).scalar_one()
+    try:
+        yield held
+    finally:
+        if held:
+            connection.execute(text("SELECT pg_advisory_unlock(hashtext('tundish:' || :chore))"), given)
+
+
+def tenants(connection: Connection) -> list[int]:
+    return list(connection.execute(text("SELECT id FROM tenants ORDER BY id")).scalars())
 
 
 def low_water(connection: Connection) -> UUID:

@@ -1,0 +1,97 @@
+"""Days past the retention, dropped against a real Postgres, with their blobs."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from tests.local import Local
+from tundish import store
+from tundish.blobs import BlobMissing, Directory, key
+from tundish.ids import floor_uuid
+from tundish.job import Priority
+from tundish.settings import Settings
+from tundish.store.partitions import PARTITIONED
+from workers.chores import Tools, retention
+
+NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+OLD = NOW - timedelta(days=20)
+DAY = f"{OLD:%Y%m%d}"
+JOB = UUID(int=floor_uuid(OLD + timedelta(hours=3)).int + 1)
+INPUT = key(1, JOB, 0, "input")
+
+
+@pytest.fixture
+def tools(engine: store.Engine, system: Local, tmp_path: Path) -> Tools:
+    """A system whose job of an old day has ended."""
+    blobs = Directory(tmp_path, b"")
+    blobs.put(INPUT, b"1", "text/plain")
+    with engine.begin() as connection:
+        for table in PARTITIONED:
+            low, high = floor_uuid(OLD), floor_uuid(OLD + timedelta(days=1))
+            of = f"PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')"
+            connection.execute(text(f"CREATE TABLE {table}_{DAY} {of}"))
+        store.submit(connection, [store.NewJob(JOB, 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 1, None, INPUT)])
+        connection.execute(text("UPDATE jobs SET status = 2, finished_at = now()"))
+    return Tools(Settings(), engine, redis.Redis.from_url(system.ps()["valkey"]["url"]), blobs)
+
+
+def days(tools: Tools) -> list[str]:
+    with tools.engine.begin() as connection:
+        return store.past_days(connection, NOW - timedelta(days=7))
+
+
+def test_a_day_of_ended_jobs_goes_with_its_blobs(tools: Tools) -> None:
+    assert days(tools) == [DAY]
+    retention.run(tools)
+    assert days(tools) == []
+    with pytest.raises(BlobMissing):
+        tools.blobs.get(INPUT)
+    with tools.engine.begin() as connection:
+        assert store.missing_days(connection) == []
+        assert store.lock(connection, "retention"), "the lock is given back"
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [
+        "UPDATE jobs SET status = 1",
+        "INSERT INTO deliveries (id, tenant, job, event, url, body) SELECT id, 1, id, '', '', '' FROM jobs",
+    ],
+)
+def test_a_day_with_an_open_job_or_a_due_delivery_stays(tools: Tools, unfinished: str) -> None:
+    with tools.engine.begin() as connection:
+        connection.execute(text(unfinished))
+    retention.run(tools)
+    assert days(tools) == [DAY]
+    assert tools.blobs.get(INPUT) == b"1"
+
+
+def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:
+    with tools.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE jobs DETACH PARTITION jobs_{DAY}"))
+        connection.execute(text(f"DROP TABLE results_{DAY}"))
+    assert days(tools) == [DAY]
+    retention.run(tools)
+    assert days(tools) == []
+
+
+def test_one_process_drops_at_a_time(tools: Tools) -> None:
+    with tools.engine.begin() as other:
+        assert store.lock(other, "retention")
+        retention.run(tools)
+        assert days(tools) == [DAY]
+
+
+def test_a_retention_under_a_day_deletes_rows(tools: Tools) -> None:
+    with tools.engine.begin() as connection:
+        recent = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(minutes=1)).int + 1)
+        store.submit(connection, [store.NewJob(recent, 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 1, b"1")])
+        connection.execute(text("UPDATE jobs SET status = 2"))
+    short = Tools(Settings(retention=30.0), tools.engine, tools.client, tools.blobs)
+    assert retention.run(short) == 1
+    with tools.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
