@@ -106,7 +106,8 @@ class Rig:
             *((f"worker-{number}", "workers") for number in range(workers)),
         ):
             self._add(name, [sys.executable, "-P", "-m", module])
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._keeping = threading.Thread(target=self._keep, daemon=True)
+        self._keeping.start()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         self.cut_client = httpx.Client(base_url=f"http://127.0.0.1:{self.http.port}", timeout=30, trust_env=False)
         wait_until(self.ready, "the API is ready", 60)
@@ -157,6 +158,7 @@ class Rig:
 
     def close(self) -> None:
         self._stopping.set()
+        self._keeping.join()
         for part in reversed(self.parts.values()):
             part.down = True
             with suppress(psutil.NoSuchProcess):
