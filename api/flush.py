@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import redis.asyncio
 
+from api.patience import answered
 from tundish import queue, store
 from tundish.errors import Unavailable
 
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 
 #: Rows of a flush (256 to 512 measured best).
 ROWS = 512
-#: Rows that may wait for their flush; beyond it a submit is answered with 503, not with a slow death.
+#: Rows, and bytes of their inputs, that may wait for their flush; beyond either a submit is answered with 503, not with
+#: a slow death.
 WAITING = 50_000
+WAITING_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -28,17 +31,20 @@ class _Group:
     """Jobs that are stored together or not at all."""
 
     jobs: Sequence[store.NewJob]
+    bytes: int
     stored: asyncio.Future[datetime]
 
 
 class Flush:
-    """Stores jobs, then sends their messages."""
+    """Stores jobs, then sends their messages. `alone`: each job must run in a batch of its own."""
 
-    def __init__(self, engine: store.AsyncEngine, client: redis.asyncio.Redis) -> None:
+    def __init__(self, engine: store.AsyncEngine, client: redis.asyncio.Redis, alone: bool = False) -> None:
         self._engine = engine
         self._client = client
+        self._alone = alone
         self._groups: deque[_Group] = deque()
         self._waiting = 0
+        self._waiting_bytes = 0
         self._bell = asyncio.Event()
 
     async def submit(self, jobs: Sequence[store.NewJob]) -> datetime:
@@ -46,29 +52,38 @@ class Flush:
         where too many wait already, or Postgres does not answer."""
         if not jobs:
             return datetime.now(UTC)
-        if self._waiting and self._waiting + len(jobs) > WAITING:
+        size = sum(len(job.body) for job in jobs if job.body is not None)
+        if self._waiting and (self._waiting + len(jobs) > WAITING or self._waiting_bytes + size > WAITING_BYTES):
             raise Unavailable("overloaded", "too many jobs are being submitted; try again", retry_after=1)
-        group = _Group(jobs, asyncio.get_running_loop().create_future())
+        group = _Group(jobs, size, asyncio.get_running_loop().create_future())
         self._waiting += len(jobs)
+        self._waiting_bytes += size
         self._groups.append(group)
         self._bell.set()
-        return await asyncio.shield(group.stored)
+        try:
+            return await answered(group.stored)
+        except Unavailable:
+            group.stored.cancel()  # what is not on its way yet is not stored after its answer
+            raise
 
     async def run(self) -> None:
         """Flush until cancelled."""
         while True:
             await self._bell.wait()
             groups = self._gather()
+            wanted = [group for group in groups if not group.stored.cancelled()]
             try:
-                stored = await self._store(groups)
+                stored = await self._store(wanted) if wanted else []
             except Exception:
                 # Nobody may wait for an answer that does not come.
                 log.exception("a flush failed")
-                stored = self._fail(groups, Unavailable("unavailable", "the jobs could not be stored", retry_after=2))
+                stored = self._fail(wanted, Unavailable("unavailable", "the jobs could not be stored", retry_after=2))
             self._waiting -= sum(len(group.jobs) for group in groups)
+            self._waiting_bytes -= sum(group.bytes for group in groups)
             await self.send([job for group in stored for job in group.jobs])
 
     def _gather(self) -> list[_Group]:
+        """The next groups of up to ROWS jobs together, at least one group."""
         groups = [self._groups.popleft()]
         rows = len(groups[0].jobs)
         while self._groups and rows + len(self._groups[0].jobs) <= ROWS:
@@ -108,7 +123,7 @@ class Flush:
     async def send(self, jobs: Sequence[store.NewJob]) -> None:
         """Tell the workers of stored jobs. What Redis does not take, a chore sends again: the jobs are safe."""
         pipeline = self._client.pipeline(transaction=False)
-        for name, messages in queue.bundles((queue_of(job), job.id) for job in jobs).items():
+        for name, messages in queue.bundles(((queue_of(job), job.id) for job in jobs), self._alone).items():
             pipeline.lpush(name, *messages)
         try:
             await pipeline.execute()

@@ -78,7 +78,8 @@ def build(settings: Settings) -> Parts:
         client=client,
         blobs=blobs,
         models=models,
-        flush=Flush(writers, client),
+        # The only attempt is the last one, and that is alone.
+        flush=Flush(writers, client, alone=settings.max_attempts == 1),
         once=Once(keyed),
         keyed=keyed,
         reads=Reads(readers),

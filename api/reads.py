@@ -4,6 +4,7 @@ import asyncio
 import logging
 from uuid import UUID
 
+from api.patience import answered
 from tundish import store
 from tundish.errors import Unavailable
 
@@ -30,7 +31,7 @@ class Reads:
         if found is None:
             found = self._asked[key] = asyncio.get_running_loop().create_future()
             self._bell.set()
-        return await asyncio.shield(found)
+        return await answered(found)
 
     async def run(self) -> None:
         """Read until cancelled."""

@@ -19,6 +19,7 @@ from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
 from workers import app, connect
 from workers.batch import Batcher, Limits
+from workers.ears import Ears
 from workers.heart import Heart
 from workers.intake import Intake
 from workers.load import load
@@ -76,6 +77,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     heart = Heart(engine, presence, pipeline.alive, pipeline.idle, settings.lease)
     heart.start()
     pipeline.start()
+    Ears(client, [each.name for each in app.queues(loaded)], lambda: intake.silent, pipeline.idle)
     log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})
     _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.

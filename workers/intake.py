@@ -34,12 +34,14 @@ class Intake:
         self._bell = threading.Condition()
         self._held: list[Callable[[], None]] = []
         self._closed = False
+        self._silent_since = float("inf")
         self._turn = 0
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
     def put(self, source: queue.Queue, message: queue.Message) -> None:
         """Let the jobs of a message wait for their batch."""
         with self._bell:
+            self._silent_since = time.monotonic()
             self._bundle += 0.2 * (len(message.ids) - self._bundle)
             self._batcher.add(
                 Target(source.model, source.version),
@@ -50,17 +52,28 @@ class Intake:
             )
             self._bell.notify()
 
-    def take(self, idle: Callable[[], bool]) -> Draft | None:
-        """Wait for the next batch that is due; None once closed. `idle` tells whether the device has nothing to do."""
+    def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
+        """Wait for the next batch that is due; None once closed. `idle` tells whether the device has nothing to do,
+        `ready` whether a batch is wanted at all."""
         with self._bell:
+            self._silent_since = time.monotonic()
             while not self._closed:
                 now = time.monotonic()
+                if not ready():
+                    self._bell.wait()
+                    continue
                 if draft := self._batcher.take(now, idle=idle()):
+                    self._silent_since = float("inf")
                     self._let_go()
                     return draft
                 due = self._batcher.due_at()
                 self._bell.wait(None if due is None else max(0.0, due - now))
             return None
+
+    @property
+    def silent(self) -> float:
+        """Seconds that a batch has been asked for while no message came; 0 or less where none is asked for."""
+        return time.monotonic() - self._silent_since
 
     def ring(self) -> None:
         """Look again: the device fell idle."""

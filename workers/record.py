@@ -1,12 +1,14 @@
 """Record: blobs first, then one fenced statement for all that has gathered, with the webhook rows."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from tundish import execute, outbox, store
 from tundish.blobs import Blobs, key
-from tundish.job import Status, error_json
+from tundish.ids import to_text
+from tundish.job import Code, Status, error_json
 from workers.predict import Prediction
 
 log = logging.getLogger(__name__)
@@ -27,12 +29,40 @@ def record(
     nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, worker, inline_max)]
     hooked = {job.id: job.tenant for each in predictions for job in each.claim.jobs if job.webhook}
-    with (engine if hooked else single).begin() as connection:
-        done = store.record(connection, finished, [each.claim.id for each in predictions])
-        outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
+    claims = [each.claim.id for each in predictions]
+
+    def write(ends: Sequence[store.Finished], close: Sequence[UUID]) -> set[UUID]:
+        with (engine if hooked else single).begin() as connection:
+            done = store.record(connection, ends, close)
+            outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
+        return done
+
+    try:
+        done = write(finished, claims)
+    except store.RowError:
+        done = _one_by_one(finished, claims, write)
     if len(done) < len(finished):
         log.info("%d results came too late and were dropped", len(finished) - len(done))
     return list(done)
+
+
+def _one_by_one(
+    finished: Sequence[store.Finished],
+    claims: Sequence[UUID],
+    write: Callable[[Sequence[store.Finished], Sequence[UUID]], set[UUID]],
+) -> set[UUID]:
+    """Postgres does not take one of the ends for what is in it: that job fails, the others end as they did."""
+    done: set[UUID] = set()
+    for end in finished:
+        close = claims if end is finished[-1] else []
+        try:
+            done |= write([end], close)
+        except store.RowError as error:
+            log.error("an output cannot be stored: %s", error.orig, extra={"job": to_text("job", end.id)})
+            fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {error.orig}")
+            refused = replace(end, status=Status.FAILED, content_type=None, size=None, body=None, blob=None)
+            done |= write([replace(refused, error=fault)], close)
+    return done
 
 
 def _ends(prediction: Prediction, blobs: Blobs, worker: UUID, inline_max: int) -> Iterator[store.Finished]:

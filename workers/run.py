@@ -8,9 +8,10 @@ no-op drain). The queues between the stages are short: they bound what a worker 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import Queue
+from queue import Empty, Queue
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 RETRY = 1.0
 #: Seconds for what has run to be recorded, after a stage broke.
 BROKEN = 5.0
+#: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
+SLOW = 1.0
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 
@@ -64,8 +67,9 @@ class Pipeline:
         self._on_failure = on_failure
         self._claimed: Queue[Claim | None] = Queue(1)
         self._predicted: Queue[Prediction | None] = Queue(4)
-        self._running: UUID | None = None
-        self._watch = Watch(self._overdue)
+        self._running: Claim | None = None
+        self._took: dict[Target, float] = {}  # seconds of each target's last batch
+        self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
         self.held: set[UUID] = set()
         self.broken = False
@@ -78,7 +82,7 @@ class Pipeline:
 
     def _claim(self) -> None:
         bench, settings = self._bench, self._bench.settings
-        while draft := self._intake.take(self.idle):
+        while draft := self._intake.take(self.idle, self._ready):
             claimed = self._persist(
                 claim, bench.single, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
             )
@@ -98,17 +102,19 @@ class Pipeline:
         while claimed := self._claimed.get():
             if self._closing.is_set():
                 continue
-            self._running = claimed.id
-            prediction = self._persist(
-                predict,
-                bench.single,
-                bench.models,
-                claimed,
-                bench.blobs,
-                self._watch,
-                lease=settings.lease,
-                timeout=settings.timeout,
-            )
+            self._running = claimed
+            with self._watch.batch():
+                prediction = self._persist(
+                    predict,
+                    bench.single,
+                    bench.models,
+                    claimed,
+                    bench.blobs,
+                    self._watch,
+                    lease=settings.lease,
+                    timeout=settings.timeout,
+                )
+                self._took[claimed.target] = self._watch.running
             self._running = None
             self._intake.ring()
             if prediction:
@@ -150,12 +156,7 @@ class Pipeline:
             thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if self.held and not self.broken:
-            settings = self._bench.settings
-            with self._bench.engine.begin() as connection:
-                given_back = store.release(connection, list(self.held))
-                announce(connection, given_back.ended, settings.public_url)
-            resend(self._bench.client, given_back.unsent, settings.max_attempts)
-            log.info("gave back %d jobs", len(given_back.unsent))
+            self._release(list(self.held))
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
@@ -164,14 +165,42 @@ class Pipeline:
     def alive(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
-        return [claim for claim in list(self.held) if claim != overdue]
+        return [claim for claim in list(self.held) if not overdue or claim != overdue.id]
+
+    def _ready(self) -> bool:
+        """Claim ahead of the device, but not behind a batch that takes long."""
+        running = self._running
+        return running is None or max(self._watch.running, self._took.get(running.target, 0.0)) < SLOW
+
+    def _give_back(self) -> None:
+        """The running batch takes long: what was claimed behind it goes to whoever is free."""
+        waiting: list[Claim | None] = []
+        with suppress(Empty):
+            while True:
+                waiting.append(self._claimed.get_nowait())
+        if None in waiting:  # no more claims come
+            self._claimed.put(None)
+        try:
+            if claims := [claim.id for claim in waiting if claim]:
+                self._release(claims)
+        except store.StoreError as error:
+            log.warning("what waits behind a long batch is free once its lease has run out: %s", error)
+
+    def _release(self, claims: Sequence[UUID]) -> None:
+        settings = self._bench.settings
+        self.held.difference_update(claims)
+        with self._bench.engine.begin() as connection:
+            given_back = store.release(connection, claims)
+            announce(connection, given_back.ended, settings.public_url)
+        resend(self._bench.client, given_back.unsent, settings.max_attempts)
+        log.info("gave back %d jobs", len(given_back.unsent))
 
     def _overdue(self) -> None:
         claim = self._running
         try:
             if claim:
                 with self._bench.single.connect() as connection:
-                    store.overdue(connection, claim)
+                    store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)
 

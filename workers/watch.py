@@ -1,4 +1,5 @@
-"""Watch: a predict that runs over its time-out loses its lease, and a little later its process ends.
+"""Watch: what waits behind a long batch is given back; a predict over its time-out loses its lease, and a little later
+its process ends.
 
 A thread of Python sees most hangs. Where the hung call holds the GIL no thread of this process runs, so that a timer in
 C, armed beside it, ends the process.
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
+#: Seconds that a batch may run before what was claimed behind it is given back.
+LONG = 5.0
 #: Seconds past its time-out that a predict may take to come back; then its process is ended.
 PATIENCE = 10.0
 #: Seconds later the timer in C fires, where the thread could not.
@@ -26,14 +29,30 @@ HUNG = 70
 
 
 class Watch:
-    """Guards the predict calls of one thread. `on_overdue` is called once for a call that is over its time-out; it
-    must return soon."""
+    """Guards the batches of one thread. `on_long` is called, again and again, while a batch has run for over LONG
+    seconds; `on_overdue` once for a predict call that is over its time-out. Both must return soon."""
 
-    def __init__(self, on_overdue: Callable[[], None]) -> None:
+    def __init__(self, on_long: Callable[[], None], on_overdue: Callable[[], None]) -> None:
+        self._on_long = on_long
         self._on_overdue = on_overdue
+        self._began = float("inf")
         self._deadline = float("inf")
         self.overdue = False
         threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Guard the block, which runs a batch in one predict call or in several."""
+        self._began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began = float("inf")
+
+    @property
+    def running(self) -> float:
+        """Seconds that the batch has run; 0 or less where none does."""
+        return time.monotonic() - self._began
 
     @contextmanager
     def __call__(self, timeout: float) -> Iterator[None]:
@@ -50,6 +69,8 @@ class Watch:
     def _run(self) -> None:
         while True:
             time.sleep(LOOK)
+            if self.running > LONG:
+                self._on_long()
             over = time.monotonic() - self._deadline
             if over > 0 and not self.overdue:
                 self.overdue = True

@@ -11,7 +11,7 @@ from tests.local import wait_until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos", nargs="?", const="tenth", default="tenth", choices=["tenth", "full"])
+    parser.addoption("--chaos", default="tenth", choices=["tenth", "full"])
     parser.addoption("--seed", type=int, default=1, help="what the random choices of the scenarios start from")
     parser.addoption("--count", type=float, help="a share of the full counts, instead of a tenth or all of them")
 

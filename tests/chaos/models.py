@@ -15,6 +15,7 @@ from tundish import Batch, Model, Reject
 class Task:
     token: str
     do: str = ""  # "die", or the path of a gate: a file that has to be there
+    pad: str = ""  # only makes it larger
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""A TCP proxy that a test can cut: by resets, by silence, or after the request and before the answer."""
+"""A TCP proxy that a test can cut: by resets, by silence, after the request and before the answer, within the answer,
+or by answers of HTTP that say 503."""
 
 import socket
 import struct
@@ -7,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-Mode = Literal["pass", "reset", "blackhole", "no answer"]
+Mode = Literal["pass", "reset", "blackhole", "no answer", "half an answer", "503"]
+_503 = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
@@ -24,9 +26,10 @@ class Proxy:
         self._accepting.start()
 
     def cut(self, mode: Mode) -> None:
-        """From now on: refuse and reset, or swallow all bytes in silence. What is open stays dead after `heal`."""
+        """From now on: refuse and reset, swallow all bytes in silence, reset within each answer, or answer 503. What is
+        open stays dead after `heal`."""
         self.mode = mode
-        if mode == "reset":
+        if mode in ("reset", "503"):
             for each in list(self._open):
                 _reset(each)
 
@@ -62,6 +65,10 @@ class Proxy:
                 while client.recv(65536):  # until the client gives up
                     pass
                 return
+            if self.mode == "503":
+                client.recv(65536)
+                client.sendall(_503)
+                return
             try:
                 server = self._connect()
             except OSError:
@@ -82,7 +89,9 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(65536):
                 dead = dead or self.mode == "blackhole"
-                if answers and self.mode == "no answer":
+                if answers and self.mode == "half an answer":
+                    sink.sendall(data[: len(data) // 2])
+                if answers and self.mode in ("no answer", "half an answer"):
                     _reset(sink)
                     return
                 if not dead:

@@ -7,11 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -35,9 +34,22 @@ class Part:
     down: bool = False
     written: int = 0  # bytes of its log that earlier runs wrote
     process: "subprocess.Popen[bytes]" = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._spawn()
 
     def start(self) -> None:
         self.down = False
+        self.keep()
+
+    def keep(self) -> None:
+        """Start it where it does not run, and is not held down."""
+        with self._lock:
+            if not self.down and self.process.poll() is not None:
+                self._spawn()
+
+    def _spawn(self) -> None:
         self.written = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -56,8 +68,9 @@ class Part:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends it; it is started again at once, or by `start` where it is held down."""
-        os.kill(self.pid, number)
-        self.process.wait()
+        process = self.process
+        process.send_signal(number)
+        process.wait()
 
     def tree(self) -> list[psutil.Process]:
         process = psutil.Process(self.pid)
@@ -65,9 +78,16 @@ class Part:
 
 
 class Rig:
-    """Postgres, Valkey behind a proxy, the API behind another, workers and chores."""
+    """Postgres, Valkey behind a proxy, the API behind another, workers and chores; `settings` go to all of them,
+    and `launcher` is the module that runs theirs, where it is given."""
 
-    def __init__(self, folder: Path, workers: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        workers: int = 2,
+    ) -> None:
         self.place = Place(folder)
         self.executed = Ledger(folder / "executed")
         self.accepted = Ledger(folder / "accepted")
@@ -93,7 +113,10 @@ class Rig:
             "TUNDISH_INLINE_MAX": "64",  # results are blobs
             "TUNDISH_LOG_FORMAT": "text",
             "CHAOS_LEDGER": str(folder / "executed"),
+            "CHAOS_FUSES": str(folder / "fuses"),
+            **(settings or {}),
         }
+        (folder / "fuses").mkdir()
         (folder / "blobs").mkdir()
         self._add("postgres", postgres.command)
         wait_until(lambda: embed.answers(self.database_url), "Postgres answers")
@@ -105,12 +128,16 @@ class Rig:
             ("chores", "workers.chores"),
             *((f"worker-{number}", "workers") for number in range(workers)),
         ):
-            self._add(name, [sys.executable, "-P", "-m", module])
+            self._add(name, [sys.executable, "-P", "-m", *launcher, module])
         self._keeping = threading.Thread(target=self._keep, daemon=True)
         self._keeping.start()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         self.cut_client = httpx.Client(base_url=f"http://127.0.0.1:{self.http.port}", timeout=30, trust_env=False)
         wait_until(self.ready, "the API is ready", 60)
+
+    def fuse(self, boundary: str) -> Path:
+        """Lit by writing this file, burnt when it is gone: see `tests.chaos.fuse`."""
+        return self.place.root / "fuses" / boundary
 
     @property
     def workers(self) -> list[Part]:
@@ -141,6 +168,13 @@ class Rig:
         return wait_until(
             lambda: [int(pid) for each, pid in self.executed.lines() if each == token] or None, f"{token} began", 60
         )
+
+    def wait_for_end(self, id: str, timeout: float = 60) -> None:
+        wait_until(lambda: self.client.get(f"/v1/jobs/{id}").json()["finished_at"], f"{id} ended", timeout)
+
+    def wait_for_new(self, part: Part, pid: int) -> None:
+        """Until another process than `pid` runs as `part`."""
+        wait_until(lambda: part.pid != pid, f"{part.name} was started anew", 60)
 
     def wait_for_executions(self, more_than: int) -> None:
         wait_until(lambda: len(self.executed.lines()) > more_than, "more were executed")
@@ -174,15 +208,12 @@ class Rig:
         self.place.close()
 
     def _add(self, name: str, command: Sequence[str]) -> None:
-        part = Part(name, command, self.environment, self.place.log(name))
-        part.start()
-        self.parts[name] = part
+        self.parts[name] = Part(name, command, self.environment, self.place.log(name))
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.1):
             for part in self.parts.values():
-                if not part.down and part.process.poll() is not None and not self._stopping.is_set():
-                    part.start()
+                part.keep()
 
 
 def _unix(path: Path) -> socket.socket:
@@ -193,6 +224,3 @@ def _unix(path: Path) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-Job = dict[str, Any]

@@ -1,25 +1,39 @@
 """Workers that die, freeze, or are sent the same message again."""
 
+import base64
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 import httpx
+import psycopg
 import redis
+from celery import Celery
 
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
-from tests.chaos.rig import Rig
+from tests.chaos.rig import Part, Rig
 from tests.local import wait_until
 from tundish import queue
 from tundish.ids import from_text
 from tundish.job import Priority
+from workers.app import broker_url
 
 Times = Callable[[int], int]
+
+
+def gated(rig: Rig, load: Load, gate: Path) -> tuple[str, Part, Path]:
+    """A job that runs until the file `gate` is there, and the worker that runs it."""
+    id = load.one(do=str(gate))
+    pid = rig.executions(load.jobs[id])[0]
+    [worker] = [worker for worker in rig.workers if worker.pid == pid]
+    return id, worker, gate
 
 
 def test_workers_are_killed_under_load(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
@@ -49,19 +63,16 @@ def test_a_frozen_worker_writes_nothing_when_it_wakes(
 ) -> None:
     zombies = times(100)
     for number in range(zombies):
-        gate = tmp_path / str(number)
-        [id] = load.submit(1, do=str(gate))
-        pid = rig.executions(load.jobs[id])[0]
-        [zombie] = [worker for worker in rig.workers if worker.pid == pid]
+        id, zombie, gate = gated(rig, load, tmp_path / str(number))
         late = rig.refused(zombie)
-        os.kill(pid, signal.SIGSTOP)
+        os.kill(zombie.pid, signal.SIGSTOP)
         gate.touch()
         try:
             job = rig.client.get(f"/v1/jobs/{id}?wait=30").json()
             assert (job["status"], job["attempt"]) == ("succeeded", 2)
             result = rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).content
         finally:
-            os.kill(pid, signal.SIGCONT)
+            os.kill(zombie.pid, signal.SIGCONT)
         rig.wait_for_refusal(zombie, more_than=late)
         assert rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).content == result
         assert rig.client.get(f"/v1/jobs/{id}").json() == job
@@ -96,6 +107,59 @@ def test_a_stop_in_good_order_loses_and_charges_nothing(rig: Rig, load: Load, ob
     assert row.extra == 0
 
 
+def test_a_long_batch_holds_up_nobody(rig: Rig, load: Load, observer: Observer, times: Times, tmp_path: Path) -> None:
+    long, longest = times(10), 0.0
+    for number in range(long):
+        load.submit(20)
+        _, _, gate = gated(rig, load, tmp_path / str(number))
+        began = time.monotonic()
+        for id in load.submit(100):
+            rig.wait_for_end(id, 30)
+        longest = max(longest, time.monotonic() - began)
+        gate.touch()
+    row = check("a long batch", load, observer, long, note=f"100 others ended in {longest:.1f} s at most")
+    assert row.extra == 0
+
+
+def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    deaf, longest = times(10), 0.0
+    control = Celery(broker=broker_url(rig.redis_url)).control
+    for _ in range(deaf):
+        before = [worker.pid for worker in rig.workers]
+        for priority in Priority:
+            told = control.cancel_consumer(queue.Queue("worked", "1", priority).name, reply=True, timeout=5, limit=2)
+            assert told
+            assert len(told) == len(before)
+        began = time.monotonic()
+        [id] = load.submit(1)
+        rig.wait_for_end(id)
+        longest = max(longest, time.monotonic() - began)
+        for worker, pid in zip(rig.workers, before, strict=True):
+            rig.wait_for_new(worker, pid)
+    check("workers told to stop consuming", load, observer, deaf, note=f"claims resumed in {longest:.1f} s at most")
+
+
+def test_a_backlog_that_is_merely_long_is_not_sent_again(
+    rig: Rig, load: Load, observer: Observer, times: Times
+) -> None:
+    for worker in rig.workers:
+        worker.down = True
+        worker.kill()
+    ids = load.submit(times(5000))
+    # Two turns of the sweep, once the last message is older than what may still be on its way.
+    with psycopg.connect(rig.database_url, autocommit=True) as database:
+        aged = "SELECT max(sent_at) < now() - interval '16 s' FROM jobs WHERE status = 0"
+        wait_until(lambda: (row := database.execute(aged).fetchone()) and row[0], "the backlog is old", 60)
+    messages = redis.Redis.from_url(rig.redis_url).lrange(queue.Queue("worked", "1", Priority.NORMAL).name, 0, -1)
+    arguments = [json.loads(base64.b64decode(json.loads(each)["body"]))[0] for each in messages]
+    sent = [id for each in arguments for id in queue.decode(each).ids]
+    assert len(sent) == len(set(sent)) == len(ids)
+    for worker in rig.workers:
+        worker.start()
+    row = check("a long backlog", load, observer, len(ids))
+    assert row.extra == 0
+
+
 def test_the_api_is_killed_under_load(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
     kills = times(20)
     with load.running():
@@ -123,10 +187,30 @@ def test_an_answer_cut_after_the_commit_makes_no_second_job(
         rig.http.heal()
         answer = rig.cut_client.post("/v1/jobs", json=job, headers={"Idempotency-Key": token})
         assert answer.headers["idempotency-replayed"] == "true"
-        load.jobs[answer.json()["id"]] = token
-        rig.accepted.write(f"{answer.json()['id']} {token}")
+        load.acknowledged(answer.json()["id"], token)
         assert len(rig.client.get(f"/v1/jobs?metadata.token={token}").json()["data"]) == 1
     row = check("answer cut after the commit", load, observer, cuts)
+    assert row.extra == 0
+
+
+def test_fifty_at_once_with_one_key_make_one_job(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    rounds = times(50)
+    with ThreadPoolExecutor(50) as pool:
+        for _ in range(rounds):
+            token = os.urandom(16).hex()
+            job = {"model": "worked", "input": {"token": token}, "metadata": {"token": token}}
+            sent = [
+                pool.submit(rig.client.post, "/v1/jobs", json=job, headers={"Idempotency-Key": token})
+                for _ in range(50)
+            ]
+            answers = [each.result() for each in sent]
+            assert {answer.status_code for answer in answers} == {202}
+            [id] = {answer.json()["id"] for answer in answers}
+            load.acknowledged(id, token)
+            other = rig.client.post("/v1/jobs", json={**job, "priority": "low"}, headers={"Idempotency-Key": token})
+            assert other.status_code == 422
+            assert len(rig.client.get(f"/v1/jobs?metadata.token={token}").json()["data"]) == 1
+    row = check("50 submits of one key", load, observer, 50 * rounds)
     assert row.extra == 0
 
 
@@ -135,14 +219,11 @@ def test_two_interrupts_end_a_worker_at_once(
 ) -> None:
     ends = times(10)
     for number in range(ends):
-        gate = tmp_path / str(number)
-        [id] = load.submit(1, do=str(gate))
-        pid = rig.executions(load.jobs[id])[0]
-        [worker] = [worker for worker in rig.workers if worker.pid == pid]
+        _, worker, gate = gated(rig, load, tmp_path / str(number))
         process, began = worker.process, time.monotonic()
-        os.kill(pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         rig.wait_for_line(worker, "the running batch may end")
-        os.kill(pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         process.wait(5)
         assert time.monotonic() - began < 5
         gate.touch()

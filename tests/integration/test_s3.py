@@ -1,49 +1,21 @@
-"""Blobs in S3, against a real server of the protocol (rclone): it checks signatures, and can be killed."""
+"""Blobs in S3, against a real server of the protocol."""
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.local import free_port, wait_until
+from tests.s3 import ENVIRONMENT, Server
 from tundish.blobs import S3, BlobMissing, BlobUnavailable, job_prefix, key, open_blobs
 from tundish.ids import new_uuid
 from tundish.settings import Settings
 
-KEY, SECRET = "access", "very-secret"
-
-
-class Server:
-    def __init__(self, folder: Path) -> None:
-        (folder / "bucket").mkdir()
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone"
-        self.process = subprocess.Popen(
-            [program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}",
-             "--config", str(folder / "none"), "--vfs-cache-mode", "off", "-q"],
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_until(self._answers, "the S3 server answers")
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(self.url, trust_env=False).status_code > 0
-        except httpx.HTTPError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name, value in (("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     server = Server(tmp_path)
     yield server
     server.kill()

@@ -37,10 +37,17 @@ T = TypeVar("T")
 DEFAULT_TENANT = 1
 
 
+#: Seconds that the server gives a statement, and seconds after which one without an answer is given up: no thread may
+#: hang on a stalled server. The API's callers wait for a connection too, and must have their answer within 10 s.
+_STATEMENT, _STALLED = 8, 9.0
+_API_STATEMENT, _API_STALLED, _API_POOL = 5, 6.0, 2.0
+
+
 def engine(url: str, pool: int = 4) -> Engine:
-    """For workers and chores. A statement that takes over 10 s fails: no thread may hang on a stalled server."""
-    made = sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=_CONNECT)
-    guard(made)
+    """For workers and chores."""
+    connect = _connect(_STATEMENT)
+    made = sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=connect)
+    guard(made, _STALLED)
     return made
 
 
@@ -52,8 +59,11 @@ def single(engine: Engine) -> Engine:
 
 def async_engine(url: str, pool: int = 8) -> AsyncEngine:
     """For the API and the courier."""
-    made = create_async_engine(_dialect(url), pool_size=pool, max_overflow=0, pool_timeout=5, connect_args=_CONNECT)
-    guard(made.sync_engine)
+    connect = _connect(_API_STATEMENT)
+    made = create_async_engine(
+        _dialect(url), pool_size=pool, max_overflow=0, pool_timeout=_API_POOL, connect_args=connect
+    )
+    guard(made.sync_engine, _API_STALLED)
     return made
 
 
@@ -70,16 +80,17 @@ def lock_timed_out(error: Exception) -> bool:
     return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
 
 
-_CONNECT: dict[str, Any] = {
-    "connect_timeout": 5,
-    "prepare_threshold": 3,
-    "options": "-c statement_timeout=8000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
-    " -c TimeZone=UTC",
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10000,
-}
+def _connect(statement: int) -> dict[str, Any]:
+    return {
+        "connect_timeout": 5,
+        "prepare_threshold": 3,
+        "options": f"-c statement_timeout={statement * 1000} -c lock_timeout=5000"
+        " -c idle_in_transaction_session_timeout=15000 -c TimeZone=UTC",
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10000,
+    }
 
 
 def _dialect(url: str) -> str:

@@ -15,9 +15,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-#: Seconds after which a statement or commit without an answer is given up: over the server's own time-out, and with
-#: LOOK under 10 s.
-STALLED = 9.0
 #: Seconds between two looks.
 LOOK = 0.5
 
@@ -61,8 +58,9 @@ def _guard() -> _Guard:
     return _Guard()
 
 
-def guard(engine: Engine, limit: float = STALLED) -> None:
-    """Give up each statement and commit of `engine` after `limit` seconds, with a StoreError."""
+def guard(engine: Engine, limit: float) -> None:
+    """Give up each statement and commit of `engine` after `limit` seconds, with a StoreError. It should be over the
+    server's own time-out."""
     running = _guard()
 
     def begin(connection: Connection, *_: object) -> None:

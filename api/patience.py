@@ -1,0 +1,20 @@
+"""How long a request waits for one of the loops behind the routes."""
+
+import asyncio
+from typing import TypeVar
+
+from tundish.errors import Unavailable
+
+T = TypeVar("T")
+
+#: Seconds: with what goes before and after, every call is answered within 10 s.
+PATIENCE = 8.0
+
+
+async def answered(future: asyncio.Future[T]) -> T:
+    """What a loop sets, and sets for others too where this caller leaves. Raises Unavailable after PATIENCE seconds."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.shield(future)
+    except TimeoutError as error:
+        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error

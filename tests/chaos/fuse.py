@@ -1,0 +1,110 @@
+"""`python -m tests.chaos.fuse MODULE`: a process of the system that dies at a write boundary, once it is told to.
+
+To tell it, put a file named after the boundary into the folder CHAOS_FUSES: the first process that comes to it takes
+the file away and dies by SIGKILL. A boundary is `role:verb.moment`; the verbs are those of the store that write, and
+what is done to Redis and to the blobs.
+"""
+
+import functools
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+#: What each role writes.
+VERBS = {
+    "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver"),
+    "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
+    "workers.chores": ("reap", "unsent", "expire", "advance_marks"),
+}
+#: Calls of other libraries, each before and after.
+CALLS = {"api": ("push", "put"), "workers": ("pop", "put", "notify"), "workers.chores": ("push",)}
+BOUNDARIES = [
+    f"{role}:{verb}.{moment}" for role in VERBS for verb in VERBS[role] for moment in ("before", "after", "committed")
+] + [f"{role}:{call}.{moment}" for role in CALLS for call in CALLS[role] for moment in ("before", "after")]
+
+
+def main(module: str) -> None:
+    fuses = Path(os.environ["CHAOS_FUSES"])
+
+    def at(boundary: str) -> None:
+        with suppress(FileNotFoundError):
+            (fuses / f"{module}:{boundary}").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _guard_store(VERBS[module], at)
+    _guard_calls(at)
+    sys.argv = [module]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _guard_store(verbs: tuple[str, ...], at: Callable[[str], None]) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.pool import Pool
+
+    from tundish import store
+
+    def guarded(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(verb)
+        def call(connection: Any, *args: Any, **kwargs: Any) -> Any:
+            at(f"{name}.before")
+            connection.info.setdefault("wrote", set()).add(name)
+            result = verb(connection, *args, **kwargs)
+            at(f"{name}.after")
+            return result
+
+        return call
+
+    def returned(_: Any, record: Any) -> None:
+        for name in record.info.pop("wrote", ()):
+            at(f"{name}.committed")
+
+    for name in verbs:
+        setattr(store, name, guarded(name, getattr(store, name)))
+    event.listen(Pool, "checkin", returned)
+
+
+def _guard_calls(at: Callable[[str], None]) -> None:
+    import redis
+    import redis.asyncio.client
+    import redis.client
+
+    from tundish.blobs import Directory
+
+    def guard(owner: Any, method: str, name: str) -> None:
+        original = getattr(owner, method)
+
+        @functools.wraps(original)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            at(f"{name}.before")
+            result = original(self, *args, **kwargs)
+            at(f"{name}.after")
+            return result
+
+        setattr(owner, method, call)
+
+    def guard_async(owner: Any, method: str, name: str) -> None:
+        original = getattr(owner, method)
+
+        @functools.wraps(original)
+        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            at(f"{name}.before")
+            result = await original(self, *args, **kwargs)
+            at(f"{name}.after")
+            return result
+
+        setattr(owner, method, call)
+
+    guard(Directory, "put", "put")
+    guard(redis.client.Pipeline, "execute", "push")
+    guard(redis.Redis, "lmpop", "pop")
+    guard(redis.Redis, "publish", "notify")
+    guard_async(redis.asyncio.client.Pipeline, "execute", "push")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

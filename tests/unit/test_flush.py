@@ -1,0 +1,87 @@
+"""The queue of submits is bounded: beyond it they are refused, and taken again once there is room."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from api import flush
+from tundish import store
+from tundish.errors import Unavailable
+from tundish.ids import new_uuid
+from tundish.job import Priority
+
+
+def job(body: bytes = b"1") -> store.NewJob:
+    return store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", len(body), body)
+
+
+def never_flushed() -> flush.Flush:
+    """A flush whose loop does not run: what is submitted waits."""
+    return flush.Flush(cast(Any, None), cast(Any, None))
+
+
+async def refused(each: flush.Flush, jobs: Sequence[store.NewJob]) -> Unavailable:
+    with pytest.raises(Unavailable) as error:
+        await each.submit(jobs)
+    return error.value
+
+
+def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        each = never_flushed()
+        waiting = asyncio.create_task(each.submit([job()] * flush.WAITING))
+        await asyncio.sleep(0)
+        problem = await refused(each, [job()])
+        assert (problem.code, problem.status, problem.retry_after) == ("overloaded", 503, 1)
+        waiting.cancel()
+
+    asyncio.run(run())
+
+
+def test_too_many_bytes_are_refused() -> None:
+    async def run() -> None:
+        each = never_flushed()
+        large = job(bytes(flush.WAITING_BYTES // 4))
+        waiting = asyncio.create_task(each.submit([large] * 4))
+        await asyncio.sleep(0)
+        assert (await refused(each, [job()])).code == "overloaded"
+        waiting.cancel()
+
+    asyncio.run(run())
+
+
+def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[int] = []
+
+    async def slow(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
+        stored.append(len(jobs))
+        await go_on.wait()
+        return datetime.now(UTC)
+
+    async def sent(self: flush.Flush, jobs: Sequence[store.NewJob]) -> None:
+        done.set()
+
+    async def run() -> None:
+        each = never_flushed()
+        running = asyncio.create_task(each.run())
+        first = asyncio.create_task(each.submit([job()]))
+        await asyncio.sleep(0.01)
+        assert (await refused(each, [job()] * 2)).code == "unavailable"
+        go_on.set()
+        await done.wait()
+        assert stored == [1]
+        assert first.done()  # its own wait was over too
+        done.clear()
+        await each.submit([job()] * 3)
+        assert stored == [1, 3]
+        running.cancel()
+        await asyncio.gather(first, running, return_exceptions=True)
+
+    go_on, done = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("api.patience.PATIENCE", 0.05)
+    monkeypatch.setattr(store, "run", slow)
+    monkeypatch.setattr(flush.Flush, "send", sent)
+    asyncio.run(run())
