@@ -40,6 +40,7 @@ def test_s3_fails_while_inputs_and_results_go_through_it(
 ) -> None:
     large = "x" * 200_000
     cuts = times(30)
+    pids = [worker.pid for worker in rig.workers]
     for number in range(cuts):
         load.one(pad=large)
         s3.cut(CUTS[number % len(CUTS)])
@@ -50,3 +51,4 @@ def test_s3_fails_while_inputs_and_results_go_through_it(
         s3.heal()
         load.one(pad=large)
     check("S3 503, cut short, reset", load, observer, cuts)
+    assert [worker.pid for worker in rig.workers] == pids

@@ -125,6 +125,7 @@ def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, obser
     deaf, longest = times(10), 0.0
     control = Celery(broker=broker_url(rig.redis_url)).control
     for _ in range(deaf):
+        wait_until(lambda: len(control.ping(timeout=1) or []) == len(rig.workers), "all workers listen", 30)
         before = [worker.pid for worker in rig.workers]
         for priority in Priority:
             told = control.cancel_consumer(queue.Queue("worked", "1", priority).name, reply=True, timeout=5, limit=2)

@@ -39,6 +39,7 @@ DEFAULT_TENANT = 1
 
 #: Seconds that the server gives a statement, and seconds after which one without an answer is given up: no thread may
 #: hang on a stalled server. The API's callers wait for a connection too, and must have their answer within 10 s.
+#: Errors hide their parameters: payloads do not belong into logs.
 _STATEMENT, _STALLED = 8, 9.0
 _API_STATEMENT, _API_STALLED, _API_POOL = 5, 6.0, 2.0
 
@@ -46,7 +47,9 @@ _API_STATEMENT, _API_STALLED, _API_POOL = 5, 6.0, 2.0
 def engine(url: str, pool: int = 4) -> Engine:
     """For workers and chores."""
     connect = _connect(_STATEMENT)
-    made = sqlalchemy.create_engine(_dialect(url), pool_size=pool, max_overflow=2, connect_args=connect)
+    made = sqlalchemy.create_engine(
+        _dialect(url), pool_size=pool, max_overflow=2, connect_args=connect, hide_parameters=True
+    )
     guard(made, _STALLED)
     return made
 
@@ -61,7 +64,12 @@ def async_engine(url: str, pool: int = 8) -> AsyncEngine:
     """For the API and the courier."""
     connect = _connect(_API_STATEMENT)
     made = create_async_engine(
-        _dialect(url), pool_size=pool, max_overflow=0, pool_timeout=_API_POOL, connect_args=connect
+        _dialect(url),
+        pool_size=pool,
+        max_overflow=0,
+        pool_timeout=_API_POOL,
+        connect_args=connect,
+        hide_parameters=True,
     )
     guard(made.sync_engine, _API_STALLED)
     return made
