@@ -77,7 +77,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     heart = Heart(engine, presence, pipeline.alive, pipeline.idle, settings.lease)
     heart.start()
     pipeline.start()
-    Ears(client, [each.name for each in app.queues(loaded)], lambda: intake.silent, pipeline.idle)
+    Ears(client, intake, pipeline.idle)
     log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})
     _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.

@@ -1,14 +1,17 @@
 """Ears: a worker that hears nothing although messages wait for it ends, so that its supervisor starts a new one.
 
-Celery connects again by itself; this is for the day on which it does not, or was told to stop consuming.
+Celery connects again by itself; this is for the day on which it seems to consume and does not, as after a reset of
+Redis (celery 8030, 10205, 10302).
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import redis
+
+from workers.intake import Intake
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +24,11 @@ DEAF = 69
 
 
 class Ears:
-    """Looks at the lists `names` while the device is idle. `silent` gives the seconds since the last message."""
+    """Looks at the lists that `intake` is fed from, while `idle` says that the device has nothing to do."""
 
-    def __init__(
-        self, client: redis.Redis, names: Sequence[str], silent: Callable[[], float], idle: Callable[[], bool]
-    ) -> None:
+    def __init__(self, client: redis.Redis, intake: Intake, idle: Callable[[], bool]) -> None:
         self._client = client
-        self._names = names
-        self._silent = silent
+        self._intake = intake
         self._idle = idle
         threading.Thread(target=self._run, name="ears", daemon=True).start()
 
@@ -36,7 +36,7 @@ class Ears:
         passed = False  # messages waited at the last look, and none has come since
         pause = threading.Event()
         while not pause.wait(LOOK):
-            deaf = self._idle() and self._silent() > SILENT and self._waiting()
+            deaf = self._idle() and self._intake.silent > SILENT and self._waiting()
             if deaf and passed:
                 log.critical("messages wait and none arrives here: this worker ends, to be started anew")
                 os._exit(DEAF)
@@ -44,7 +44,7 @@ class Ears:
 
     def _waiting(self) -> bool:
         pipeline = self._client.pipeline(transaction=False)
-        for name in self._names:
+        for name in self._intake.names():
             pipeline.llen(name)
         try:
             return any(pipeline.execute())

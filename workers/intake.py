@@ -35,6 +35,8 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._silent_since = float("inf")
+        #: The queues that Celery consumes: those of the pool, less what operators told it to leave.
+        self.names: Callable[[], list[str]] = list
         self._turn = 0
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
@@ -120,6 +122,8 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     """A Celery Strategy that feeds `intake`."""
 
     def start(task: Task[Any, Any], app: Celery, consumer: Any, **options: object) -> Callable[..., None]:
+        intake.names = lambda: [each.name for each in consumer.task_consumer.queues] if consumer.task_consumer else []
+
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             try:
@@ -127,7 +131,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
             intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
-            intake.fill(each.name for each in consumer.task_consumer.queues)
+            intake.fill(intake.names())
 
         return on_message
 

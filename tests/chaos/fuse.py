@@ -3,6 +3,8 @@
 To tell it, put a file named after the boundary into the folder CHAOS_FUSES: the first process that comes to it takes
 the file away and dies by SIGKILL. A boundary is `role:verb.moment`; the verbs are those of the store that write, and
 what is done to Redis and to the blobs.
+
+A worker is deaf while a file named `deaf-PID` is there: it takes itself for a consumer and asks Redis for nothing.
 """
 
 import functools
@@ -38,6 +40,7 @@ def main(module: str) -> None:
 
     _guard_store(VERBS[module], at)
     _guard_calls(at)
+    _deafen(fuses / f"deaf-{os.getpid()}")
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -104,6 +107,17 @@ def _guard_calls(at: Callable[[str], None]) -> None:
     guard(redis.Redis, "lmpop", "pop")
     guard(redis.Redis, "publish", "notify")
     guard_async(redis.asyncio.client.Pipeline, "execute", "push")
+
+
+def _deafen(deaf: Path) -> None:
+    from kombu.transport.redis import Channel
+
+    ask = getattr(Channel, name := "_brpop_start")
+
+    def asks(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if deaf.exists() else ask(self, *args, **kwargs)
+
+    setattr(Channel, name, asks)
 
 
 if __name__ == "__main__":

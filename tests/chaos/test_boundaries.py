@@ -175,6 +175,21 @@ def test_processes_die_at_random_boundaries_between_random_actions(
     hold_against_outbox(life)
 
 
+def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
+    deaf, longest = times(10), 0.0
+    for _ in range(deaf):
+        before = [worker.pid for worker in rig.workers]
+        for pid in before:
+            rig.fuse(f"deaf-{pid}").touch()
+        load.submit(20)  # what a worker had asked for before, it still gets
+        began = time.monotonic()
+        for id in load.submit(20):
+            rig.wait_for_end(id)
+        longest = max(longest, time.monotonic() - began)
+        assert [worker.pid for worker in rig.workers] != before
+    check("workers that hear nothing", load, observer, deaf, note=f"claims resumed in {longest:.1f} s at most")
+
+
 def hold_against_outbox(life: Life) -> None:
     """Each terminal move wrote its webhook, once."""
     written = life.deliveries()

@@ -14,7 +14,6 @@ from uuid import UUID
 import httpx
 import psycopg
 import redis
-from celery import Celery
 
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
@@ -23,7 +22,6 @@ from tests.local import wait_until
 from tundish import queue
 from tundish.ids import from_text
 from tundish.job import Priority
-from workers.app import broker_url
 
 Times = Callable[[int], int]
 
@@ -119,25 +117,6 @@ def test_a_long_batch_holds_up_nobody(rig: Rig, load: Load, observer: Observer, 
         gate.touch()
     row = check("a long batch", load, observer, long, note=f"100 others ended in {longest:.1f} s at most")
     assert row.extra == 0
-
-
-def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
-    deaf, longest = times(10), 0.0
-    control = Celery(broker=broker_url(rig.redis_url)).control
-    for _ in range(deaf):
-        wait_until(lambda: len(control.ping(timeout=1) or []) == len(rig.workers), "all workers listen", 30)
-        before = [worker.pid for worker in rig.workers]
-        for priority in Priority:
-            told = control.cancel_consumer(queue.Queue("worked", "1", priority).name, reply=True, timeout=5, limit=2)
-            assert told
-            assert len(told) == len(before)
-        began = time.monotonic()
-        [id] = load.submit(1)
-        rig.wait_for_end(id)
-        longest = max(longest, time.monotonic() - began)
-        for worker, pid in zip(rig.workers, before, strict=True):
-            rig.wait_for_new(worker, pid)
-    check("workers told to stop consuming", load, observer, deaf, note=f"claims resumed in {longest:.1f} s at most")
 
 
 def test_a_backlog_that_is_merely_long_is_not_sent_again(

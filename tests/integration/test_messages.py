@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import redis
+from celery import Celery
 
 from tests.local import TREE, Local, wait_until
 from tundish import queue
@@ -43,6 +44,21 @@ def test_a_stock_worker_takes_our_messages(system: Local, tmp_path: Path) -> Non
     finally:
         worker.terminate()
         worker.wait()
+
+
+def test_operators_can_take_a_queue_from_a_worker_and_give_it_back(system: Local) -> None:
+    broker = system.ps()["valkey"]["url"].replace("unix://", "redis+socket://")
+    control = Celery(broker=broker).control
+    name = queue.Queue("echo", "1", Priority.HIGH).name
+    with system.client("a key for tests") as api:
+        assert control.cancel_consumer(name, reply=True, timeout=10, limit=1)
+        job = {"model": "echo", "input": {"value": 1}, "priority": "high"}
+        waiting = api.post("/v1/jobs", json=job).json()["id"]
+        other = {"model": "echo", "input": {"value": 2}, "priority": "low"}
+        assert api.post("/v1/jobs", json=other, headers={"Prefer": "wait=30"}).status_code == 200
+        assert api.get(f"/v1/jobs/{waiting}").json()["status"] == "queued"
+        assert control.add_consumer(name, reply=True, timeout=10, limit=1)
+        assert api.get(f"/v1/jobs/{waiting}?wait=30").json()["status"] == "succeeded"
 
 
 def test_a_message_that_is_not_ours_harms_nobody(system: Local) -> None:
