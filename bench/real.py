@@ -1,5 +1,7 @@
-"""real: sentence embeddings by MiniLM, from HTTP to the stored result; beside the raw loop with the same batches."""
+"""real: sentence embeddings by MiniLM, from HTTP to the stored result; beside the raw loop with the same batches. And
+sentences of mixed length, beside the same model without a `max_cost`."""
 
+import math
 import random
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from bench.system import started
 from local.supervise import TREE
 
 SENTENCES = 4_096
+MIXED = 1_024
 RUNS = 3
 
 _WORDS = (
@@ -24,16 +27,22 @@ def sentences(count: int = SENTENCES) -> list[str]:
     return [" ".join(chance.choices(_WORDS, k=chance.randint(4, 24))) for _ in range(count)]
 
 
-def tundish() -> float:
+def mixed(count: int = MIXED) -> list[str]:
+    """Of 3 to 240 words, most of them short: their logarithm is normal."""
+    chance = random.Random(5)
+    lengths = [min(240, max(3, round(math.exp(chance.gauss(3.0, 0.9))))) for _ in range(count)]
+    return [" ".join(chance.choices(_WORDS, k=length)) for length in lengths]
+
+
+def embed(model: str, name: str, texts: list[str]) -> float:
     """Sentences a second, from the first submit to the last stored result."""
-    with started("examples.minilm:Embed") as bench:
+    with started(model) as bench:
         bench.start_worker()
         while not bench.serving():
             time.sleep(0.05)
-        texts = [{"text": each} for each in sentences()]
         began = time.time()
-        bench.submit("minilm", texts)
-        return SENTENCES / (bench.wait_for_all(SENTENCES) - began)
+        bench.submit(name, [{"text": each} for each in texts])
+        return len(texts) / (bench.wait_for_all(len(texts)) - began)
 
 
 _RAW = """
@@ -41,6 +50,7 @@ import json, time
 from bench.real import sentences
 from examples.minilm import Embed
 from tundish.codec import codec_for
+from tundish.execute import parts
 from tundish.model import Batch, types_of
 from tundish.testing import Recorder
 reads, writes = map(codec_for, types_of(Embed))
@@ -52,7 +62,9 @@ model.predict(Batch([reads.decode(body) for body in bodies[:size]], recorder, ra
 began = time.monotonic()
 for at in range(0, len(bodies), size):
     items = [reads.decode(body) for body in bodies[at:at + size]]
-    outputs = [writes.encode(each) for each in model.predict(Batch(items, recorder, range(len(items))))]
+    for part in parts({place: model.cost(item) for place, item in enumerate(items)}, Embed.max_cost):
+        results = model.predict(Batch([items[place] for place in part], recorder, part))
+        outputs = [writes.encode(each) for each in results]
 print(len(bodies) / (time.monotonic() - began))
 """
 
@@ -67,10 +79,19 @@ def main() -> None:
     row = compare(
         "MiniLM, 4 to 24 words",
         "sentences/s",
-        tundish,
+        lambda: embed("examples.minilm:Embed", "minilm", sentences()),
         {"raw loop": raw_loop},
         runs=RUNS,
         reach={"raw loop": 0.90},
         moonshot={"raw loop": 0.97},
     )
-    write("real", [row])
+    by_cost = compare(
+        "MiniLM, 3 to 240 words",
+        "sentences/s",
+        lambda: embed("examples.minilm:Embed", "minilm", mixed()),
+        {"without max_cost": lambda: embed("bench.minilm:EmbedInOrder", "minilm-in-order", mixed())},
+        runs=RUNS,
+        reach={},
+        moonshot={},
+    )
+    write("real", [row, by_cost])

@@ -1,8 +1,12 @@
-"""Execute a batch: decode, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure out.
+"""Execute a batch: decode, part by cost, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure
+out.
 
 One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
 batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too
 large for the device's memory is halved until it fits, and one that ran over its time-out is run item by item.
+
+A model with a `max_cost` gets its batch in parts, items of like cost together: a part costs as much as its largest item
+times its count, for the others are padded to it.
 """
 
 import logging
@@ -90,11 +94,24 @@ def execute(
         except DecodeError as error:
             details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
             outcomes[position] = Failed(Code.INVALID_INPUT, str(error), details)
-    if inputs:
-        run = _Run(model, items, inputs, _Canceling(reporter), watch, ceilings or Ceilings())
-        for position, result in run.all().items():
-            outcomes[position] = _written(writes, result)
+    run = _Run(model, items, inputs, _Canceling(reporter), watch, ceilings or Ceilings())
+    for position, result in run.all().items():
+        outcomes[position] = _written(writes, result)
     return [outcomes[position] for position in range(len(items))]
+
+
+def parts(costs: Mapping[int, int], max_cost: int) -> list[list[int]]:
+    """The positions of `costs` in parts, the dearest first. In a part of several, no item costs under half of the
+    largest, so that at most half of it is padding, and the largest times the count is at most `max_cost`."""
+    found: list[list[int]] = []
+    largest = 0
+    for position in sorted(costs, key=lambda each: -costs[each]):
+        cost = costs[position]
+        if not found or 2 * cost < largest or (len(found[-1]) + 1) * largest > max_cost:
+            found.append([])
+            largest = cost
+        found[-1].append(position)
+    return found
 
 
 @dataclass(slots=True)
@@ -119,7 +136,7 @@ class _Canceling:
         return index in self.let_go
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """One batch through its model, in one predict call or in several. Positions are those of the batch's items."""
 
@@ -129,11 +146,28 @@ class _Run:
     reporter: _Canceling
     watch: Watch
     ceilings: Ceilings
+    told: bool = False  # that predict raised
 
     def all(self) -> dict[int, Any]:
-        positions = list(self.inputs)
-        most = self.ceilings.most(self._largest(positions))
-        return self._predict(positions) if len(positions) <= most else self._divided(positions, int(most))
+        results: dict[int, Any] = {}
+        for part in self._parts(results):
+            most = self.ceilings.most(self._largest(part))
+            whole = len(part) <= most and len(part) == len(self.inputs)
+            results |= self._predict(part) if whole else self._divided(part, int(min(most, len(part))))
+        return results
+
+    def _parts(self, results: dict[int, Any]) -> list[list[int]]:
+        """All inputs in parts; those whose cost cannot be told go to `results`."""
+        if self.model.max_cost is None:
+            return [list(self.inputs)] if self.inputs else []
+        costs: dict[int, int] = {}
+        for position, input in self.inputs.items():
+            try:
+                costs[position] = self.model.cost(input)
+            except Exception as error:
+                self._tell(1)
+                results[position] = _failed(error)
+        return parts(costs, self.model.max_cost)
 
     def _predict(self, positions: list[int]) -> dict[int, Any]:
         """Each input's result: an output, a Reject, Canceled, or a Failed where it fails even alone."""
@@ -148,9 +182,7 @@ class _Run:
         except Exception as error:
             if device.lost(error):
                 raise DeviceLost(f"{self.model.name}@{self.model.version}: {error}") from error
-            # The first of a batch is told with its traceback; in the parts the same would be told again.
-            level = logging.WARNING if count == len(self.inputs) else logging.DEBUG
-            log.log(level, "%s@%s raised on %d items", self.model.name, self.model.version, count, exc_info=True)
+            self._tell(count)
             raised = _failed(error)
         # Out of the except block: the traceback would hold on to the memory that the parts need.
         if time.monotonic() - began > timeout:
@@ -166,6 +198,12 @@ class _Run:
             position: Canceled() if position in self.reporter.let_go else result
             for position, result in zip(positions, results, strict=True)
         }
+
+    def _tell(self, count: int) -> None:
+        """The first error of a batch, with its traceback; in the parts the same would be told again."""
+        level = logging.DEBUG if self.told else logging.WARNING
+        self.told = True
+        log.log(level, "%s@%s raised on %d items", self.model.name, self.model.version, count, exc_info=True)
 
     def _halved(self, positions: list[int], raised: Failed) -> dict[int, Any]:
         count = len(positions)

@@ -75,7 +75,7 @@ class Model(ABC, Generic[In, Out]):
     version: ClassVar[str]
     max_batch: ClassVar[int] = 32  # items
     max_wait: ClassVar[float] = 0.005  # seconds an item waits at most for company; not at all on an idle device
-    max_cost: ClassVar[int | None] = None  # of a batch, in what `cost` counts
+    max_cost: ClassVar[int | None] = None  # of one predict call: its dearest item's `cost` times its count
     timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
     example: ClassVar[Any] = None  # an input, shown in the catalog
 
@@ -91,7 +91,8 @@ class Model(ABC, Generic[In, Out]):
         """Free what `load` took."""
 
     def cost(self, item: In) -> int:
-        """What an item counts towards `max_cost`: tokens, pixels."""
+        """What an item counts towards `max_cost`: tokens, pixels. With a `max_cost`, items of like cost are predicted
+        together: up to `max_batch` are taken from the queue, and parted so that at most half of a call is padding."""
         return 1
 
 
@@ -120,5 +121,7 @@ def check(model: type[Model[Any, Any]]) -> None:
             )
     if not isinstance(model.max_batch, int) or model.max_batch < 1:
         raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
+    if model.max_cost is not None and (not isinstance(model.max_cost, int) or model.max_cost < 1):
+        raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
     if not model.max_wait >= 0:
         raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")

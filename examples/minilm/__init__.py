@@ -28,6 +28,7 @@ class Embed(Model[Text, Vector]):
     name = "minilm"
     version = "1"
     max_batch = 64
+    max_cost = 4096  # tokens, with padding
     example = Text("Casting goes on while the ladle is changed.")
 
     def load(self, device: str) -> None:
@@ -37,6 +38,10 @@ class Embed(Model[Text, Vector]):
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.enable_padding()
         self.encoder = Encoder(weights).to(device).eval()
+
+    def cost(self, item: Text) -> int:
+        """About its tokens: they have four to five letters, and two frame a sentence."""
+        return min(len(item.text) // 4 + 2, MAX_TOKENS)
 
     @torch.inference_mode()
     def predict(self, batch: Batch[Text]) -> list[Vector | Reject]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tundish import Batch, Model, Reject
 from tundish.codec import codec_for
-from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, execute
+from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, execute, parts
 from tundish.job import Code
 from tundish.testing import Recorder
 
@@ -204,3 +204,41 @@ def test_what_was_canceled_is_let_go_when_the_model_asks_and_between_calls() -> 
     model.calls.clear()
     assert run(model, [b"7", b"2"], recorder) == [Done(b"7.0", "application/json"), Canceled()]
     assert model.calls == [[7, 2], [7]]
+
+
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 1000))
+def test_parts_hold_all_items_within_their_cost_and_half_of_padding(costs: list[int], max_cost: int) -> None:
+    found = parts(dict(enumerate(costs)), max_cost)
+    assert sorted(position for part in found for position in part) == list(range(len(costs)))
+    for part in found:
+        largest = max(costs[position] for position in part)
+        assert len(part) == 1 or largest * len(part) <= max_cost
+        assert all(2 * costs[position] >= largest for position in part)
+    merged = [max(costs[position] for position in part) for part in found]
+    assert merged == sorted(merged, reverse=True)
+
+
+class Costed(Fussy):
+    """Costs its number; a 7 cannot be costed."""
+
+    max_cost = 10
+
+    def cost(self, item: int) -> int:
+        if item == 7:
+            raise ValueError("seven")
+        return abs(item)
+
+
+def test_items_of_like_cost_run_together_and_keep_their_places() -> None:
+    model = Costed()
+    outcomes = run(model, [b"1", b"5", b"7", b"2", b"4", b"40", b"3"])
+    assert model.calls == [[40], [5, 4], [3, 2], [1]]
+    assert codes(outcomes) == [None, None, "model_error", None, None, None, None]
+    assert [outcome.body for outcome in outcomes if isinstance(outcome, Done)] == [
+        b"1.0", b"5.0", b"2.0", b"4.0", b"40.0", b"3.0"
+    ]  # fmt: skip
+
+
+def test_what_fails_in_one_part_fails_alone() -> None:
+    outcomes = run(Costed(), [b"1", b"-4", b"5", b"-1"])
+    assert codes(outcomes) == [None, "model_error", None, "model_error"]

@@ -65,6 +65,7 @@ def test_types_are_found_through_bases() -> None:
         ({"version": 1}, "version"),
         ({"max_batch": 0}, "max_batch"),
         ({"max_wait": -1}, "max_wait"),
+        ({"max_cost": 0}, "max_cost"),
     ],
 )
 def test_a_definition_that_cannot_be_served_says_what_to_change(attributes: dict[str, Any], message: str) -> None:
