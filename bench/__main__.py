@@ -3,7 +3,9 @@
 import importlib
 import sys
 
-BENCHES = ("drain", "real")
+from bench import report
+
+BENCHES = ("drain", "single", "model", "real", "backlog", "memory")
 
 
 def main(arguments: list[str]) -> int:
@@ -12,6 +14,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for name in arguments or BENCHES:
         importlib.import_module(f"bench.{name}").main()
+    print(report.summary())
     return 0
 
 

@@ -9,10 +9,12 @@ STOCK_JOBS = 5_000
 RUNS = 3
 
 
-def tundish() -> float:
+def tundish(bundled: bool = True) -> float:
     """Jobs a second, from the start of the first batch to the last stored result."""
     with started("bench.models:Noop") as bench:
         bench.submit("noop", list(range(JOBS)))
+        if not bundled:
+            bench.unbundle()
         bench.start_worker()
         ended = bench.wait_for_all(JOBS)
         return JOBS / (ended - bench.first_claim())

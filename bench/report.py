@@ -41,6 +41,7 @@ def compare(
     runs: int,
     reach: dict[str, float],
     moonshot: dict[str, float],
+    better: str = "higher",
     wall: str = "",
 ) -> Row:
     """Run each side `runs` times, in turn."""
@@ -59,7 +60,7 @@ def compare(
         ratio={name: middle["ours"] / middle[name] for name in peers},
         runs=runs,
         spread=(max(mine) - min(mine)) / middle["ours"],
-        better="higher",
+        better=better,
         reach=reach,
         moonshot=moonshot,
         wall=wall,
@@ -69,10 +70,11 @@ def compare(
 def write(bench: str, rows: Sequence[Row]) -> None:
     """Print the table and write `results/BENCH.json`."""
     for row in rows:
+        _WRITTEN.append((f"{bench} ({row.case})", row))
         print(f"{bench} · {row.case}: {row.ours:,.0f} {row.unit}, spread {row.spread:.0%} over {row.runs} runs")
         for peer, value in row.peers.items():
             wanted = row.reach.get(peer)
-            verdict = "" if wanted is None else f" (to reach: {wanted:g}, {_verdict(row.ratio[peer], wanted)})"
+            verdict = "" if wanted is None else f" (to reach: {wanted:g}, {_verdict(row, peer)})"
             print(f"    {peer}: {value:,.0f} {row.unit}, ratio {row.ratio[peer]:.2f}{verdict}")
     RESULTS.mkdir(exist_ok=True)
     body: dict[str, Any] = {
@@ -86,8 +88,24 @@ def write(bench: str, rows: Sequence[Row]) -> None:
     (RESULTS / f"{bench}.json").write_text(json.dumps(body, indent=1) + "\n")
 
 
-def _verdict(ratio: float, wanted: float) -> str:
-    return "reached" if ratio >= wanted else "not reached"
+def summary() -> str:
+    """One line for all that `write` has written: which rows reach their figures."""
+    reached = [name for name, row in _WRITTEN if row.reach and all(_reached(row, peer) for peer in row.reach)]
+    missed = [name for name, row in _WRITTEN if not all(_reached(row, peer) for peer in row.reach)]
+    return f"reach their figure: {', '.join(reached) or 'none'}; do not: {', '.join(missed) or 'none'}"
+
+
+#: The rows of this run, by their bench and case.
+_WRITTEN: list[tuple[str, Row]] = []
+
+
+def _reached(row: Row, peer: str) -> bool:
+    ratio, wanted = row.ratio[peer], row.reach[peer]
+    return ratio >= wanted if row.better == "higher" else ratio <= wanted
+
+
+def _verdict(row: Row, peer: str) -> str:
+    return "reached" if _reached(row, peer) else "not reached"
 
 
 def _commit() -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import redis
 
 from local.demo import free_port
 from local.up import System, python, running
-from tundish import store
+from tundish import queue, store
 from tundish.catalog import describe, load_models
 from tundish.settings import Settings
+from workers.intake import unpack
 
 #: Inputs of one batch call.
 CHUNK = 10_000
@@ -25,10 +27,11 @@ CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Bench:
-    """The system and a connection to its database."""
+    """The system, and connections to its database and its Redis."""
 
     system: System
     database: "psycopg.Connection[Any]"
+    redis: "redis.Redis"
 
     def submit(self, model: str, inputs: Sequence[Any]) -> None:
         """By the batch call, over HTTP."""
@@ -42,11 +45,23 @@ class Bench:
             if refused:
                 raise RuntimeError(f"a job was refused: {refused[0]}")
 
-    def start_worker(self, name: str = "worker") -> None:
-        self.system.supervisor.start(python(name, "workers", grace=5))
+    def unbundle(self) -> None:
+        """Let each message that waits in Redis carry one job."""
+        for name in self.redis.scan_iter("tundish:*"):
+            bundled = self.redis.lrange(name, 0, -1)
+            source = queue.Queue.parse(name.decode())
+            ids = [id for each in bundled for id in unpack(each).ids]
+            single = [queue.encode(source, queue.Message((id,))) for id in ids]
+            self.redis.delete(name)
+            for at in range(0, len(single), CHUNK):
+                self.redis.rpush(name, *single[at : at + CHUNK])
+
+    def start_worker(self, name: str = "worker") -> int:
+        """Its process id."""
+        return self.system.supervisor.start(python(name, "workers", grace=5))
 
     def wait_for_all(self, count: int) -> float:
-        """Seconds since 1970, by the database's clock, when the last of `count` jobs was stored."""
+        """Seconds since 1970, by the database's clock, when the last of `count` jobs, or more, was stored."""
         while True:
             row = self.database.execute(
                 "SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status > 2),"
@@ -55,7 +70,7 @@ class Bench:
             assert row
             if row[1]:
                 raise RuntimeError(f"{row[1]} jobs failed")
-            if row[0] == count:
+            if row[0] >= count:
                 return float(row[2])
             time.sleep(0.05)
 
@@ -89,9 +104,10 @@ def started(models: str, **settings: str) -> Iterator[Bench]:
                     served = load_models(models, Path.cwd())
                     store.register(connection, [describe(one) for one in served])
                 engine.dispose()
-                with psycopg.connect(url, autocommit=True) as database:
+                client = redis.Redis.from_url(system.supervisor.environment["TUNDISH_REDIS_URL"])
+                with client, psycopg.connect(url, autocommit=True) as database:
                     _check_durable(database)
-                    yield Bench(system, database)
+                    yield Bench(system, database, client)
         finally:
             for name in given:
                 os.environ.pop(name, None)

@@ -43,8 +43,7 @@ class Done(NamedTuple):
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """Why an item has no output."""
 
     code: Code

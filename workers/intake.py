@@ -103,7 +103,7 @@ class Intake:
                 count = max(1, int(room / self._bundle))
                 popped = self._client.lmpop(1, source.name, direction="RIGHT", count=count)
                 for raw in popped[1] if popped else ():
-                    self.put(source, _unpack(raw))
+                    self.put(source, unpack(raw))
 
     def _by_priority(self, names: Iterable[str]) -> list[queue.Queue]:
         """The queues, the best priority first, and within one a different one first each time."""
@@ -138,6 +138,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     return start
 
 
-def _unpack(raw: Any) -> queue.Message:
+def unpack(raw: Any) -> queue.Message:
+    """The message in an envelope, as it lies in its list."""
     envelope = json.loads(raw)
     return queue.decode(json.loads(b64decode(envelope["body"]))[0])

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -36,8 +35,6 @@ class Prediction:
     """What came of a claim, in the order of its jobs; `predict_ms` is the time of the whole batch."""
 
     claim: Claim
-    started_at: datetime
-    finished_at: datetime
     predict_ms: float
     outcomes: list[execute.Outcome]
 
@@ -93,17 +90,15 @@ def predict(
     A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises execute.DeviceLost."""
     inputs = claims.inputs(claim, blobs)
     with engine.connect() as connection:
-        started = store.start(connection, claim.id, lease=lease)
-    if started is None:
+        dropped = store.start(connection, claim.id, lease=lease)
+    if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
     began = time.monotonic()
-    outcomes = _run(engine, models[claim.target], claim, inputs, set(started.dropped), watch, timeout)
+    outcomes = _run(engine, models[claim.target], claim, inputs, dropped, watch, timeout)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
-    # The database's clock, carried on by this machine's.
-    finished_at = started.at + timedelta(milliseconds=predict_ms)
-    return Prediction(claim, started.at, finished_at, predict_ms, outcomes)
+    return Prediction(claim, predict_ms, outcomes)
 
 
 def _run(

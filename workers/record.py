@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from uuid import UUID
 
 from tundish import execute, outbox, store
@@ -18,7 +17,6 @@ def record(
     engine: store.Engine,
     single: store.Engine,
     blobs: Blobs,
-    worker: UUID,
     predictions: Sequence[Prediction],
     *,
     inline_max: int,
@@ -27,84 +25,52 @@ def record(
     """Write the ends of all jobs of `predictions` in one transaction. The ids whose end was accepted: a result that
     comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and StoreError:
     nothing is written then, and the same call may be made again."""
-    finished = [end for each in predictions for end in _ends(each, blobs, worker, inline_max)]
+    finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
     hooked = {job.id: job.tenant for each in predictions for job in each.claim.jobs if job.webhook}
-    claims = [each.claim.id for each in predictions]
+    ran = [store.Ran(each.claim.id, each.predict_ms) for each in predictions]
 
-    def write(ends: Sequence[store.Finished], close: Sequence[UUID]) -> set[UUID]:
+    def write(ends: Sequence[store.Finished], close: bool) -> set[UUID]:
         with (engine if hooked else single).begin() as connection:
-            done = store.record(connection, ends, close)
+            done = store.record(connection, ends, ran, close=close)
             outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
         return done
 
     try:
-        done = write(finished, claims)
+        done = write(finished, True)
     except store.RowError:
-        done = _one_by_one(finished, claims, write)
+        done = _one_by_one(finished, write)
     if len(done) < len(finished):
         log.info("%d results came too late and were dropped", len(finished) - len(done))
     return list(done)
 
 
 def _one_by_one(
-    finished: Sequence[store.Finished],
-    claims: Sequence[UUID],
-    write: Callable[[Sequence[store.Finished], Sequence[UUID]], set[UUID]],
+    finished: Sequence[store.Finished], write: Callable[[Sequence[store.Finished], bool], set[UUID]]
 ) -> set[UUID]:
     """Postgres does not take one of the ends for what is in it: that job fails, the others end as they did."""
     done: set[UUID] = set()
     for end in finished:
-        close = claims if end is finished[-1] else []
+        last = end is finished[-1]
         try:
-            done |= write([end], close)
+            done |= write([end], last)
         except store.RowError as error:
             log.error("an output cannot be stored: %s", error.orig, extra={"job": to_text("job", end.id)})
             fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {error.orig}")
-            refused = replace(end, status=Status.FAILED, content_type=None, size=None, body=None, blob=None)
-            done |= write([replace(refused, error=fault)], close)
+            done |= write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last)
     return done
 
 
-def _ends(prediction: Prediction, blobs: Blobs, worker: UUID, inline_max: int) -> Iterator[store.Finished]:
-    size = len(prediction.claim.jobs)
+def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[store.Finished]:
     for job, outcome in zip(prediction.claim.jobs, prediction.outcomes, strict=True):
-        kept = None if isinstance(outcome, execute.Canceled) else _keep(job, outcome, blobs, inline_max)
-        yield store.Finished(
-            id=job.id,
-            tenant=job.tenant,
-            attempt=job.attempt,
-            finished_at=prediction.finished_at,
-            started_at=prediction.started_at,
-            predict_ms=prediction.predict_ms,
-            batch_size=size,
-            worker=worker,
-            status=_status(outcome),
-            content_type=kept.content_type if isinstance(kept, store.Payload) else None,
-            size=kept.size if isinstance(kept, store.Payload) else None,
-            body=kept.body if isinstance(kept, store.Payload) else None,
-            blob=kept.blob if isinstance(kept, store.Payload) else None,
-            error=kept if isinstance(kept, bytes) else None,
-        )
-
-
-def _status(outcome: execute.Outcome) -> Status:
-    match outcome:
-        case execute.Done():
-            return Status.SUCCEEDED
-        case execute.Failed():
-            return Status.FAILED
-        case execute.Canceled():
-            return Status.CANCELED
-
-
-def _keep(
-    job: store.ClaimedJob, outcome: execute.Done | execute.Failed, blobs: Blobs, inline_max: int
-) -> store.Payload | bytes:
-    """The output where it shall lie, or the error as JSON."""
-    if isinstance(outcome, execute.Failed):
-        return error_json(outcome.code, outcome.message, outcome.details)
-    if len(outcome.body) <= inline_max:
-        return store.Payload(outcome.content_type, len(outcome.body), outcome.body, None)
-    name = key(job.tenant, job.id, job.attempt, "output")
-    blobs.put(name, outcome.body, outcome.content_type)
-    return store.Payload(outcome.content_type, len(outcome.body), None, name)
+        match outcome:
+            case execute.Done(body, content_type) if len(body) <= inline_max:
+                yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
+            case execute.Done(body, content_type):
+                name = key(job.tenant, job.id, job.attempt, "output")
+                blobs.put(name, body, content_type)
+                yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
+            case execute.Failed(code, message, details):
+                fault = error_json(code, message, details)
+                yield store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
+            case execute.Canceled():
+                yield store.Finished(job.id, job.attempt, Status.CANCELED)

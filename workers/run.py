@@ -130,7 +130,6 @@ class Pipeline:
                 bench.engine,
                 bench.single,
                 bench.blobs,
-                bench.worker,
                 predictions,
                 inline_max=settings.inline_max,
                 public_url=settings.public_url,

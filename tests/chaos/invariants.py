@@ -6,26 +6,34 @@ state never changes.
 
 import threading
 from collections.abc import Container
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
+from tundish.ids import floor_uuid, to_text
+from tundish.job import Status
 
 _SEEN = """
     SELECT j.id::text, j.attempt, j.status, j.finished_at, r.attempt, md5(COALESCE(r.blob, encode(r.body, 'hex'), '')),
-           md5(COALESCE(r.error, '')) FROM jobs j LEFT JOIN results r USING (id)
+           md5(COALESCE(r.error, ''))
+    FROM jobs j LEFT JOIN results r ON r.id = j.id AND r.id >= %(since)s WHERE j.id >= %(since)s
 """
+_STATUS = "SELECT id, status FROM jobs WHERE id >= %(since)s"
 
 
 class Observer:
-    """Looks at all jobs several times a second, and remembers what must not change."""
+    """Looks at all jobs of a scenario several times a second, and remembers what must not change."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
+        self._since = {"since": floor_uuid(datetime.now(UTC))}
         self._attempts: dict[str, int] = {}
         self._ends: dict[str, tuple[object, ...]] = {}
         self.broken: set[str] = set()
@@ -41,8 +49,8 @@ class Observer:
         self._thread.join()
 
     def look(self) -> None:
-        with psycopg.connect(self._rig.database_url, connect_timeout=2, options="-c statement_timeout=5000") as now:
-            for id, attempt, status, *end in now.execute(_SEEN):
+        with self._database() as now:
+            for id, attempt, status, *end in now.execute(_SEEN, self._since):
                 if attempt < self._attempts.get(id, 0):
                     self.broken.add(f"I3 {id}: attempt {attempt} after {self._attempts[id]}")
                 self._attempts[id] = attempt
@@ -50,6 +58,14 @@ class Observer:
                     self.broken.add(f"I4 {id}: {(status, *end)} after {self._ends[id]}")
                 if status >= 2:
                     self._ends.setdefault(id, (status, *end))
+
+    def statuses(self) -> dict[str, Status]:
+        """Each job's status, by the id that callers know."""
+        with self._database() as now:
+            return {to_text("job", id): Status(status) for id, status in now.execute(_STATUS, self._since)}
+
+    def _database(self) -> "psycopg.Connection[Any]":
+        return psycopg.connect(self._rig.database_url, connect_timeout=2, options="-c statement_timeout=5000")
 
     def _run(self) -> None:
         while not self._stopped.wait(0.3):
@@ -92,33 +108,32 @@ def check(
     jobs are meant to fail; those of `excused` may end as they like."""
     rig = load.rig
     accepted = {id: token for id, token in rig.accepted.lines() if id in load.jobs}
-    ended: dict[str, dict[str, object]] = {}
+    statuses: dict[str, Status] = {}
 
     def all_ended() -> bool:
-        for id in accepted.keys() - ended.keys():
-            job = rig.client.get(f"/v1/jobs/{id}")
-            if job.status_code == 404 or (job.status_code == 200 and job.json()["finished_at"]):
-                ended[id] = job.json() if job.status_code == 200 else {}
-        return not accepted.keys() - ended.keys()
+        with suppress(psycopg.OperationalError):  # it may be on its way back
+            statuses.update(observer.statuses())
+        return all(id in statuses and statuses[id].terminal for id in accepted)
 
     with suppress(AssertionError):  # what is stuck is counted
         wait_until(all_ended, "all jobs have ended", within)
     observer.look()
-    lost = [id for id, job in ended.items() if not job]
-    for id in [id for id, job in ended.items() if job and job["status"] == "succeeded"]:
-        result = rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json()
-        if result["token"] != accepted[id]:
-            lost.append(id)
-    unmeant = [job for id, job in ended.items() if job and job["status"] != "succeeded" and id not in excused]
+    found = {id: statuses[id] for id in accepted if id in statuses}
+    stuck = [id for id, status in found.items() if not status.terminal]
+    succeeded = [id for id, status in found.items() if status is Status.SUCCEEDED]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda id: rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True), succeeded))
+    wrong = [id for id, result in zip(succeeded, results, strict=True) if result.json().get("token") != accepted[id]]
+    unmeant = [id for id in found.keys() - set(succeeded) - set(stuck) if id not in excused]
     tokens = set(accepted.values())
     executed = {token: count for token, count in rig.tasks().items() if token in tokens}
     row = Row(
         scenario,
         faults,
         jobs=len(accepted),
-        lost=len(lost),
+        lost=len(accepted) - len(found) + len(wrong),
         twice=len(observer.broken),
-        stuck=len(accepted.keys() - ended.keys()),
+        stuck=len(stuck),
         extra=sum(executed.values()) - len(executed),
         note=note,
     )

@@ -1,13 +1,11 @@
 """Recording against a real Postgres: what it does not take fails alone."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.integration.test_store import claim, read, submit
 from tundish import store
 from tundish.blobs import Directory
 from tundish.execute import Done, Outcome
-from tundish.ids import new_uuid
 from tundish.job import Status
 from workers.batch import Target
 from workers.claim import Claim
@@ -18,11 +16,10 @@ from workers.record import record
 def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_path: Path) -> None:
     ids = submit(engine, 3)
     id, jobs = claim(engine, ids)
-    at = datetime.now(UTC)
     outcomes: list[Outcome] = [Done(b"1", "text/plain"), Done(b"2", "text/\0plain"), Done(b"3", "text/plain")]
-    prediction = Prediction(Claim(id, Target("m", "1"), jobs), at, at, 1.0, outcomes)
+    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes)
     blobs = Directory(tmp_path, b"secret")
-    done = record(engine, store.single(engine), blobs, new_uuid(), [prediction], inline_max=100, public_url="")
+    done = record(engine, store.single(engine), blobs, [prediction], inline_max=100, public_url="")
     assert sorted(done) == ids
     rows = [read(engine, each) for each in ids]
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]

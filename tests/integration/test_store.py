@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -39,7 +38,7 @@ def claim(engine: store.Engine, ids: Sequence[UUID], lease: float = 30.0) -> tup
 
 
 def end(job: store.ClaimedJob, status: Status = Status.SUCCEEDED) -> store.Finished:
-    return store.Finished(job.id, job.tenant, job.attempt, status, datetime.now(UTC), "application/json", 1, b"2")
+    return store.Finished(job.id, job.attempt, status, "application/json", b"2")
 
 
 def read(engine: store.Engine, id: UUID, tenant: int = 1) -> store.JobRow | None:
@@ -78,10 +77,10 @@ def test_a_job_is_claimed_once_and_recorded_once(engine: store.Engine) -> None:
     assert start(engine, first)
     assert status(engine, ids[0]) is Status.RUNNING
     with engine.begin() as connection:
-        assert store.record(connection, [end(job) for job in jobs], [first]) == set(ids)
+        assert store.record(connection, [end(job) for job in jobs], [store.Ran(first, 1.5)]) == set(ids)
     with engine.begin() as connection:
-        again = [replace(end(job), status=Status.FAILED, body=b"3") for job in jobs]
-        assert store.record(connection, again, [first]) == set()
+        again = [end(job)._replace(status=Status.FAILED, body=b"3") for job in jobs]
+        assert store.record(connection, again, [store.Ran(first, 1.5)]) == set()
     job = read(engine, ids[0])
     assert job
     assert (job.status, job.output) == (Status.SUCCEEDED, b"2")
@@ -96,7 +95,7 @@ def test_a_stale_worker_is_fenced_by_the_attempt(engine: store.Engine) -> None:
     _, [now] = claim(engine, [id])
     assert (late.attempt, now.attempt, now.deaths) == (1, 2, 1)
     with engine.begin() as connection:
-        assert store.record(connection, [end(late)], [slow]) == set()
+        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == set()
     with engine.begin() as connection:
         assert store.record(connection, [end(now)], []) == {id}
 
@@ -107,7 +106,7 @@ def test_a_late_result_counts_where_nobody_else_has_claimed_the_job(engine: stor
     assert start(engine, slow)
     run_out(engine, slow)
     with engine.begin() as connection:
-        assert store.record(connection, [end(late)], [slow]) == {id}
+        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == {id}
     assert reap(engine) == store.Requeued([], [])
 
 
@@ -221,7 +220,7 @@ def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine:
     with engine.begin() as connection:
         started = store.start(connection, claimed, lease=30.0)
     assert started
-    assert sorted(started.dropped) == sorted([late, canceled])
+    assert sorted(started) == sorted([late, canceled])
 
 
 def test_what_waited_too_long_expires_and_is_not_claimed(engine: store.Engine) -> None:
@@ -269,7 +268,7 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> No
     ids = submit(engine, 3)
     claimed, jobs = claim(engine, ids[:1])
     with engine.begin() as connection:
-        store.record(connection, [end(jobs[0])], [claimed])
+        store.record(connection, [end(jobs[0])], [store.Ran(claimed, 1.5)])
         store.advance_marks(connection, new_uuid())
         assert store.low_water(connection) == ids[1]
         [waiting] = store.backlog(connection)
@@ -281,7 +280,7 @@ def test_retention_takes_ended_jobs_alone(engine: store.Engine) -> None:
     ids = submit(engine, 2)
     claimed, jobs = claim(engine, ids[:1])
     with engine.begin() as connection:
-        store.record(connection, [end(jobs[0])], [claimed])
+        store.record(connection, [end(jobs[0])], [store.Ran(claimed, 1.5)])
         assert store.past_retention(connection, floor_uuid(datetime(2020, 1, 1, tzinfo=UTC))) == []
         assert store.past_retention(connection, new_uuid()) == [(ids[0], 1)]
     assert read(engine, ids[0]) is None
@@ -310,7 +309,7 @@ def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> N
     ids = submit(engine, count)
     claimed, jobs = claim(engine, ids)
     with engine.begin() as connection:
-        store.record(connection, [end(job) for job in jobs], [claimed])
+        store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
     with engine.begin() as connection:

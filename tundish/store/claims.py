@@ -1,8 +1,6 @@
 """Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -74,16 +72,9 @@ def claim(
     return [ClaimedJob._make(row) for row in connection.execute(_CLAIM, given).all()]
 
 
-class Started(NamedTuple):
-    """When predict began, and the jobs that were cancelled or have expired since they were claimed."""
-
-    at: datetime
-    dropped: list[UUID]
-
-
-def start(connection: Connection, claim: UUID, *, lease: float) -> Started | None:
-    """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is
-    lost: nothing of it may run.
+def start(connection: Connection, claim: UUID, *, lease: float) -> set[UUID] | None:
+    """Predict begins now: from here on a death is charged and the jobs no longer expire. The jobs that were cancelled
+    or have expired since they were claimed; None where the claim is lost: nothing of it may run.
 
     The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
     more than an uncharged death."""
@@ -91,11 +82,11 @@ def start(connection: Connection, claim: UUID, *, lease: float) -> Started | Non
         text("""
             WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
             UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
-            WHERE id = :claim AND lease_until > now() RETURNING started_at, dropped
+            WHERE id = :claim AND lease_until > now() RETURNING dropped
         """),
         {"claim": claim, "lease": lease},
     ).one_or_none()
-    return None if row is None else Started(*row)
+    return None if row is None else set(row.dropped)
 
 
 def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:
@@ -124,69 +115,71 @@ def to_cancel(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return set(rows.scalars())
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """How a job ended under `attempt`: an output (`body` or `blob`), an error (JSON), or neither: canceled."""
+class Finished(NamedTuple):
+    """How a job ended under `attempt`: an output (`body`, or `blob` of `size` bytes), an error (JSON), or neither:
+    canceled."""
 
     id: UUID
-    tenant: int
     attempt: int
     status: Status
-    finished_at: datetime
     content_type: str | None = None
-    size: int | None = None
     body: bytes | None = None
     blob: str | None = None
+    size: int | None = None
     error: bytes | None = None
-    started_at: datetime | None = None
-    predict_ms: float | None = None
-    batch_size: int | None = None
-    worker: UUID | None = None
+
+
+class Ran(NamedTuple):
+    """A claim whose jobs were predicted, all of them in `predict_ms`."""
+
+    claim: UUID
+    predict_ms: float
 
 
 _ENDS = Rows(
     {
         "id": "uuid",
-        "tenant": "int4",
         "attempt": "int4",
         "status": "int2",
-        "finished_at": "timestamptz",
         "content_type": "text",
-        "size": "int8",
         "body": "bytea",
         "blob": "text",
+        "size": "int8",
         "error": "bytea",
-        "started_at": "timestamptz",
-        "predict_ms": "float8",
-        "batch_size": "int4",
-        "worker": "uuid",
     }
 )
+_RAN = Rows({"claim": "uuid", "predict_ms": "float8"})
 _RECORD = text(f"""
-    WITH t AS (
+    WITH ended AS (
         SELECT * FROM {_ENDS.sql}
     ), done AS (
-        UPDATE jobs j SET status = t.status, finished_at = t.finished_at
-        FROM t
-        WHERE j.id = t.id AND j.id BETWEEN :low AND :high AND j.attempt = t.attempt AND j.status = 1
-        RETURNING j.id
+        UPDATE jobs j SET status = ended.status, finished_at = now()
+        FROM ended
+        WHERE j.id = ended.id AND j.id BETWEEN :low AND :high AND j.attempt = ended.attempt AND j.status = 1
+        RETURNING j.id, j.tenant, j.attempt, j.claim, content_type, body, blob, size, error
+    ), ran AS MATERIALIZED (
+        SELECT given.claim, c.worker, c.started_at, cardinality(c.jobs) AS batch_size, given.predict_ms
+        FROM {_RAN.sql} JOIN claims c ON c.id = given.claim
     ), kept AS (
         INSERT INTO results (id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms,
                              batch_size, worker)
-        SELECT id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms, batch_size, worker
-        FROM t JOIN done USING (id)
+        SELECT id, tenant, attempt, content_type, COALESCE(size, octet_length(body)), body, blob, error, started_at,
+               predict_ms, batch_size, worker
+        FROM done LEFT JOIN ran USING (claim)
     ), closed AS (
-        DELETE FROM claims WHERE id = ANY(:claims)
+        DELETE FROM claims WHERE :close AND id = ANY(:claim)
     )
     SELECT id FROM done
 """)
 
 
-def record(connection: Connection, finished: Sequence[Finished], claims: Sequence[UUID]) -> set[UUID]:
-    """Write the ends of jobs and close their claims. The ids whose end was accepted: a job that another attempt
-    holds, or that has ended, is left as it is."""
+def record(
+    connection: Connection, finished: Sequence[Finished], ran: Sequence[Ran], *, close: bool = True
+) -> set[UUID]:
+    """Write the ends of jobs, with what their claims tell of worker, start and batch, and `close` the claims. The ids
+    whose end was accepted: a job that another attempt holds, or that has ended, is left as it is."""
     ids = [end.id for end in finished]
-    given = {**_ENDS.given(finished), "low": min(ids), "high": max(ids), "claims": array("uuid", claims)}
+    given = {**_ENDS.given(finished), **_RAN.given(ran), "low": min(ids), "high": max(ids), "close": close}
     return set(connection.execute(_RECORD, given).scalars())
 
 
