@@ -9,6 +9,7 @@ import base64
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -93,8 +94,9 @@ def encode(queue: Queue, message: Message) -> bytes:
 def decode(arguments: Sequence[object]) -> Message:
     """The message of a Celery task's arguments. Raises ValueError where they are not ours."""
     match arguments:
-        case [[*ids], bool(alone)] if all(isinstance(id, str) for id in ids):
-            return Message(tuple(UUID(hex=str(id)) for id in ids), alone)
+        case [[*ids], bool(alone)]:
+            with suppress(AttributeError):  # an id that is no text
+                return Message(tuple([UUID(id) for id in ids]), alone)  # type: ignore[arg-type]
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 

@@ -16,8 +16,8 @@ BRPOP_TIMEOUT = 3
 HEALTH_CHECK = 4
 #: Seconds for each other command: without it the loop hung in the PUBLISH of Celery's own heart-beat for good.
 SOCKET_TIMEOUT = 4
-#: Messages that Celery holds unacknowledged; the intake fetches the rest in bulk.
-PREFETCH = 4
+#: Messages that Celery holds unacknowledged: one tells that there is work, and the intake fetches the rest in bulk.
+PREFETCH = 1
 
 
 class ByPriority(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone

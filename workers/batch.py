@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from uuid import UUID
 
 
@@ -30,10 +31,8 @@ class Draft:
     ids: tuple[UUID, ...]
 
 
-@dataclass(slots=True)
-class _Waiting:
-    id: UUID
-    arrived: float
+#: An id and when it arrived.
+_Waiting = tuple[UUID, float]
 
 
 @dataclass(slots=True)
@@ -44,16 +43,17 @@ class _Line:
     by_priority: dict[int, deque[_Waiting]] = field(default_factory=dict)
     alone: deque[_Waiting] = field(default_factory=deque)
 
-    def heads(self) -> Iterator[tuple[int, _Waiting]]:
+    def heads(self) -> Iterator[tuple[int, float]]:
+        """Each priority that waits, and since when its first does."""
         for priority in sorted(self.by_priority):
             if self.by_priority[priority]:
-                yield priority, self.by_priority[priority][0]
+                yield priority, self.by_priority[priority][0][1]
 
     def count(self) -> int:
         return sum(map(len, self.by_priority.values()))
 
     def oldest(self) -> float:
-        return min((head.arrived for _, head in self.heads()), default=float("inf"))
+        return min((arrived for _, arrived in self.heads()), default=float("inf"))
 
 
 class Batcher:
@@ -74,7 +74,7 @@ class Batcher:
         this worker does not serve."""
         line = self._lines[target]
         waiting = line.alone if alone else line.by_priority.setdefault(priority, deque())
-        waiting.extend(_Waiting(id, now) for id in ids)
+        waiting.extend(zip(ids, repeat(now)))
 
     def room(self, target: Target) -> int:
         """How many more ids of a target are worth fetching: enough for the batch that runs and the two after it, so
@@ -90,7 +90,7 @@ class Batcher:
         target = min(due, key=lambda each: each[:2])[2]
         line = self._lines[target]
         if line.alone:
-            return Draft(target, (line.alone.popleft().id,))
+            return Draft(target, (line.alone.popleft()[0],))
         return Draft(target, tuple(self._pop(line)))
 
     def due_at(self) -> float | None:
@@ -110,9 +110,9 @@ class Batcher:
     @staticmethod
     def _rank(line: _Line) -> tuple[int, float]:
         # Alone are jobs that may have killed a worker: they go when nothing better waits for the same target's turn.
-        for priority, head in line.heads():
-            return priority, head.arrived
-        return 1, line.alone[0].arrived
+        for head in line.heads():
+            return head
+        return 1, line.alone[0][1]
 
     @staticmethod
     def _pop(line: _Line) -> Iterator[UUID]:
@@ -121,4 +121,4 @@ class Batcher:
             waiting = line.by_priority[priority]
             while waiting and left:
                 left -= 1
-                yield waiting.popleft().id
+                yield waiting.popleft()[0]

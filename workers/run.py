@@ -71,6 +71,7 @@ class Pipeline:
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
+        self._recorded = threading.Condition()
         self.held: set[UUID] = set()
         self.broken = False
         self._threads = [
@@ -119,6 +120,8 @@ class Pipeline:
             self._intake.ring()
             if prediction:
                 self._predicted.put(prediction)
+                if claimed.jobs[0].deaths >= settings.max_attempts - 1:
+                    self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
 
@@ -134,8 +137,11 @@ class Pipeline:
                 inline_max=settings.inline_max,
                 public_url=settings.public_url,
             )
+            with self._recorded:
+                if done is not None:
+                    self.held.difference_update(each.claim.id for each in predictions)
+                self._recorded.notify_all()
             if done is not None:
-                self.held.difference_update(each.claim.id for each in predictions)
                 notify(bench.client, done)
 
     # What the stages share.
@@ -147,8 +153,7 @@ class Pipeline:
     def stop(self, grace: float) -> None:
         """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was claimed and
         not started goes back to its queue, and no death is charged."""
-        self._closing.set()
-        self._intake.close()
+        self._close()
         log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken else grace)
         for thread in self._threads:
@@ -170,6 +175,18 @@ class Pipeline:
         """Claim ahead of the device, but not behind a batch that takes long."""
         running = self._running
         return running is None or max(self._watch.running, self._took.get(running.target, 0.0)) < SLOW
+
+    def _close(self) -> None:
+        self._closing.set()
+        self._intake.close()
+        with self._recorded:
+            self._recorded.notify_all()
+
+    def _wait_for_record(self, claim: UUID) -> None:
+        """A job on its last attempt ran alone, and nothing may run before its end is recorded: a next batch that kills
+        this process would take it along."""
+        with self._recorded:
+            self._recorded.wait_for(lambda: claim not in self.held or self._closing.is_set())
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
@@ -230,7 +247,6 @@ class Pipeline:
             stage()
         except BaseException:
             self.broken = True
-            self._closing.set()
-            self._intake.close()
+            self._close()
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)
             self._on_failure()
