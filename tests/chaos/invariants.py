@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import psycopg
 
 from tests.chaos.load import Load
@@ -122,8 +123,8 @@ def check(
     stuck = [id for id, status in found.items() if not status.terminal]
     succeeded = [id for id, status in found.items() if status is Status.SUCCEEDED]
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda id: rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True), succeeded))
-    wrong = [id for id, result in zip(succeeded, results, strict=True) if result.json().get("token") != accepted[id]]
+        tokens_told = list(pool.map(lambda id: _token(rig, id), succeeded))
+    wrong = [id for id, token in zip(succeeded, tokens_told, strict=True) if token != accepted[id]]
     unmeant = [id for id in found.keys() - set(succeeded) - set(stuck) if id not in excused]
     tokens = set(accepted.values())
     executed = {token: count for token, count in rig.tasks().items() if token in tokens}
@@ -142,3 +143,11 @@ def check(
     assert (row.lost, row.stuck) == (0, 0), row
     assert len(unmeant) == failed, unmeant[:3]
     return row
+
+
+def _token(rig: Rig, id: str) -> object:
+    """What a job's result tells, asked again where a kept connection was closed meanwhile."""
+    for _ in range(3):
+        with suppress(httpx.TransportError):
+            return rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json().get("token")
+    return None
