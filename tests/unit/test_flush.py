@@ -58,6 +58,7 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
 
     async def slow(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
         stored.append(len(jobs))
+        begun.set()
         await go_on.wait()
         return datetime.now(UTC)
 
@@ -68,7 +69,7 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
         each = never_flushed()
         running = asyncio.create_task(each.run())
         first = asyncio.create_task(each.submit([job()]))
-        await asyncio.sleep(0.01)
+        await begun.wait()
         assert (await refused(each, [job()] * 2)).code == "unavailable"
         go_on.set()
         await done.wait()
@@ -80,7 +81,7 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
         running.cancel()
         await asyncio.gather(first, running, return_exceptions=True)
 
-    go_on, done = asyncio.Event(), asyncio.Event()
+    begun, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     monkeypatch.setattr("api.patience.PATIENCE", 0.05)
     monkeypatch.setattr(store, "run", slow)
     monkeypatch.setattr(flush.Flush, "send", sent)
