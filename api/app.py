@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import needs_key, tenant_of
@@ -20,7 +21,7 @@ from api.docs import routes as docs_routes
 from api.health import Health
 from api.http import problem_response
 from api.jobs import Jobs
-from api.parts import build, running
+from api.parts import Parts, build, running
 from tundish.errors import Problem
 from tundish.settings import Settings
 
@@ -98,6 +99,15 @@ class _Routes(Starlette):
         return ExceptionMiddleware(self.router, handlers=self.exception_handlers)
 
 
+def routes(parts: Parts) -> list[Route]:
+    """What is served under /v1: each of these is in the OpenAPI document, but for the signed URLs of blobs."""
+    return [
+        *Jobs(parts).routes(),
+        *Catalog(parts).routes(),
+        *BlobFiles(parts).routes(),
+    ]
+
+
 def create(settings: Settings) -> ASGIApp:
     """The application; it connects when its lifespan begins. Raises SettingError."""
     parts = build(settings)
@@ -109,13 +119,7 @@ def create(settings: Settings) -> ASGIApp:
             yield
 
     app = _Routes(
-        routes=[
-            *Jobs(parts).routes(),
-            *Catalog(parts).routes(),
-            *BlobFiles(parts).routes(),
-            *health.routes(),
-            *docs_routes(),
-        ],
+        routes=[*routes(parts), *health.routes(), *docs_routes()],
         exception_handlers={HTTPException: _http_exception, Problem: _problem},
         lifespan=lifespan,
     )
