@@ -51,7 +51,7 @@ _CLAIM = text("""
         FROM claimed HAVING count(*) > 0
     )
     SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook
-    FROM claimed c JOIN requests q ON q.id = c.id AND q.id BETWEEN :low AND :high
+    FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)
 
@@ -155,7 +155,8 @@ _RECORD = text(f"""
     ), done AS (
         UPDATE jobs j SET status = ended.status, finished_at = now()
         FROM ended
-        WHERE j.id = ended.id AND j.id BETWEEN :low AND :high AND j.attempt = ended.attempt AND j.status = 1
+        WHERE j.id = ended.id AND j.id = ANY(:id) AND j.id BETWEEN :low AND :high
+              AND j.attempt = ended.attempt AND j.status = 1
         RETURNING j.id, j.tenant, j.attempt, j.claim, content_type, body, blob, size, error
     ), ran AS MATERIALIZED (
         SELECT given.claim, c.worker, c.started_at, cardinality(c.jobs) AS batch_size, given.predict_ms
