@@ -41,6 +41,7 @@ class Parts:
     flush: Flush
     once: Once
     keyed: store.AsyncEngine
+    asked: store.AsyncEngine
     reads: Reads
     waiters: Waiters
     submitter: Submitter
@@ -65,6 +66,7 @@ def build(settings: Settings) -> Parts:
     writers = store.async_engine(settings.database_url, 2)
     readers = store.async_engine(settings.database_url, 8)
     keyed = store.async_engine(settings.database_url, 4)
+    asked = store.async_engine(settings.database_url, 2, by_ids=True)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )
@@ -82,7 +84,8 @@ def build(settings: Settings) -> Parts:
         flush=Flush(writers, client, alone=settings.max_attempts == 1),
         once=Once(keyed),
         keyed=keyed,
-        reads=Reads(readers),
+        asked=asked,
+        reads=Reads(asked),
         waiters=Waiters(client),
         submitter=Submitter(models, blobs, rules, settings.inline_max),
     )
@@ -102,6 +105,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         await parts.client.aclose()
         await parts.writers.dispose()
         await parts.keyed.dispose()
+        await parts.asked.dispose()
         await parts.readers.dispose()
 
 

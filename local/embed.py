@@ -38,7 +38,7 @@ def postgres(place: Place) -> Child:
         "listen_addresses": "",
         "unix_socket_directories": str(place.run),
         "max_connections": "200",
-        "shared_buffers": "128MB",
+        "shared_buffers": "1GB",
         "max_wal_size": "2GB",
         "fsync": "on",
         "synchronous_commit": "on",

@@ -89,6 +89,7 @@ class _Json(Codec):
         except (TypeError, NameError, RecursionError) as error:
             raise DefinitionError(f"{type_!r} cannot be read from JSON: {error}") from error
         self._encode = msgspec.json.Encoder().encode
+        self._dataclass: type = type_ if dataclasses.is_dataclass(type_) else object  # type: ignore[assignment]  # mypy takes an instance for possible
 
     def schema(self) -> dict[str, Any]:
         return self._schema
@@ -103,7 +104,7 @@ class _Json(Codec):
             raise DecodeError(str(error)) from error
 
     def encode(self, value: Any) -> bytes:
-        if dataclasses.is_dataclass(self._type) and not isinstance(value, self._type):  # type: ignore[arg-type]
+        if not isinstance(value, self._dataclass):
             raise EncodeError(
                 f"the output is of type {type(value).__name__}, not {getattr(self._type, '__name__', self._type)}"
             )

@@ -193,10 +193,8 @@ class _Run:
             given = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
             wrong = f"predict gave {given} for {count} items; it must give a list, one each"
             return dict.fromkeys(positions, Failed(Code.MODEL_ERROR, wrong))
-        return {
-            position: Canceled() if position in self.reporter.let_go else result
-            for position, result in zip(positions, results, strict=True)
-        }
+        let_go = self.reporter.let_go.intersection(positions)
+        return dict(zip(positions, results, strict=True)) | dict.fromkeys(let_go, Canceled())
 
     def _tell(self, count: int) -> None:
         """The first error of a batch, with its traceback; in the parts the same would be told again."""
@@ -237,7 +235,7 @@ def _failed(error: Exception) -> Failed:
 
 
 def _written(writes: Codec, result: Any) -> Outcome:
-    if isinstance(result, Failed | Canceled):
+    if isinstance(result, (Failed, Canceled)):
         return result
     if isinstance(result, Reject):
         return Failed(Code.REJECTED, result.reason)

@@ -7,9 +7,9 @@ multi-value LPUSH for a flush gave 92k messages a second against 2k of `send_tas
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -26,6 +26,8 @@ TASK = "tundish.run"
 DONE = "tundish:done"
 #: Ids of one queue that arrive together share a message, up to this many (measured: 64 gave 1.7 times 8's rate).
 BUNDLE = 64
+
+_HEX = re.compile("[0-9a-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,18 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one message says. `alone`: each of its jobs must run in a batch of its own."""
+    """What one message says: ids of jobs as 32 hexadecimal digits, for nobody between Redis and Postgres needs more (a
+    UUID a job took a quarter of a worker's time). `alone`: each must run in a batch of its own."""
 
-    ids: tuple[UUID, ...]
+    ids: tuple[str, ...]
     alone: bool = False
 
 
 def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str, list[bytes]]:
     """Encoded messages by the name of their list, in the order of the jobs."""
-    grouped: dict[Queue, list[UUID]] = {}
+    grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
-        grouped.setdefault(queue, []).append(id)
+        grouped.setdefault(queue, []).append(id.hex)
     size = 1 if alone else BUNDLE
     return {
         queue.name: [encode(queue, Message(tuple(ids[at : at + size]), alone)) for at in range(0, len(ids), size)]
@@ -80,7 +83,7 @@ def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool 
 def encode(queue: Queue, message: Message) -> bytes:
     """A Celery protocol 2 message in kombu's envelope for Redis."""
     id = str(new_uuid())
-    arguments = [[[one.hex for one in message.ids], message.alone], {}, {}]
+    arguments = [[message.ids, message.alone], {}, {}]
     body = base64.b64encode(json.dumps(arguments, separators=(",", ":")).encode()).decode()
     return (
         f'{{"body":"{body}","content-encoding":"utf-8","content-type":"application/json",'
@@ -95,8 +98,9 @@ def decode(arguments: Sequence[object]) -> Message:
     """The message of a Celery task's arguments. Raises ValueError where they are not ours."""
     match arguments:
         case [[*ids], bool(alone)]:
-            with suppress(AttributeError):  # an id that is no text
-                return Message(tuple([UUID(id) for id in ids]), alone)  # type: ignore[arg-type]
+            digits = tuple([id for id in ids if isinstance(id, str) and len(id) == 32])
+            if len(digits) == len(ids) and _HEX.fullmatch("".join(digits)):
+                return Message(digits, alone)
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 

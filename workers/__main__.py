@@ -63,7 +63,9 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     pipeline = Pipeline(
-        Bench(worker, settings, engine, store.single(engine), client, blobs, loaded), intake, on_failure=stop
+        Bench(worker, settings, engine, store.engine(settings.database_url, by_ids=True), client, blobs, loaded),
+        intake,
+        on_failure=stop,
     )
     presence = store.Worker(
         id=worker,

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +24,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Jobs that shall be claimed together, in the order they shall run."""
+    """Jobs that shall be claimed together, in the order they shall run; ids as messages carry them."""
 
     target: Target
-    ids: tuple[UUID, ...]
+    ids: tuple[str, ...]
 
 
 #: An id and when it arrived.
-_Waiting = tuple[UUID, float]
+_Waiting = tuple[str, float]
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ class Batcher:
     def __len__(self) -> int:
         return sum(line.count() + len(line.alone) for line in self._lines.values())
 
-    def add(self, target: Target, ids: Sequence[UUID], *, priority: int, now: float, alone: bool = False) -> None:
+    def add(self, target: Target, ids: Sequence[str], *, priority: int, now: float, alone: bool = False) -> None:
         """Let `ids` wait for `target`. `alone`: each must be the only job of its batch. KeyError for a target that
         this worker does not serve."""
         line = self._lines[target]
@@ -115,7 +114,7 @@ class Batcher:
         return 1, line.alone[0][1]
 
     @staticmethod
-    def _pop(line: _Line) -> Iterator[UUID]:
+    def _pop(line: _Line) -> Iterator[str]:
         left = line.limits.max_batch
         for priority in sorted(line.by_priority):
             waiting = line.by_priority[priority]

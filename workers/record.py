@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 def record(
     engine: store.Engine,
-    single: store.Engine,
     blobs: Blobs,
     predictions: Sequence[Prediction],
     *,
@@ -30,7 +29,7 @@ def record(
     ran = [store.Ran(each.claim.id, each.predict_ms) for each in predictions]
 
     def write(ends: Sequence[store.Finished], close: bool) -> set[UUID]:
-        with (engine if hooked else single).begin() as connection:
+        with (engine if hooked else store.single(engine)).begin() as connection:
             done = store.record(connection, ends, ran, close=close)
             outbox.announce(connection, [(id, hooked[id]) for id in done if id in hooked], public_url)
         return done

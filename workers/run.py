@@ -52,7 +52,7 @@ class Bench:
     worker: UUID
     settings: Settings
     engine: store.Engine
-    single: store.Engine  # for verbs of one statement
+    by_ids: store.Engine  # for what every batch takes
     client: redis.Redis
     blobs: Blobs
     models: Mapping[Target, Loaded]
@@ -63,6 +63,7 @@ class Pipeline:
 
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
+        self._single = store.single(bench.by_ids)
         self._intake = intake
         self._on_failure = on_failure
         self._claimed: Queue[Claim | None] = Queue(1)
@@ -85,7 +86,7 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while draft := self._intake.take(self.idle, self._ready):
             claimed = self._persist(
-                claim, bench.single, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
+                claim, self._single, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
             )
             if claimed:
                 self.held.add(claimed.id)
@@ -107,7 +108,7 @@ class Pipeline:
             with self._watch.batch():
                 prediction = self._persist(
                     predict,
-                    bench.single,
+                    self._single,
                     bench.models,
                     claimed,
                     bench.blobs,
@@ -130,8 +131,7 @@ class Pipeline:
         while predictions := self._gather():
             done = self._persist(
                 record,
-                bench.engine,
-                bench.single,
+                bench.by_ids,
                 bench.blobs,
                 predictions,
                 inline_max=settings.inline_max,
@@ -215,7 +215,7 @@ class Pipeline:
         claim = self._running
         try:
             if claim:
-                with self._bench.single.connect() as connection:
+                with self._single.connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)

@@ -64,7 +64,7 @@ def test_operators_can_take_a_queue_from_a_worker_and_give_it_back(system: Local
 def test_a_message_that_is_not_ours_harms_nobody(system: Local) -> None:
     client = redis.Redis.from_url(system.ps()["valkey"]["url"])
     name = queue.Queue("echo", "1", Priority.NORMAL).name
-    good = json.loads(queue.encode(queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid(),))))
+    good = json.loads(queue.encode(queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid().hex,))))
     for body in ("bm9uc2Vuc2U=", "W1tdLHt9LHt9XQ=="):  # nonsense, and [[],{},{}]
         client.lpush(name, json.dumps(good | {"body": body}))
     client.lpush(name, json.dumps(good | {"headers": good["headers"] | {"task": "unknown"}}))

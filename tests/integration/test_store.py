@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
@@ -302,6 +303,29 @@ def test_claims_prune_to_their_partition(engine: store.Engine) -> None:
             {"ids": [id], "id": id},
         ).scalars()
         assert sum("jobs_2" in line and "Scan" in line for line in plan) == 1
+
+
+def test_what_every_batch_takes_reads_each_job_once(database_url: str) -> None:
+    """A table that was analysed while all its jobs waited makes the planner believe that none runs."""
+    engine = store.engine(database_url, by_ids=True)
+    ids = submit(engine, 9000)[:600]
+    with engine.begin() as connection:
+        connection.execute(text("ANALYZE jobs, requests, results"))
+    plans: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        if not statement.startswith("EXPLAIN"):
+            plans.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN " + statement, given))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    claimed, jobs = claim(engine, ids)
+    with engine.begin() as connection:
+        store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
+        store.read(connection, [(id, 1) for id in ids])
+    engine.dispose()
+    assert sum("Hash" in line for line in plans) >= 3
+    assert not [line for line in plans if "Nested Loop" in line]
+    assert not [line for line in plans if "Seq Scan on jobs" in line]
 
 
 @pytest.mark.parametrize("count", [1, 600])

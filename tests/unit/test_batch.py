@@ -1,7 +1,5 @@
 """The batcher, with time passed in."""
 
-from uuid import UUID
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +14,8 @@ def batcher() -> Batcher:
     return Batcher({A: Limits(4, 0.5), B: Limits(2, 0.1)})
 
 
-def ids(count: int) -> list[UUID]:
-    return [new_uuid() for _ in range(count)]
+def ids(count: int) -> list[str]:
+    return [new_uuid().hex for _ in range(count)]
 
 
 def test_a_lone_job_does_not_wait_while_the_device_is_idle() -> None:
@@ -73,12 +71,12 @@ def test_room_is_for_the_batch_that_runs_and_two_more() -> None:
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 2), st.integers(1, 9), st.booleans()), max_size=20))
 def test_every_job_leaves_once_and_no_batch_is_too_large(arrivals: list[tuple[Target, int, int, bool]]) -> None:
     each = batcher()
-    sent: dict[Target, list[UUID]] = {A: [], B: []}
+    sent: dict[Target, list[str]] = {A: [], B: []}
     for now, (target, priority, count, alone) in enumerate(arrivals):
         new = ids(count)
         sent[target] += new
         each.add(target, new, priority=priority, now=float(now), alone=alone)
-    left: dict[Target, list[UUID]] = {A: [], B: []}
+    left: dict[Target, list[str]] = {A: [], B: []}
     while draft := each.take(99.0, idle=True):
         assert 1 <= len(draft.ids) <= (4 if draft.target == A else 2)
         left[draft.target] += draft.ids

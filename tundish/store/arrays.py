@@ -5,6 +5,7 @@ psycopg would dump the lists itself; that took 14 us a job of `record`, this tak
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +19,8 @@ def _hex(value: bytes) -> str:
     return f'"\\\\x{value.hex()}"'
 
 
-def _uuid(value: UUID) -> str:
-    return value.hex
+def _uuid(value: UUID | str) -> str:
+    return value if isinstance(value, str) else value.hex
 
 
 _WRITERS: dict[str, Callable[[Any], str]] = {
@@ -45,10 +46,12 @@ class Rows:
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._columns = columns
+        self._values = attrgetter(*columns)
         self.names = ", ".join(columns)
         arrays = ", ".join(f"CAST(:{name} AS {type}[])" for name, type in columns.items())
         self.sql = f"unnest({arrays}) AS given({self.names})"
 
     def given(self, rows: Sequence[Any]) -> dict[str, str]:
         """The parameters of the statement."""
-        return {name: array(type, [getattr(row, name) for row in rows]) for name, type in self._columns.items()}
+        values = zip(*map(self._values, rows), strict=True) if rows else ([] for _ in self._columns)
+        return {name: array(type, each) for (name, type), each in zip(self._columns.items(), values, strict=True)}

@@ -57,7 +57,13 @@ _CLAIM = text("""
 
 
 def claim(
-    connection: Connection, claim: UUID, worker: UUID, ids: Sequence[UUID], *, lease: float, max_attempts: int
+    connection: Connection,
+    claim: UUID,
+    worker: UUID,
+    ids: Sequence[UUID] | Sequence[str],
+    *,
+    lease: float,
+    max_attempts: int,
 ) -> list[ClaimedJob]:
     """Take what is still queued of `ids`, under one lease of `lease` seconds. A job on its last allowed attempt is
     taken only where it is the only id."""
@@ -160,7 +166,7 @@ _RECORD = text(f"""
         RETURNING j.id, j.tenant, j.attempt, j.claim, content_type, body, blob, size, error
     ), ran AS MATERIALIZED (
         SELECT given.claim, c.worker, c.started_at, cardinality(c.jobs) AS batch_size, given.predict_ms
-        FROM {_RAN.sql} JOIN claims c ON c.id = given.claim
+        FROM {_RAN.sql} JOIN claims c ON c.id = given.claim AND c.id = ANY(:claim)
     ), kept AS (
         INSERT INTO results (id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms,
                              batch_size, worker)

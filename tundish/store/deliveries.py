@@ -27,7 +27,7 @@ _DELIVERIES = Rows({"id": "uuid", "job": "uuid", "event": "text", "url": "text",
 _DELIVER = text(f"""
     INSERT INTO deliveries (id, tenant, job, event, url, body)
     SELECT given.id, j.tenant, given.job, given.event, given.url, given.body
-    FROM {_DELIVERIES.sql} JOIN jobs j ON j.id = given.job
+    FROM {_DELIVERIES.sql} JOIN jobs j ON j.id = given.job AND j.id = ANY(:job)
 """)
 
 

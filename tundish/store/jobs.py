@@ -114,9 +114,10 @@ _JOB = """
 _READ = text(
     _JOB.format(
         source="unnest(CAST(:ids AS uuid[]), CAST(:tenants AS int[])) AS asked(id, tenant)"
-        " JOIN jobs j ON j.id = asked.id AND j.tenant = asked.tenant AND j.id BETWEEN :low AND :high",
-        span_q="AND q.id BETWEEN :low AND :high",
-        span_r="AND r.id BETWEEN :low AND :high",
+        " JOIN jobs j ON j.id = asked.id AND j.tenant = asked.tenant"
+        " AND j.id = ANY(:ids) AND j.id BETWEEN :low AND :high",
+        span_q="AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high",
+        span_r="AND r.id = ANY(:ids) AND r.id BETWEEN :low AND :high",
     )
 )
 
