@@ -76,27 +76,44 @@ class Ceilings:
 
 
 def execute(
+    model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter, **how: Any
+) -> list[Outcome]:
+    """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. `how` is `run`'s
+    watch and ceilings. Raises DeviceLost."""
+    inputs = decode(reads, items)
+    return encode(writes, run(model, items, inputs, reporter, **how))
+
+
+def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
+    """The input of each item, in order; Failed where it has none."""
+    inputs: list[Any] = []
+    for item in items:
+        try:
+            inputs.append(reads.decode(item.body))
+        except DecodeError as error:
+            details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
+            inputs.append(Failed(Code.INVALID_INPUT, str(error), details))
+    return inputs
+
+
+def run(
     model: Model[Any, Any],
-    reads: Codec,
-    writes: Codec,
     items: Sequence[Item],
+    inputs: Sequence[Any],
     reporter: Reporter,
     watch: Watch = lambda timeout: nullcontext(),
     ceilings: Ceilings | None = None,
-) -> list[Outcome]:
-    """The outcome of each item, in order. Raises DeviceLost."""
-    outcomes: dict[int, Outcome] = {}
-    inputs: dict[int, Any] = {}
-    for position, item in enumerate(items):
-        try:
-            inputs[position] = reads.decode(item.body)
-        except DecodeError as error:
-            details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
-            outcomes[position] = Failed(Code.INVALID_INPUT, str(error), details)
-    run = _Run(model, items, inputs, _Canceling(reporter), watch, ceilings or Ceilings())
-    for position, result in run.all().items():
-        outcomes[position] = _written(writes, result)
-    return [outcomes[position] for position in range(len(items))]
+) -> list[Any]:
+    """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
+    An input that is one of these two is not run. Raises DeviceLost."""
+    wanted = {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
+    results = _Run(model, items, wanted, _Canceling(reporter), watch, ceilings or Ceilings()).all()
+    return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
+
+
+def encode(writes: Codec, results: Sequence[Any]) -> list[Outcome]:
+    """The outcome of each result, in order; what is an outcome stays as it is."""
+    return [_written(writes, result) for result in results]
 
 
 def parts(costs: Mapping[int, int], max_cost: int) -> list[list[int]]:
@@ -235,7 +252,7 @@ def _failed(error: Exception) -> Failed:
 
 
 def _written(writes: Codec, result: Any) -> Outcome:
-    if isinstance(result, (Failed, Canceled)):
+    if isinstance(result, (Done, Failed, Canceled)):
         return result
     if isinstance(result, Reject):
         return Failed(Code.REJECTED, result.reason)

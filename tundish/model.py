@@ -85,7 +85,7 @@ class Model(ABC, Generic[In, Out]):
     @abstractmethod
     def predict(self, batch: Batch[In]) -> "list[Out | Reject]":
         """As many results as items, in order. An exception fails the batch: it is halved until the item at fault is
-        alone."""
+        alone. Outputs are encoded while the next batch runs: none may lie in memory that the next call writes to."""
 
     def unload(self) -> None:
         """Free what `load` took."""

@@ -2,14 +2,27 @@
 
 import logging
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
+from tundish import execute, store
 from tundish.catalog import Served, describe
-from tundish.codec import codec_for
-from tundish.model import types_of
+from tundish.codec import Codec, codec_for
+from tundish.model import Model, types_of
 from workers.batch import Target
-from workers.predict import Loaded
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on the device, with what decodes its inputs and encodes its outputs, and what the catalog says of it."""
+
+    model: Model[Any, Any]
+    reads: Codec
+    writes: Codec
+    version: store.Version
+    ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
 
 
 def load(served: Served, device: str) -> tuple[Target, Loaded]:

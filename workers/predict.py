@@ -3,46 +3,33 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from tundish import execute, store
-from tundish.blobs import Blobs
 from tundish.codec import Codec
-from tundish.job import Code
-from tundish.model import Model
-from workers import claim as claims
 from workers.batch import Target
 from workers.claim import Claim
+from workers.load import Loaded
+from workers.prepare import Prepared
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model on the device, with what decodes its inputs and encodes its outputs, and what the catalog says of it."""
-
-    model: Model[Any, Any]
-    reads: Codec
-    writes: Codec
-    version: store.Version
-    ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
-
-
-@dataclass(frozen=True, slots=True)
 class Prediction:
-    """What came of a claim, in the order of its jobs; `predict_ms` is the time of the whole batch."""
+    """What came of a claim: an output a job, in order, or what stands for it (see execute.run), and what writes it.
+    `predict_ms` is the time of the whole batch."""
 
     claim: Claim
     predict_ms: float
-    outcomes: list[execute.Outcome]
+    results: Sequence[Any]
+    writes: Codec
 
 
 #: Seconds between two looks at whether a running job's caller has cancelled it.
 LOOK = 1.0
-
-_GONE = execute.Failed(Code.INPUT_UNAVAILABLE, "the input is no longer in the blob store; submit it again", None)
 
 
 class Reporter:
@@ -77,50 +64,23 @@ class Reporter:
 
 
 def predict(
-    engine: store.Engine,
-    models: Mapping[Target, Loaded],
-    claim: Claim,
-    blobs: Blobs,
-    watch: execute.Watch,
-    *,
-    lease: float,
-    timeout: float,
+    engine: store.Engine, models: Mapping[Target, Loaded], prepared: Prepared, watch: execute.Watch, *, lease: float
 ) -> Prediction | None:
-    """Mark the claim as started, run it, and keep the outcome of each job; None where the claim was lost before.
-    A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises execute.DeviceLost."""
-    inputs = claims.inputs(claim, blobs)
+    """Mark the claim as started, and run it; None where the claim was lost before. Raises execute.DeviceLost."""
+    claim = prepared.claim
     with engine.connect() as connection:
         dropped = store.start(connection, claim.id, lease=lease)
     if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
+    loaded, inputs = models[claim.target], prepared.inputs
+    if dropped:
+        inputs = [
+            execute.Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)
+        ]
+    reporter = Reporter(engine, [job.id for job in claim.jobs])
     began = time.monotonic()
-    outcomes = _run(engine, models[claim.target], claim, inputs, dropped, watch, timeout)
+    results = execute.run(loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings)
     predict_ms = (time.monotonic() - began) * 1000
-    log.debug("%d jobs in %.1f ms", len(outcomes), predict_ms, extra={"batch": str(claim.id)})
-    return Prediction(claim, predict_ms, outcomes)
-
-
-def _run(
-    engine: store.Engine,
-    loaded: Loaded,
-    claim: Claim,
-    inputs: list[bytes | None],
-    dropped: set[UUID],
-    watch: execute.Watch,
-    timeout: float,
-) -> list[execute.Outcome]:
-    timeout = loaded.version.timeout or timeout
-    # What is not run keeps the outcome that it has here.
-    outcomes: list[execute.Outcome] = [execute.Canceled() if job.id in dropped else _GONE for job in claim.jobs]
-    there = [index for index, body in enumerate(inputs) if body is not None and claim.jobs[index].id not in dropped]
-    jobs = [claim.jobs[index] for index in there]
-    items = [
-        execute.Item(inputs[index] or b"", job.content_type, job.timeout or timeout)
-        for index, job in zip(there, jobs, strict=True)
-    ]
-    reporter = Reporter(engine, [job.id for job in jobs])
-    ran = execute.execute(loaded.model, loaded.reads, loaded.writes, items, reporter, watch, loaded.ceilings)
-    for index, outcome in zip(there, ran, strict=True):
-        outcomes[index] = outcome
-    return outcomes
+    log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
+    return Prediction(claim, predict_ms, results, loaded.writes)

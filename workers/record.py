@@ -1,4 +1,5 @@
-"""Record: blobs first, then one fenced statement for all that has gathered, with the webhook rows."""
+"""Record: outputs are encoded, large ones go into blobs, then one fenced statement writes all that has gathered, with
+the webhook rows."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -60,16 +61,18 @@ def _one_by_one(
 
 
 def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[store.Finished]:
-    for job, outcome in zip(prediction.claim.jobs, prediction.outcomes, strict=True):
-        match outcome:
-            case execute.Done(body, content_type) if len(body) <= inline_max:
+    outcomes = execute.encode(prediction.writes, prediction.results)
+    for job, outcome in zip(prediction.claim.jobs, outcomes, strict=True):
+        if isinstance(outcome, execute.Done):
+            body, content_type = outcome
+            if len(body) <= inline_max:
                 yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
-            case execute.Done(body, content_type):
+            else:
                 name = key(job.tenant, job.id, job.attempt, "output")
                 blobs.put(name, body, content_type)
                 yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
-            case execute.Failed(code, message, details):
-                fault = error_json(code, message, details)
-                yield store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
-            case execute.Canceled():
-                yield store.Finished(job.id, job.attempt, Status.CANCELED)
+        elif isinstance(outcome, execute.Failed):
+            fault = error_json(outcome.code, outcome.message, outcome.details)
+            yield store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
+        else:
+            yield store.Finished(job.id, job.attempt, Status.CANCELED)

@@ -1,8 +1,8 @@
-"""The pipeline of one worker: claim, predict, record, notify.
+"""The pipeline of one worker: claim, prepare, predict, record, notify.
 
-Each stage is a thread, so that the claim of batch k+1, the predict of k and the record of k-1 overlap: the device
-never waits for a database. Recording has two, so that one gathers while the other waits for the disk (13 % of the
-no-op drain). The queues between the stages are short: they bound what a worker holds.
+Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
+device never waits for a database. Recording has two, so that one gathers while the other waits for the disk (13 % of
+the no-op drain). The queues between the stages are short: they bound what a worker holds.
 """
 
 import logging
@@ -24,8 +24,10 @@ from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim
 from workers.intake import Intake
+from workers.load import Loaded
 from workers.notify import notify
-from workers.predict import Loaded, Prediction, predict
+from workers.predict import Prediction, predict
+from workers.prepare import Prepared, prepare
 from workers.record import record
 from workers.resend import resend
 from workers.watch import Watch
@@ -66,7 +68,7 @@ class Pipeline:
         self._single = store.single(bench.by_ids)
         self._intake = intake
         self._on_failure = on_failure
-        self._claimed: Queue[Claim | None] = Queue(1)
+        self._prepared: Queue[Prepared | None] = Queue(1)
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
@@ -90,8 +92,10 @@ class Pipeline:
             )
             if claimed:
                 self.held.add(claimed.id)
-                self._claimed.put(claimed)
-        self._claimed.put(None)
+                prepared = self._persist(prepare, bench.models, claimed, bench.blobs, timeout=settings.timeout)
+                if prepared:
+                    self._prepared.put(prepared)
+        self._prepared.put(None)
 
     def _predict(self) -> None:
         try:
@@ -101,20 +105,13 @@ class Pipeline:
 
     def _predict_all(self) -> None:
         bench, settings = self._bench, self._bench.settings
-        while claimed := self._claimed.get():
+        while prepared := self._prepared.get():
             if self._closing.is_set():
                 continue
-            self._running = claimed
+            claimed = self._running = prepared.claim
             with self._watch.batch():
                 prediction = self._persist(
-                    predict,
-                    self._single,
-                    bench.models,
-                    claimed,
-                    bench.blobs,
-                    self._watch,
-                    lease=settings.lease,
-                    timeout=settings.timeout,
+                    predict, self._single, bench.models, prepared, self._watch, lease=settings.lease
                 )
                 self._took[claimed.target] = self._watch.running
             self._running = None
@@ -164,7 +161,7 @@ class Pipeline:
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
-        return self._running is None and self._claimed.empty()
+        return self._running is None and self._prepared.empty()
 
     def alive(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
@@ -190,14 +187,14 @@ class Pipeline:
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
-        waiting: list[Claim | None] = []
+        waiting: list[Prepared | None] = []
         with suppress(Empty):
             while True:
-                waiting.append(self._claimed.get_nowait())
+                waiting.append(self._prepared.get_nowait())
         if None in waiting:  # no more claims come
-            self._claimed.put(None)
+            self._prepared.put(None)
         try:
-            if claims := [claim.id for claim in waiting if claim]:
+            if claims := [each.claim.id for each in waiting if each]:
                 self._release(claims)
         except store.StoreError as error:
             log.warning("what waits behind a long batch is free once its lease has run out: %s", error)

@@ -2,7 +2,8 @@
 its process ends.
 
 A thread of Python sees most hangs. Where the hung call holds the GIL no thread of this process runs, so that a timer in
-C, armed beside it, ends the process.
+C, armed beside it, ends the process. Arming starts a thread in C: it is done once a second and not once a batch (8 % of
+the no-op drain).
 """
 
 import faulthandler
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 LONG = 5.0
 #: Seconds past its time-out that a predict may take to come back; then its process is ended.
 PATIENCE = 10.0
-#: Seconds later the timer in C fires, where the thread could not.
+#: Seconds later, at most, the timer in C fires where the thread could not. Calls that end about then share one.
 TIMER = 2.0
 #: Seconds between two looks at the clock: a bell for each batch would cost a switch of threads.
 LOOK = 0.25
@@ -37,7 +38,9 @@ class Watch:
         self._on_overdue = on_overdue
         self._began = float("inf")
         self._deadline = float("inf")
+        self._fires = 0.0  # when the timer in C does; 0 while it is not armed
         self.overdue = False
+        self._arming = threading.Lock()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     @contextmanager
@@ -57,20 +60,34 @@ class Watch:
     @contextmanager
     def __call__(self, timeout: float) -> Iterator[None]:
         """Guard the block, which may take `timeout` seconds."""
-        faulthandler.dump_traceback_later(timeout + PATIENCE + TIMER, exit=True, file=sys.__stderr__ or 2)
-        self._deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
+        self._deadline = deadline
+        self._arm(deadline + PATIENCE)
         try:
             yield
         finally:
             self._deadline = float("inf")
             self.overdue = False
-            faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self, earliest: float) -> None:
+        """See to it that the timer in C fires within TIMER seconds after `earliest`, and not before."""
+        with self._arming:
+            if not earliest < self._fires <= earliest + TIMER:
+                self._fires = earliest + TIMER
+                faulthandler.dump_traceback_later(self._fires - time.monotonic(), exit=True, file=sys.__stderr__ or 2)
+
+    def _disarm(self) -> None:
+        with self._arming:
+            if self._fires and self._deadline == float("inf"):
+                self._fires = 0.0
+                faulthandler.cancel_dump_traceback_later()
 
     def _run(self) -> None:
         while True:
             time.sleep(LOOK)
             if self.running > LONG:
                 self._on_long()
+            self._disarm()
             over = time.monotonic() - self._deadline
             if over > 0 and not self.overdue:
                 self.overdue = True

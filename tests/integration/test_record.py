@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.integration.test_store import claim, read, submit
 from tundish import store
 from tundish.blobs import Directory
+from tundish.codec import codec_for
 from tundish.execute import Done, Outcome
 from tundish.job import Status
 from workers.batch import Target
@@ -17,7 +18,7 @@ def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_p
     ids = submit(engine, 3)
     id, jobs = claim(engine, ids)
     outcomes: list[Outcome] = [Done(b"1", "text/plain"), Done(b"2", "text/\0plain"), Done(b"3", "text/plain")]
-    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes)
+    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes, codec_for(str))
     blobs = Directory(tmp_path, b"secret")
     done = record(engine, blobs, [prediction], inline_max=100, public_url="")
     assert sorted(done) == ids

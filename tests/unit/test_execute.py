@@ -125,7 +125,7 @@ def test_past_its_time_out_a_batch_runs_item_by_item() -> None:
         yield
 
     items = [Item(b"1", "", 0.07), Item(b"-1", "", 0.05), Item(b"-2", "", 9.0), Item(b"3", "")]
-    outcomes = execute(model, codec_for(int), codec_for(float), items, Recorder(), watch)
+    outcomes = execute(model, codec_for(int), codec_for(float), items, Recorder(), watch=watch)
     assert codes(outcomes) == [None, "timeout", None, None]
     assert model.calls == [[1, -1, -2, 3], [1], [-1], [-2], [3]]
     assert watched == [0.05, 0.07, 0.05, 9.0, math.inf]
