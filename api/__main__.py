@@ -44,6 +44,7 @@ def main() -> int:
             port=settings.port,
             http="httptools",
             ws="none",
+            proxy_headers=False,  # nothing here asks for the client's address
             log_config=None,
             access_log=False,
             server_header=False,

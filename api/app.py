@@ -1,17 +1,15 @@
 """The ASGI application. What every request passes: an id, its tenant, and one place that turns errors into problems."""
 
 import logging
-import secrets
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import needs_key, tenant_of
@@ -37,10 +35,11 @@ class _Gate:
         self._health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # so that the router raises what it refuses
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
+        request_id = f"{random.getrandbits(64):016x}"
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -49,7 +48,7 @@ class _Gate:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"].append((b"x-request-id", request_id.encode()))
-                self._health.requests.labels(scope["method"], message["status"]).inc()
+                self._health.count(scope["method"], message["status"])
             await send(message)
 
         try:
@@ -59,6 +58,8 @@ class _Gate:
             await self._app(scope, receive, sending)
         except Problem as problem:
             await _answer(problem, scope, request_id)(scope, receive, sending)
+        except HTTPException as refused:
+            await _refusal(refused, scope, request_id)(scope, receive, sending)
         except ClientDisconnect:
             log.debug("a client hung up while it sent its body", extra={"request": request_id})
         except Exception:
@@ -68,11 +69,6 @@ class _Gate:
                 await _answer(Problem("internal", fault), scope, request_id)(scope, receive, sending)
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return _answer(error, request.scope, request.state.request_id)
-
-
 def _answer(problem: Problem, scope: Scope, request_id: str) -> Response:
     response = problem_response(problem, scope["path"], request_id, HTTPStatus(problem.status).phrase)
     if problem.status == 401:
@@ -80,23 +76,26 @@ def _answer(problem: Problem, scope: Scope, request_id: str) -> Response:
     return response
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
+def _refusal(error: HTTPException, scope: Scope, request_id: str) -> Response:
     """What Starlette's router refuses: a path or method that is not served."""
-    assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
-    details = {404: "nothing is served under this path; see /docs", 405: f"{request.method} is not served here"}
+    details = {404: "nothing is served under this path; see /docs", 405: f"{scope['method']} is not served here"}
     problem = Problem(codes.get(error.status_code, "bad_request"), details.get(error.status_code, error.detail))
     problem.status = error.status_code
-    response = _answer(problem, request.scope, request.state.request_id)
+    response = _answer(problem, scope, request_id)
     response.headers.update(error.headers or {})
     return response
 
 
-class _Routes(Starlette):
-    """Starlette without its outermost layer, which would answer with a 500 of its own before the gate could."""
+def _handled(handler: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """A handler as Starlette would serve it, less two layers for exceptions, which the gate catches (15 % of a
+    submit)."""
 
-    def build_middleware_stack(self) -> ASGIApp:
-        return ExceptionMiddleware(self.router, handlers=self.exception_handlers)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def routes(parts: Parts) -> list[Route]:
@@ -113,15 +112,14 @@ def create(settings: Settings) -> ASGIApp:
     parts = build(settings)
     health = Health(parts)
 
+    served = [*routes(parts), *health.routes(), *docs_routes()]
+    for route in served:
+        if isinstance(route, Route):
+            route.app = _handled(route.endpoint)
+
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: object) -> AsyncIterator[None]:
         async with running(parts):
             yield
 
-    app = _Routes(
-        routes=[*routes(parts), *health.routes(), *docs_routes()],
-        exception_handlers={HTTPException: _http_exception, Problem: _problem},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False
-    return _Gate(app, settings.api_key, health)
+    return _Gate(Router(served, redirect_slashes=False, lifespan=lifespan), settings.api_key, health)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tundish.errors import NotFound, Problem, Refused, TooLarge
@@ -25,17 +25,32 @@ _WAIT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes."""
     problem = TooLarge("body_too_large", f"the body is over {limit} bytes; see TUNDISH_MAX_BODY")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise problem
+    for length in header(request, b"content-length"):
+        if length.isdigit() and int(length) > limit:
+            raise problem
     pieces: list[bytes] = []
     size = 0
-    async for piece in request.stream():
-        size += len(piece)
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
         if size > limit:
             raise problem
-        pieces.append(piece)
+        more = message.get("more_body", False)
     return b"".join(pieces)
+
+
+def header(request: Request, name: bytes) -> list[str]:
+    """The values of a header, by its name in small letters."""
+    return [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
+
+
+def content_type(request: Request) -> str:
+    """Empty where none is given."""
+    return next(iter(header(request, b"content-type")), "")
 
 
 def job_id(request: Request) -> UUID:
@@ -59,7 +74,7 @@ def seconds(text: str, name: str) -> float:
 
 def preferred_wait(request: Request) -> float | None:
     """The seconds of `Prefer: wait=N` (RFC 7240); a preference that cannot be read is no preference."""
-    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+    for preference in ",".join(header(request, b"prefer")).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait" and _WAIT.fullmatch(value.strip().strip('"')):
             return min(float(value.strip().strip('"')), WAIT_MAX)
@@ -70,6 +85,8 @@ def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     """The query's parameters. Raises Refused for one that is not in `names` (`metadata.` stands for its keys) or is
     given twice."""
     given: dict[str, str] = {}
+    if not request.scope["query_string"]:
+        return given
     allowed = set(names)
     for name, value in request.query_params.multi_items():
         kind = "metadata." if name.startswith("metadata.") else name

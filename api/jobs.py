@@ -16,6 +16,7 @@ from starlette.routing import Route
 from api.blobs import INERT
 from api.http import (
     bad_query,
+    content_type,
     encoded,
     job_id,
     json_response,
@@ -69,8 +70,7 @@ class Jobs:
         body = await read_body(request, self._parts.settings.max_body)
 
         async def place() -> Placed:
-            content_type = request.headers.get("content-type", "")
-            return [await self._parts.submitter.job(request.state.tenant, content_type, body)]
+            return [await self._parts.submitter.job(request.state.tenant, content_type(request), body)]
 
         return await self._submit(request, body, place, self._one)
 
@@ -78,9 +78,8 @@ class Jobs:
         body = await read_body(request, self._parts.settings.max_body)
 
         async def place() -> Placed:
-            model, content_type = request.path_params["model"], request.headers.get("content-type", "")
-            query = request.query_params.multi_items()
-            return [await self._parts.submitter.body(request.state.tenant, model, content_type, body, query)]
+            model, query = request.path_params["model"], request.query_params.multi_items()
+            return [await self._parts.submitter.body(request.state.tenant, model, content_type(request), body, query)]
 
         return await self._submit(request, body, place, self._one)
 
@@ -89,8 +88,7 @@ class Jobs:
         body = await read_body(request, self._parts.settings.max_body)
 
         async def place() -> Placed:
-            content_type = request.headers.get("content-type", "")
-            return await self._parts.submitter.batch(request.state.tenant, content_type, body)
+            return await self._parts.submitter.batch(request.state.tenant, content_type(request), body)
 
         return await self._submit(request, body, place, _many)
 

@@ -125,8 +125,9 @@ class Models:
 def _draw(weights: dict[str, int], sticky_key: str | None) -> str:
     total = sum(weights.values())
     if sticky_key is None:
-        return random.choices(list(weights), list(weights.values()))[0]
-    at = int.from_bytes(sha256(sticky_key.encode()).digest()[:8], "big") % total
+        at = int(random.random() * total)
+    else:
+        at = int.from_bytes(sha256(sticky_key.encode()).digest()[:8], "big") % total
     for version in sorted(weights):
         at -= weights[version]
         if at < 0:

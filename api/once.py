@@ -14,6 +14,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http import content_type, header
 from tundish import store
 from tundish.errors import BadRequest, Conflict, Refused, Unavailable
 
@@ -32,14 +33,14 @@ class Keyed(NamedTuple):
 
 def keyed(request: Request, body: bytes) -> Keyed | None:
     """None for a request without a key. Raises BadRequest for one that is none."""
-    given = request.headers.getlist("idempotency-key")
+    given = header(request, b"idempotency-key")
     if not given:
         return None
     key = _key(given[0].strip()) if len(given) == 1 else None
     if key is None:
         detail = "Idempotency-Key is one string of 1 to 255 visible ASCII characters, quoted or bare"
         raise BadRequest("invalid_idempotency_key", detail)
-    covered = (body, request.headers.get("content-type", "").encode(), request.url.query.encode())
+    covered = (body, content_type(request).encode(), request.url.query.encode())
     # The length before each part: no two requests run together to the same bytes.
     fingerprint = sha256(b"".join(b"%d:%b" % (len(part), part) for part in covered)).digest()
     path = request.scope["raw_path"].decode("ascii", "backslashreplace")

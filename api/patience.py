@@ -13,8 +13,7 @@ PATIENCE = 8.0
 
 async def answered(future: asyncio.Future[T]) -> T:
     """What a loop sets, and sets for others too where this caller leaves. Raises Unavailable after PATIENCE seconds."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await asyncio.shield(future)
-    except TimeoutError as error:
-        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
+    await asyncio.wait([future], timeout=PATIENCE)
+    if not future.done():
+        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+    return future.result()

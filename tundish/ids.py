@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUE = {letter: value for value, letter in enumerate(_ALPHABET)}
+#: Ten bits are two letters.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_VALUES = {pair: value for value, pair in enumerate(_PAIRS)}
 
 
 _RANDOM = (1 << 74) - 1
@@ -56,8 +58,8 @@ def time_of(id: UUID) -> datetime:
 def to_text(prefix: str, id: UUID) -> str:
     """`job`, UUID → `job_01…`."""
     number = id.int
-    letters = [_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)]
-    return f"{prefix}_{''.join(letters)}"
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]
+    return f"{prefix}_{''.join(pairs)}"
 
 
 def from_text(prefix: str, text: str) -> UUID | None:
@@ -66,9 +68,9 @@ def from_text(prefix: str, text: str) -> UUID | None:
     if head != prefix or not separator or len(letters) != 26 or letters[0] > "7":
         return None
     number = 0
-    for letter in letters:
-        value = _VALUE.get(letter)
+    for at in range(0, 26, 2):
+        value = _VALUES.get(letters[at : at + 2])
         if value is None:
             return None
-        number = number << 5 | value
+        number = number << 10 | value
     return UUID(int=number)

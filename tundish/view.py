@@ -65,7 +65,7 @@ encode = msgspec.json.Encoder().encode
 
 def rfc3339(at: datetime) -> str:
     """To the millisecond, in UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def job_view(job: JobRow, public_url: str = "", output_max: int | None = None) -> JobView:
