@@ -4,14 +4,14 @@ Ids go to the batcher, which threads of the pipeline empty. A message is acknowl
 that Celery's prefetch window bounds what a worker holds; acknowledging from a thread must wake the hub.
 """
 
-import json
 import logging
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import redis
 from celery import Celery, Task
 from celery.exceptions import InvalidTaskError
@@ -40,18 +40,14 @@ class Intake:
         self._turn = 0
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
-    def put(self, source: queue.Queue, message: queue.Message) -> None:
-        """Let the jobs of a message wait for their batch."""
+    def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> None:
+        """Let the jobs of messages wait for their batch."""
+        target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
-            self._silent_since = time.monotonic()
-            self._bundle += 0.2 * (len(message.ids) - self._bundle)
-            self._batcher.add(
-                Target(source.model, source.version),
-                message.ids,
-                priority=source.priority,
-                now=time.monotonic(),
-                alone=message.alone,
-            )
+            self._silent_since = now
+            for message in messages:
+                self._bundle += 0.2 * (len(message.ids) - self._bundle)
+                self._batcher.add(target, message.ids, priority=source.priority, now=now, alone=message.alone)
             self._bell.notify()
 
     def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
@@ -102,8 +98,8 @@ class Intake:
             if room:
                 count = max(1, int(room / self._bundle))
                 popped = self._client.lmpop(1, source.name, direction="RIGHT", count=count)
-                for raw in popped[1] if popped else ():
-                    self.put(source, unpack(raw))
+                if popped:
+                    self.put(source, list(_unpacked(popped[1])))
 
     def _by_priority(self, names: Iterable[str]) -> list[queue.Queue]:
         """The queues, the best priority first, and within one a different one first each time."""
@@ -127,7 +123,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             try:
-                intake.put(source, queue.decode(message.payload[0]))
+                intake.put(source, [queue.decode(message.payload[0])])
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
             intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
@@ -138,7 +134,22 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     return start
 
 
-def unpack(raw: Any) -> queue.Message:
-    """The message in an envelope, as it lies in its list."""
-    envelope = json.loads(raw)
-    return queue.decode(json.loads(b64decode(envelope["body"]))[0])
+def _unpacked(raws: Iterable[Any]) -> Iterator[queue.Message]:
+    for raw in raws:
+        try:
+            yield unpack(raw)
+        except (ValueError, LookupError, TypeError, msgspec.MsgspecError) as error:
+            log.error("a message that is not ours is dropped: %s", error)
+
+
+class _Envelope(msgspec.Struct):
+    body: str
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_body = msgspec.json.Decoder()
+
+
+def unpack(raw: bytes | str) -> queue.Message:
+    """The message in an envelope, as it lies in its list. Raises ValueError."""
+    return queue.decode(_body.decode(b64decode(_envelope.decode(raw).body))[0])

@@ -69,6 +69,10 @@ def test_a_message_that_is_not_ours_harms_nobody(system: Local) -> None:
         client.lpush(name, json.dumps(good | {"body": body}))
     client.lpush(name, json.dumps(good | {"headers": good["headers"] | {"task": "unknown"}}))
     wait_until(lambda: client.llen(name) == 0, "the messages were taken")
+    first = queue.encode(queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid().hex,)))
+    strange = json.dumps(good | {"body": "bm9uc2Vuc2U="}).encode()
+    client.lpush(name, first, strange, b"{}", b"no json")  # all but the first are fetched in bulk
+    wait_until(lambda: client.llen(name) == 0, "the messages were taken")
     with system.client("a key for tests") as api:
         answer = api.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}}, headers={"Prefer": "wait=30"})
         assert answer.status_code == 200
