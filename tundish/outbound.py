@@ -2,44 +2,62 @@
 
 One parse of the URL; the request goes to the parts of that parse. The name is resolved once, each address is judged,
 and the connection goes to a judged address with the name in Host and SNI, so that a second answer of the DNS changes
-nothing.
+nothing. Where a redirect is followed, it is a URL that somebody else gave us.
+
+What goes wrong after the parse is told to the client in one and the same way, so that nobody can read our DNS by it;
+the log says more.
 """
 
 import asyncio
 import ipaddress
+import logging
 import re
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: The addresses of a name. Raises OSError.
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
-#: Not for us, though `is_global` says True of most: translations that reach IPv4, multicast, old site-local, relays,
-#: documentation, segment routing, and the address of a cloud's host agent.
+log = logging.getLogger(__name__)
+
+#: All of IPv6 that is given out. Beside it lie addresses that reach IPv4 (::/96, ::ffff:0:0/96, 64:ff9b::/96,
+#: 64:ff9b:1::/48), loopback, site-local, link-local and unique local ones, multicast and segment routing (5f00::/16).
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+#: Not for us, though `is_global` says True of most.
 _REFUSED = [
     ipaddress.ip_network(each)
     for each in (
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2002::/16",
-        "::/96",
-        "::ffff:0:0/96",
-        "fec0::/10",
-        "3fff::/20",
-        "5f00::/16",
-        "224.0.0.0/4",
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "168.63.129.16/32",
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "192.0.0.0/24",  # protocol assignments, and a cloud's metadata
+        "192.88.99.0/24",  # 6to4 relays
+        "224.0.0.0/4",  # multicast
+        "168.63.129.16/32",  # a cloud's host agent
     )
 ]
+
+_PLAIN = re.compile(r"[!-\[\]-~]{1,2048}")  # visible ASCII, but no backslash
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_.])?)(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>[/?][!-\[\]-~]*)?",
+    rf"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?"
+    r"(?P<path>[/?][^#]*)?(?:#.*)?",
     re.IGNORECASE,
 )
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)$", re.IGNORECASE)
+#: A last label that makes a host an address (the URL Standard's "ends in a number").
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+
+_NOT_HTTPS = "the URL must be https on port 443"
+_NOT_PUBLIC = (
+    "the URL's host cannot be resolved or is not public; an operator can allow its network with TUNDISH_OUTBOUND_ALLOW"
+)
 
 
 class Refused(ValueError):
@@ -61,6 +79,19 @@ class Destination:
         default = 443 if self.scheme == "https" else 80
         return self.host if self.port == default else f"{self.host}:{self.port}"
 
+    @property
+    def name(self) -> str:
+        """The host as it is resolved, and as a certificate says it."""
+        return self.host.strip("[]")
+
+    @property
+    def address(self) -> Address | None:
+        """The host where it is an address and no name."""
+        try:
+            return ipaddress.ip_address(self.name)
+        except ValueError:
+            return None
+
 
 def networks(text: str) -> list[Network]:
     """The networks of TUNDISH_OUTBOUND_ALLOW. Raises ValueError for one that is none."""
@@ -70,24 +101,13 @@ def networks(text: str) -> list[Network]:
 def parse(url: str) -> Destination:
     """Raises Refused for anything but a plain http or https URL with a name or a canonical address in it."""
     if not url.isascii():
-        raise Refused("the URL's host must be ASCII; write an international name in its xn-- form")
-    match = _URL.fullmatch(url.split("#", 1)[0])
-    if not match or len(url) > 2048:
+        raise Refused("the URL must be ASCII; write an international name in its xn-- form")
+    match = _URL.fullmatch(url) if _PLAIN.fullmatch(url) else None
+    if not match or len(match["host"]) > 253:
         raise Refused("not a plain http or https URL of at most 2048 characters")
-    host = match["host"].lower()
-    if not host.startswith("[") and _NUMERIC.search(host.rstrip(".").rpartition(".")[2]):
-        try:
-            canonical = str(ipaddress.IPv4Address(host))
-        except ValueError:
-            canonical = ""
-        if canonical != host:
-            raise Refused("an address in the URL must be four decimal numbers")
-    if host.startswith("["):
-        try:
-            ipaddress.IPv6Address(host[1:-1])
-        except ValueError:
-            raise Refused("the address in brackets is not an IPv6 address") from None
-    scheme = match["scheme"].lower()
+    scheme, host = match["scheme"].lower(), match["host"].lower()
+    if not _canonical(host):
+        raise Refused("an address in the URL must be in its canonical form, such as 192.0.2.1 or [2001:db8::1]")
     port = int(match["port"] or (443 if scheme == "https" else 80))
     if not 0 < port < 65536:
         raise Refused("the URL's port is none")
@@ -95,42 +115,122 @@ def parse(url: str) -> Destination:
     return Destination(scheme, host, port, path if path.startswith("/") else "/" + path)
 
 
+def redirected(destination: Destination, location: str) -> Destination:
+    """Where an answer's `location` leads. Raises Refused."""
+    if not _PLAIN.fullmatch(location):
+        raise Refused("the URL redirects to what is no URL")
+    try:
+        url = urljoin(f"{destination.scheme}://{destination.authority}{destination.path}", location)
+    except ValueError:
+        raise Refused("the URL redirects to what is no URL") from None
+    return parse(url)
+
+
 def acceptable(url: str, allowed: Sequence[Network]) -> Destination:
     """What can be said of a URL without asking the DNS: parse it, judge an address in it, ask for https where no
     network is allowed besides. Raises Refused."""
     destination = parse(url)
-    host = destination.host.strip("[]")
-    if destination.host.startswith("[") or host.replace(".", "").isdigit():
-        judge(destination, [host], allowed)
-    elif not allowed and (destination.scheme, destination.port) != ("https", 443):
-        raise Refused("the URL must be https on port 443")
+    if destination.address:
+        judge(destination, [destination.name], allowed)
+    elif not allowed and not _https(destination):
+        raise Refused(_NOT_HTTPS)
     return destination
 
 
 def judge(destination: Destination, addresses: Sequence[str], allowed: Sequence[Network]) -> Address:
-    """The address to connect to. Raises Refused if any of `addresses` is refused: private ones pass only where
-    `allowed` holds all of them, and then http and any port do too; else it is https on 443."""
+    """The address to connect to. Raises Refused if any of `addresses` is refused: a private one passes only where
+    `allowed` holds it. It is https on 443, unless `allowed` holds all of them."""
     found = [ipaddress.ip_address(each.partition("%")[0]) for each in addresses]
-    if not found:
-        raise Refused("the URL's host has no address")
-    if all(any(one in network for network in allowed) for one in found):
-        return found[0]
-    if not all(_public(one) for one in found):
-        raise Refused("the URL's host is not public; an operator can allow its network with TUNDISH_OUTBOUND_ALLOW")
-    if (destination.scheme, destination.port) != ("https", 443):
-        raise Refused("the URL must be https on port 443")
+    besides = [one for one in found if not any(one in network for network in allowed)]
+    if not found or not all(map(_public, besides)):
+        raise Refused(_NOT_PUBLIC)
+    if besides and not _https(destination):
+        raise Refused(_NOT_HTTPS)
     return found[0]
 
 
-async def resolve(destination: Destination, allowed: Sequence[Network]) -> Address:
+async def look_up(name: str) -> list[str]:
+    """The addresses of a name, by the system's resolver. Raises OSError.
+
+    In a thread of its own: a DNS that does not answer takes up to a minute, the loop's own threads are few, and who
+    ends the loop waits for them."""
+    answers: Future[list[Any]] = Future()
+
+    def look() -> None:
+        try:
+            answers.set_result(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answers.set_exception(error)
+
+    answers.set_running_or_notify_cancel()  # who waits may give up; the thread cannot
+    threading.Thread(target=look, name="look up", daemon=True).start()
+    return [str(answer[4][0]) for answer in await asyncio.wrap_future(answers)]
+
+
+async def resolve(destination: Destination, allowed: Sequence[Network], look_up: Lookup = look_up) -> Address:
     """Look the name up, once, and judge what it resolves to. Raises Refused."""
-    host = destination.host.strip("[]")
     try:
-        answers = await asyncio.get_running_loop().getaddrinfo(host, destination.port, type=socket.SOCK_STREAM)
-    except OSError:
-        raise Refused("the URL's host cannot be resolved") from None
-    return judge(destination, [str(answer[4][0]) for answer in answers], allowed)
+        addresses = [destination.name] if destination.address else await look_up(destination.name)
+    except OSError as error:
+        log.info("%s cannot be resolved: %s", destination.name, error)
+        raise Refused(_NOT_PUBLIC) from None
+    try:
+        return judge(destination, addresses, allowed)
+    except Refused as refused:
+        log.info("refused: %s is at %s", destination.name, ", ".join(addresses), extra={"reason": str(refused)})
+        raise
+
+
+def pinned(destination: Destination, address: Address, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of an httpx request that goes to `address`, a judged one of `destination`, and to nothing else.
+
+    The client must keep no connection: it would send a request to another name at the same address over a connection
+    that was made, and whose certificate was checked, for the first."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return {
+        "url": f"{destination.scheme}://{host}:{destination.port}/",
+        "headers": {**headers, "host": destination.authority},
+        "extensions": {
+            "target": destination.path.encode("ascii"),
+            "sni_hostname": destination.name,
+            "trace": _checks(address),
+        },
+    }
+
+
+def _checks(address: Address) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
+    """Refuses a connection to another peer before a byte is sent over it."""
+
+    async def trace(event: str, given: dict[str, Any]) -> None:
+        if event != "connection.connect_tcp.complete":
+            return
+        stream = given["return_value"]
+        peer = stream.get_extra_info("server_addr")[0].partition("%")[0]
+        if ipaddress.ip_address(peer) != address:
+            await stream.aclose()
+            log.error("a connection to %s leads to %s: is there a proxy between?", address, peer)
+            raise Refused(_NOT_PUBLIC)
+
+    return trace
+
+
+def _canonical(host: str) -> bool:
+    """Whether a host is a name, or an address written as everyone reads it: `getaddrinfo` takes 2130706433, 0x7f.1 and
+    127.1 for 127.0.0.1."""
+    bracketed = host.startswith("[")
+    if not bracketed and not _NUMBER.fullmatch(host.rpartition(".")[2]):
+        return True
+    read = ipaddress.IPv6Address if bracketed else ipaddress.IPv4Address
+    try:
+        return str(read(host.strip("[]"))) == host.strip("[]")
+    except ValueError:
+        return False
+
+
+def _https(destination: Destination) -> bool:
+    return (destination.scheme, destination.port) == ("https", 443)
 
 
 def _public(address: Address) -> bool:
-    return address.is_global and not any(address in network for network in _REFUSED)
+    given_out = address.version == 4 or address in _GIVEN_OUT
+    return given_out and address.is_global and not any(address in network for network in _REFUSED)
