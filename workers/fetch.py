@@ -1,0 +1,95 @@
+"""Fetch: what a URL of a caller leads to, guarded, and bounded in time and in bytes.
+
+Nothing is shared between two fetches: no connection, no cookie, no proxy of the environment.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from functools import cache
+from ssl import SSLContext
+from typing import BinaryIO
+
+import httpx
+
+from tundish import outbound
+
+#: Seconds of a fetch in all: lookups, redirects and the body.
+TIMEOUT = 30.0
+#: Redirects that are followed, each checked like the first URL.
+REDIRECTS = 5
+
+_MOVED = (301, 302, 303, 307, 308)
+_HEADERS = {"user-agent": "tundish", "accept": "*/*", "accept-encoding": "identity", "connection": "close"}
+_GZIP = ("gzip", "x-gzip")
+
+
+class Unavailable(Exception):
+    """A URL that does not give what it should; the message is for its caller, and names no address."""
+
+
+async def fetch(
+    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, timeout: float = TIMEOUT
+) -> str:
+    """Write what `url` leads to, at most `limit` bytes, into `into`. Its Content-Type; empty where it says none. Raises
+    Unavailable."""
+    try:
+        async with asyncio.timeout(timeout), _transport() as transport:
+            answer = await _follow(transport, url, allowed)
+            if answer.status_code != 200:
+                raise Unavailable(f"it answers {answer.status_code}")
+            async for piece in _bounded(answer, limit):
+                into.write(piece)
+            return str(answer.headers.get("content-type", ""))
+    except TimeoutError:
+        raise Unavailable(f"it takes over {timeout:g} s") from None
+    except outbound.Refused as refused:
+        raise Unavailable(str(refused)) from refused
+    except (httpx.HTTPError, zlib.error) as error:
+        raise Unavailable(f"the connection fails: {type(error).__name__}") from error
+
+
+@cache
+def trust() -> SSLContext:
+    """Whose certificates are trusted: reading them takes longer than many a fetch."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _transport() -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(verify=trust(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+async def _follow(
+    transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[outbound.Network]
+) -> httpx.Response:
+    """The answer at the end of the redirects, its body not read yet."""
+    destination = outbound.parse(url)
+    for _ in range(REDIRECTS + 1):
+        address = await outbound.resolve(destination, allowed)
+        request = httpx.Request("GET", **outbound.pinned(destination, address, _HEADERS))
+        answer = await transport.handle_async_request(request)
+        if answer.status_code not in _MOVED or "location" not in answer.headers:
+            return answer
+        await answer.aclose()
+        destination = outbound.redirected(destination, answer.headers["location"])
+    raise Unavailable(f"it redirects more than {REDIRECTS} times")
+
+
+async def _bounded(answer: httpx.Response, limit: int) -> AsyncIterator[bytes]:
+    """The body in pieces, no more than `limit` bytes of it once decompressed."""
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", *_GZIP):
+        raise Unavailable(f"it is encoded as {encoding}; gzip alone is read")
+    gzip = zlib.decompressobj(wbits=31) if encoding in _GZIP else None
+    size = 0
+    async for piece in answer.aiter_raw():
+        if gzip:
+            piece = gzip.decompress(piece, limit - size + 1)
+            if gzip.unused_data:
+                raise Unavailable("it holds more than its gzip encoding says")
+        size += len(piece)
+        if size > limit:
+            raise Unavailable(f"it is over {limit} bytes")
+        yield piece
+    if gzip and not gzip.eof:
+        raise Unavailable("it is cut short")
