@@ -246,6 +246,8 @@ class Jobs:
         return json_response(job_json(job, self._parts.settings.public_url), status, headers)
 
     async def _payload(self, payload: store.Payload) -> Response:
+        if payload.url is not None:  # the caller's own
+            return Response(status_code=307, headers={"location": payload.url})
         if payload.body is not None:
             return Response(payload.body, headers=INERT, media_type=payload.content_type)
         url = await asyncio.to_thread(self._parts.blobs.get_url, payload.blob or "", payload.content_type)

@@ -10,6 +10,8 @@ from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
 
+#: Where a job's input may come from.
+SOURCES = ("input", "input_url")
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
 
@@ -35,10 +37,21 @@ ModelName = Annotated[str, Meta(description="name, name@version or name:alias")]
 
 
 class Submit(Options, kw_only=True):
-    """The body of `POST /v1/jobs`. `input` is carried bit for bit."""
+    """The body of `POST /v1/jobs`. Exactly one of SOURCES is given; `input` is carried bit for bit."""
 
     model: ModelName
-    input: msgspec.Raw
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input_url: Annotated[str, Meta(max_length=2048, description="fetched by the worker")] | None = None
+
+    @property
+    def source(self) -> str:
+        """The one of SOURCES that is given. Raises Refused."""
+        given = [name for name in SOURCES if getattr(self, name) not in (None, msgspec.UNSET)]
+        if not given:
+            raise _refused("/input", f"one of {' and '.join(SOURCES)} is required")
+        if len(given) > 1:
+            raise _refused(f"/{given[1]}", f"is given beside {given[0]}; give one of them")
+        return given[0]
 
 
 class SubmitBatch(Options, kw_only=True):
@@ -63,13 +76,17 @@ class Rules:
             raise _refused("/expires_in", f"at most the retention, {self._retention:g} seconds")
         return options.expires_in
 
+    def url(self, pointer: str, url: str | None) -> None:
+        """Whether we may be sent to a URL, as far as that can be said without asking the DNS. Raises Refused."""
+        try:
+            if url is not None:
+                outbound.acceptable(url, self._allowed)
+        except outbound.Refused as error:
+            raise _refused(pointer, str(error)) from error
+
     def check(self, options: Options) -> None:
         """Raises Refused."""
-        if options.webhook is not None:
-            try:
-                outbound.acceptable(options.webhook, self._allowed)
-            except outbound.Refused as error:
-                raise _refused("/webhook", str(error)) from error
+        self.url("/webhook", options.webhook)
         for name in ("webhook", "sticky_key"):
             if "\0" in (getattr(options, name) or ""):
                 raise _refused(f"/{name}", "holds a NUL character")

@@ -26,8 +26,11 @@ _submit_batch = msgspec.json.Decoder(SubmitBatch)
 
 
 class Input(NamedTuple):
-    body: bytes
+    """An input, or where the worker finds it."""
+
+    body: bytes | None
     content_type: str
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,15 @@ class Submitter:
             asked = _submit.decode(body)
         except msgspec.ValidationError as error:
             raise unfit(error) from error
+        source = asked.source
         known = await self._models.resolve(asked.model, asked.sticky_key)
+        if source == "input_url":
+            self._rules.url("/input_url", asked.input_url)
+            return _new(tenant, known, self._options(asked), Input(None, known.version.input_type, asked.input_url))
         _wants_json(known)
         assert isinstance(value, dict)  # the decoder took it as an object
         known.check(value["input"], "/input")
-        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))
+        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))  # type: ignore[arg-type]  # is set
 
     async def body(
         self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]
@@ -183,8 +190,9 @@ def _new(tenant: int, known: Known, options: dict[str, Any], input: Input) -> Ne
         model=known.version.model,
         version=known.version.version,
         content_type=input.content_type,
-        size=len(input.body),
+        size=len(input.body or b""),
         body=input.body,
+        input_url=input.url,
         **options,
     )
 

@@ -88,7 +88,8 @@ requests
     retry_of uuid
     batch uuid
     shadow_of uuid
-    CHECK (((body IS NULL) <> (blob IS NULL)))
+    input_url text
+    CHECK ((num_nonnulls(body, blob, input_url) = 1)) NOT VALID
     PRIMARY KEY (id)
     RANGE (id)
 

@@ -1,21 +1,22 @@
 """Claim: a batch's jobs become this worker's, under one lease, and their inputs arrive with them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from tundish import store
+from tundish import execute, store
 from tundish.ids import new_uuid
 from workers.batch import Draft, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch in this worker's hands."""
+    """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
+    failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
 
 
 def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int) -> Claim | None:
@@ -24,3 +25,9 @@ def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max
     with engine.connect() as connection:
         jobs = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts)
     return Claim(id, draft.target, jobs) if jobs else None
+
+
+def split(engine: store.Engine, claim: UUID, part: Claim) -> None:
+    """Let `part`, some of the jobs of a claim, be a claim of their own."""
+    with engine.connect() as connection:
+        store.part(connection, claim, part.id, [job.id for job in part.jobs])

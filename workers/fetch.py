@@ -29,12 +29,12 @@ class Unavailable(Exception):
 
 
 async def fetch(
-    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, timeout: float = TIMEOUT
+    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, within: float = TIMEOUT
 ) -> str:
-    """Write what `url` leads to, at most `limit` bytes, into `into`. Its Content-Type; empty where it says none. Raises
-    Unavailable."""
+    """Write what `url` leads to into `into`: at most `limit` bytes, `within` so many seconds. Its Content-Type; empty
+    where it says none. Raises Unavailable."""
     try:
-        async with asyncio.timeout(timeout), _transport() as transport:
+        async with asyncio.timeout(within), _transport() as transport:
             answer = await _follow(transport, url, allowed)
             if answer.status_code != 200:
                 raise Unavailable(f"it answers {answer.status_code}")
@@ -42,7 +42,7 @@ async def fetch(
                 into.write(piece)
             return str(answer.headers.get("content-type", ""))
     except TimeoutError:
-        raise Unavailable(f"it takes over {timeout:g} s") from None
+        raise Unavailable(f"it takes over {within:g} s") from None
     except outbound.Refused as refused:
         raise Unavailable(str(refused)) from refused
     except (httpx.HTTPError, zlib.error) as error:
@@ -59,9 +59,7 @@ def _transport() -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(verify=trust(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-async def _follow(
-    transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[outbound.Network]
-) -> httpx.Response:
+async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[outbound.Network]) -> httpx.Response:
     """The answer at the end of the redirects, its body not read yet."""
     destination = outbound.parse(url)
     for _ in range(REDIRECTS + 1):

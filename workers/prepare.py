@@ -32,16 +32,16 @@ def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, time
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises BlobUnavailable."""
     loaded = models[claim.target]
     timeout = loaded.version.timeout or timeout
-    missing: list[int] = []
+    missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []
     for job in claim.jobs:
         body = job.body if job.blob is None else _fetched(job, blobs)
         if body is None:
-            missing.append(len(items))
+            missing[len(items)] = claim.failed.get(job.id, _GONE)
         items.append(execute.Item(body or b"", job.content_type, job.timeout or timeout))
     inputs = execute.decode(loaded.reads, items)
-    for place in missing:
-        inputs[place] = _GONE
+    for place, failed in missing.items():
+        inputs[place] = failed
     return Prepared(claim, items, inputs)
 
 

@@ -1,4 +1,4 @@
-"""The pipeline of one worker: claim, prepare, predict, record, notify.
+"""The pipeline of one worker: claim, prepare, predict, record, notify; and fetch, for inputs that lie at a URL.
 
 Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
 device never waits for a database. Recording has two, so that one gathers while the other waits for the disk (13 % of
@@ -17,12 +17,13 @@ from uuid import UUID
 
 import redis
 
-from tundish import store
+from tundish import outbound, store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
-from workers.claim import Claim, claim
+from workers.claim import Claim, claim, split
+from workers.inputs import Fetcher
 from workers.intake import Intake
 from workers.load import Loaded
 from workers.notify import notify
@@ -43,6 +44,8 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
+#: Claims whose inputs are fetched at once: a slow URL must not hold back the others.
+FETCHES = 4
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 
@@ -68,6 +71,7 @@ class Pipeline:
         self._single = store.single(bench.by_ids)
         self._intake = intake
         self._on_failure = on_failure
+        self._remote: Queue[Claim] = Queue(1)
         self._prepared: Queue[Prepared | None] = Queue(1)
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
@@ -81,6 +85,10 @@ class Pipeline:
             threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
             for stage in (self._claim, self._predict, self._record, self._record)
         ]
+        # Never waited for: what is still being fetched at the end is given back.
+        self._fetchers = [
+            threading.Thread(target=self._guard, args=(self._fetch,), name="fetch", daemon=True) for _ in range(FETCHES)
+        ]
 
     # A job's way through a worker.
 
@@ -92,10 +100,27 @@ class Pipeline:
             )
             if claimed:
                 self.held.add(claimed.id)
-                prepared = self._persist(prepare, bench.models, claimed, bench.blobs, timeout=settings.timeout)
-                if prepared:
-                    self._prepared.put(prepared)
+                if any(job.input_url for job in claimed.jobs):
+                    self._remote.put(claimed)
+                else:
+                    self._prepare(claimed)
         self._prepared.put(None)
+
+    def _fetch(self) -> None:
+        settings = self._bench.settings
+        fetcher = Fetcher(outbound.networks(settings.outbound_allow), settings.max_body)
+        while claimed := self._remote.get():
+            for part in fetcher.parts(claimed):
+                if part.id != claimed.id:
+                    self._persist(split, self._single, claimed.id, part)
+                    self.held.add(part.id)
+                self._prepare(part)
+
+    def _prepare(self, claimed: Claim) -> None:
+        bench = self._bench
+        prepared = self._persist(prepare, bench.models, claimed, bench.blobs, timeout=bench.settings.timeout)
+        if prepared:
+            self._prepared.put(prepared)
 
     def _predict(self) -> None:
         try:
@@ -144,7 +169,7 @@ class Pipeline:
     # What the stages share.
 
     def start(self) -> None:
-        for thread in self._threads:
+        for thread in self._threads + self._fetchers:
             thread.start()
 
     def stop(self, grace: float) -> None:

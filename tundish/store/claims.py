@@ -37,6 +37,7 @@ class ClaimedJob(NamedTuple):
     blob: str | None
     timeout: float | None
     webhook: str | None
+    input_url: str | None
 
 
 _CLAIM = text("""
@@ -50,7 +51,8 @@ _CLAIM = text("""
         SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second'
         FROM claimed HAVING count(*) > 0
     )
-    SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook
+    SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook,
+           q.input_url
     FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)
@@ -76,6 +78,30 @@ def claim(
         "last": max_attempts - 1,
     }
     return [ClaimedJob._make(row) for row in connection.execute(_CLAIM, given).all()]
+
+
+_PART = text("""
+    WITH moved AS (
+        UPDATE jobs SET claim = :new
+        WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND claim = :claim AND status = 1
+    ), held AS (
+        SELECT h.id = ANY(:ids) AS goes, array_agg(h.id ORDER BY h.place) AS jobs,
+               array_agg(h.attempt ORDER BY h.place) AS attempts
+        FROM claims c, unnest(c.jobs, c.attempts) WITH ORDINALITY AS h(id, attempt, place)
+        WHERE c.id = :claim GROUP BY goes
+    ), parted AS (
+        INSERT INTO claims (id, worker, jobs, attempts, lease_until, dropped)
+        SELECT :new, c.worker, held.jobs, held.attempts, c.lease_until, c.dropped
+        FROM held JOIN claims c ON held.goes AND c.id = :claim
+    )
+    UPDATE claims c SET jobs = held.jobs, attempts = held.attempts FROM held WHERE NOT held.goes AND c.id = :claim
+""")
+
+
+def part(connection: Connection, claim: UUID, new: UUID, ids: Sequence[UUID]) -> None:
+    """Let `ids`, some but not all jobs of a claim that has not started, be a claim of their own under the same lease.
+    Where the claim is lost, so is the new one."""
+    connection.execute(_PART, {**span(ids), "claim": claim, "new": new})
 
 
 def start(connection: Connection, claim: UUID, *, lease: float) -> set[UUID] | None:

@@ -15,7 +15,8 @@ from tundish.store.connect import span
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as it is submitted. `body` or `blob` holds the input of `size` bytes."""
+    """A job as it is submitted. `body` or `blob` holds the input of `size` bytes. Or `input_url` leads to it: then
+    `size` is 0, and `content_type` is what the model takes."""
 
     id: UUID
     tenant: int
@@ -32,6 +33,7 @@ class NewJob:
     timeout: float | None = None
     sticky_key: str | None = None
     retry_of: UUID | None = None
+    input_url: str | None = None
 
 
 _NEW = Rows(
@@ -51,6 +53,7 @@ _NEW = Rows(
         "timeout": "float8",
         "sticky_key": "text",
         "retry_of": "uuid",
+        "input_url": "text",
     }
 )
 _SUBMIT = text(f"""
@@ -58,8 +61,9 @@ _SUBMIT = text(f"""
         SELECT * FROM {_NEW.sql}
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
-                              sticky_key, retry_of)
-        SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of
+                              sticky_key, retry_of, input_url)
+        SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of,
+               input_url
         FROM new
     ), rows AS (
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
@@ -140,7 +144,7 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
     row = connection.execute(
         text("""
             SELECT j.status, j.id, j.tenant, j.model, j.version, j.priority, q.expires_in, q.content_type, q.size,
-                   q.body, q.blob, q.metadata, q.webhook, q.timeout, q.sticky_key
+                   q.body, q.blob, q.metadata, q.webhook, q.timeout, q.sticky_key, q.input_url
             FROM jobs j JOIN requests q ON q.id = j.id AND q.id = :id WHERE j.id = :id AND j.tenant = :tenant
         """),
         {"id": id, "tenant": tenant},
@@ -167,17 +171,18 @@ def delete(connection: Connection, tenant: int, id: UUID) -> bool:
 
 
 class Payload(NamedTuple):
-    """An input or output: `body`, or the key of its blob."""
+    """An input or output: `body`, the key of its blob, or an input's `url`."""
 
     content_type: str
     size: int
     body: bytes | None
     blob: str | None
+    url: str | None = None
 
 
 def read_input(connection: Connection, tenant: int, id: UUID) -> Payload | None:
     row = connection.execute(
-        text("SELECT content_type, size, body, blob FROM requests WHERE id = :id AND tenant = :tenant"),
+        text("SELECT content_type, size, body, blob, input_url FROM requests WHERE id = :id AND tenant = :tenant"),
         {"id": id, "tenant": tenant},
     ).one_or_none()
     return None if row is None else Payload(*row)

@@ -1,0 +1,162 @@
+"""Inputs that lie at a URL, from a real server through a real worker."""
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.test_jobs import finished, submit
+
+INPUT = b'{ "value": "from afar" }'
+PATIENT = 30.0
+
+
+@dataclass
+class Origin:
+    """A server of files, each (status, headers, body); /slow is held back until `gate` is set."""
+
+    port: int
+    gate: threading.Event = field(default_factory=threading.Event)
+    asked: list[str] = field(default_factory=list)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        to = {"/moved": "/json", "/away": self.url("/json"), "/circle": "/circle"}
+        refused = {"/inside": "http://10.0.0.1/", "/mapped": f"http://[::ffff:7f00:1]:{self.port}/canary"}
+        if location := (to | refused).get(path):
+            return 302, {"location": location}, b""
+        return {
+            "/json": (200, {"content-type": "application/json; charset=utf-8"}, INPUT),
+            "/plain": (200, {}, INPUT),
+            "/slow": (200, {"content-type": "application/json"}, INPUT),
+            "/gzip": (200, {"content-encoding": "gzip", "content-type": "application/json"}, gzip.compress(INPUT)),
+            "/twice": (200, {"content-type": "application/json"}, b'{"value": 1, "value": 2}'),
+            "/unfit": (200, {"content-type": "application/json"}, b'{"wrong": 1}'),
+            "/html": (200, {"content-type": "text/html"}, INPUT),
+            "/png": (200, {"content-type": "image/png"}, b"\x00\xff abc"),
+            "/large": (200, {"content-type": "application/json"}, json.dumps({"value": "x" * 4_000_000}).encode()),
+        }.get(path.partition("?")[0], (404, {}, b"none"))
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[Origin]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            here.asked.append(self.path)
+            if self.path == "/slow":
+                here.gate.wait(PATIENT)
+            status, headers, body = here.answer(self.path)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        here = Origin(server.server_address[1])
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield here
+        here.gate.set()
+        server.shutdown()
+        thread.join()
+
+
+def by_url(client: httpx.Client, url: str, model: str = "echo", **options: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={"model": model, "input_url": url, **options})
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+@pytest.mark.parametrize("path", ["/json", "/json?signature=a%2Fb|c;d", "/plain", "/moved", "/away", "/gzip"])
+def test_the_worker_fetches_the_input(client: httpx.Client, origin: Origin, path: str) -> None:
+    job = finished(client, by_url(client, origin.url(path))["id"])
+    assert (job["status"], job["output"]) == ("succeeded", {"value": "from afar"}), job
+    assert path in origin.asked  # as it was written, each character
+
+
+def test_bytes_may_be_of_any_type(client: httpx.Client, origin: Origin) -> None:
+    job = finished(client, by_url(client, origin.url("/png"), "octets")["id"])
+    assert client.get(job["urls"]["result"]).content == b"cba \xff\x00"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "says"),
+    [
+        ("/none", "input_unavailable", "404"),
+        ("/html", "input_unavailable", "text/html"),
+        ("/large", "input_unavailable", "over 4000000 bytes"),
+        ("/circle", "input_unavailable", "redirects more than 5 times"),
+        ("/inside", "input_unavailable", "not public"),
+        ("/mapped", "input_unavailable", "not public"),
+        ("/twice", "invalid_input", "duplicate key"),
+        ("/unfit", "invalid_input", "value"),
+    ],
+)
+def test_what_cannot_be_had_fails_its_job(
+    client: httpx.Client, origin: Origin, path: str, code: str, says: str
+) -> None:
+    job = finished(client, by_url(client, origin.url(path))["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
+    assert job["error"]["retryable"] is (code == "input_unavailable")
+    assert says in job["error"]["message"]
+    assert "/canary" not in origin.asked
+
+
+def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) -> None:
+    origin.gate.clear()
+    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2)]
+    others = [by_url(client, origin.url("/json"))["id"], submit(client, "echo", {"value": 1})["id"]]
+    assert [finished(client, id)["status"] for id in others] == ["succeeded"] * 2
+    assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 2
+    origin.gate.set()
+    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 2
+
+
+def test_a_job_of_a_url_shows_it_and_is_retried_from_it(client: httpx.Client, origin: Origin) -> None:
+    first = finished(client, by_url(client, origin.url("/none?token=1"))["id"])
+    shown = client.get(f"/v1/jobs/{first['id']}/input")
+    assert (shown.status_code, shown.headers["location"]) == (307, origin.url("/none?token=1"))
+    again = finished(client, client.post(f"/v1/jobs/{first['id']}/retry").json()["id"])
+    assert (again["retry_of"], again["error"]["code"]) == (first["id"], "input_unavailable")
+    assert origin.asked.count("/none?token=1") == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/input"),
+        ({"input": {"value": 1}, "input_url": "https://example.com/"}, "/input_url"),
+        ({"input": None, "input_url": "https://example.com/"}, "/input_url"),
+        ({"input_url": "http://10.0.0.1/"}, "/input_url"),
+        ({"input_url": "https://user@example.com/"}, "/input_url"),
+        ({"input_url": "https://example.com/\n"}, "/input_url"),
+        ({"input_url": "https://example.com/\0"}, "/input_url"),
+        ({"input_url": "https://example.com/" + "x" * 2048}, "/input_url"),
+        ({"input_url": 1}, "/input_url"),
+    ],
+)
+def test_a_job_has_one_input_at_a_place_where_we_may_go(
+    client: httpx.Client, body: dict[str, Any], pointer: str
+) -> None:
+    answer = client.post("/v1/jobs", json={"model": "echo", **body})
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_a_batch_takes_inputs_alone(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs:batch", json={"model": "echo", "input_url": "https://example.com/"})
+    assert answer.status_code == 422
