@@ -10,8 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from tests.e2e.test_jobs import finished, submit
+from tests.local import Local
+from tundish import store
+from tundish.codec import JSON
+from tundish.ids import new_uuid, to_text
+from tundish.job import Priority
+from tundish.queue import Queue
+from workers.resend import resend
 
 INPUT = b'{ "value": "from afar" }'
 PATIENT = 30.0
@@ -124,6 +132,30 @@ def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) ->
     assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 2
     origin.gate.set()
     assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 2
+
+
+def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: httpx.Client, origin: Origin) -> None:
+    origin.gate.clear()
+    placed = [(origin.url("/slow"), None), (origin.url("/json"), None), (None, INPUT)]
+    jobs = [
+        store.NewJob(new_uuid(), 1, "echo", "1", Priority.NORMAL, 60.0, JSON, 0, body, input_url=url)
+        for url, body in placed
+    ]
+    engine = store.engine(system.ps()["postgres"]["url"])
+    with engine.begin() as connection:
+        store.submit(connection, jobs)
+    engine.dispose()
+    # One message, so that they are one batch.
+    with redis.Redis.from_url(system.ps()["valkey"]["url"]) as broker:
+        resend(broker, [store.Unsent(job.id, Queue("echo", "1", Priority.NORMAL), 0, False) for job in jobs], 3)
+    slow, *others = [to_text("job", job.id) for job in jobs]
+    for id in others:
+        job = finished(client, id)
+        assert (job["status"], job["timings"]["batch_size"]) == ("succeeded", 2)
+    assert client.get(f"/v1/jobs/{slow}").json()["status"] == "queued"
+    origin.gate.set()
+    job = finished(client, slow)
+    assert (job["output"], job["attempt"], job["timings"]["batch_size"]) == ({"value": "from afar"}, 1, 1)
 
 
 def test_a_job_of_a_url_shows_it_and_is_retried_from_it(client: httpx.Client, origin: Origin) -> None:

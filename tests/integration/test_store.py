@@ -125,6 +125,39 @@ def test_only_a_started_claim_charges_a_death(engine: store.Engine) -> None:
     assert {job.id: job.deaths for job in reap(engine).unsent} == {waiting: 0, started: 1}
 
 
+def test_a_claim_is_parted_and_each_part_goes_its_own_way(engine: store.Engine) -> None:
+    ids = submit(engine, 4)
+    first, jobs = claim(engine, ids)
+    new = new_uuid()
+    with engine.begin() as connection:
+        store.cancel(connection, 1, ids[0])
+        store.part(connection, first, new, [ids[2], ids[0]])
+        assert store.start(connection, new, lease=30.0) == {ids[0]}  # a cancel is not forgotten
+    assert [status(engine, id) for id in ids[1:]] == [Status.QUEUED, Status.RUNNING, Status.QUEUED]
+    with engine.begin() as connection:
+        assert store.record(connection, [end(jobs[2])], [store.Ran(new, 1.5)]) == {ids[2]}
+    done = read(engine, ids[2])
+    assert done
+    assert (done.batch_size, done.worker, done.predict_ms) == (2, WORKER, 1.5)
+    assert start(engine, first)
+    run_out(engine, first)
+    assert {(job.id, job.deaths) for job in reap(engine).unsent} == {(ids[1], 1), (ids[3], 1)}
+
+
+def test_a_claim_that_is_lost_is_not_parted(engine: store.Engine) -> None:
+    ids = submit(engine, 2)
+    first, _ = claim(engine, ids)
+    run_out(engine, first)
+    reap(engine)
+    second, _ = claim(engine, ids)
+    new = new_uuid()
+    with engine.begin() as connection:
+        store.part(connection, first, new, ids[:1])
+    assert not start(engine, new)
+    assert start(engine, second)
+    assert [status(engine, id) for id in ids] == [Status.RUNNING] * 2
+
+
 def test_the_last_attempt_is_alone_and_then_it_is_lost(engine: store.Engine) -> None:
     killer, neighbour = submit(engine, 2)
     for _ in range(2):

@@ -1,0 +1,249 @@
+"""A fetch from real servers that misbehave, and a claim whose inputs arrive at different times."""
+
+import asyncio
+import gzip
+import io
+import ipaddress
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from tundish import execute, outbound, store
+from tundish.ids import new_uuid
+from tundish.job import Code
+from workers.batch import Target
+from workers.claim import Claim
+from workers.fetch import Unavailable, fetch
+from workers.inputs import Fetcher
+
+ALLOWED = outbound.networks("127.0.0.0/8")
+#: Seconds of a fetch that shall not end by itself.
+SHORT = 0.5
+
+
+@contextmanager
+def serving(answer: Callable[[socket.socket, str], None]) -> Iterator[str]:
+    """A server that calls `answer` with each connection and the head of its request, in a thread; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve(peer: socket.socket) -> None:
+            with peer:
+                head = b""
+                while b"\r\n\r\n" not in head and (piece := peer.recv(65536)):
+                    head += piece
+                with suppress(OSError):  # the client may be gone
+                    answer(peer, head.decode("latin-1"))
+
+        def accept() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(peer,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def fetched(url: str, limit: int = 1000, within: float = 10.0) -> tuple[str, bytes]:
+    into = io.BytesIO()
+    return asyncio.run(fetch(url, ALLOWED, into, limit, within)), into.getvalue()
+
+
+def head(length: int | None, **headers: str) -> bytes:
+    given = {} if length is None else {"content-length": str(length)}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in (given | headers).items()]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode()
+
+
+def test_what_is_sent_and_what_is_not() -> None:
+    heads: list[str] = []
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        heads.append(asked)
+        peer.sendall(head(2, content_type="text/x", set_cookie="a=b; path=/") + b"hi")
+
+    with serving(answer) as url:
+        assert fetched(f"{url}/a/../b?c=|%2F") == ("text/x", b"hi")
+        fetched(f"{url}/")
+    lines = heads[0].split("\r\n")
+    assert lines[0] == "GET /a/../b?c=|%2F HTTP/1.1"
+    assert f"host: {url[7:]}" in lines
+    assert "accept-encoding: identity" in lines
+    assert "cookie" not in heads[1].lower()
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n"])
+def test_a_server_that_drips_ends_at_the_time_limit(first: bytes) -> None:
+    """Each byte comes well within any time-out of a read: it is the whole that is bounded."""
+    over = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(first)
+        while not over.wait(SHORT / 20):
+            peer.sendall(b"x" if first else b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with serving(answer) as url:
+        with pytest.raises(Unavailable, match=r"over 0\.5 s"):
+            fetched(url, within=SHORT)
+        over.set()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_is_bounded(declared: bool) -> None:
+    def answer(peer: socket.socket, asked: str) -> None:
+        size = int(asked.split(" ")[1][1:])
+        peer.sendall(head(size if declared else None) + b"x" * size)
+
+    with serving(answer) as url:
+        assert fetched(f"{url}/1000")[1] == b"x" * 1000
+        with pytest.raises(Unavailable, match="over 1000 bytes"):
+            fetched(f"{url}/1001")
+
+
+def test_a_body_is_bounded_decompressed() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 60_000
+    into = io.BytesIO()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(len(bomb), content_encoding="gzip") + bomb)
+
+    with serving(answer) as url, pytest.raises(Unavailable, match="over 1000 bytes"):
+        asyncio.run(fetch(url, ALLOWED, into, 1000))
+    assert into.tell() <= 1000
+
+
+GZIP = gzip.compress(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "says"),
+    [
+        ("gzip", GZIP[:-3], "cut short"),
+        ("gzip", b"hello", "error"),
+        ("gzip", GZIP + GZIP, "more than"),
+        ("br", b"hello", "encoded as br"),
+        ("deflate", zlib.compress(b"hello"), "encoded as deflate"),
+        ("gzip, gzip", gzip.compress(GZIP), "encoded as gzip, gzip"),
+    ],
+)
+def test_an_encoding_that_is_broken_or_not_read(encoding: str, body: bytes, says: str) -> None:
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(len(body), content_encoding=encoding) + body)
+
+    with serving(answer) as url, pytest.raises(Unavailable, match=says):
+        fetched(url)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi"]
+)
+def test_a_server_that_breaks_off_or_speaks_no_http(said: bytes) -> None:
+    with serving(lambda peer, asked: peer.sendall(said)) as url, pytest.raises(Unavailable, match="connection fails"):
+        fetched(url)
+
+
+def test_a_port_that_nobody_listens_on() -> None:
+    with serving(lambda peer, asked: None) as url:
+        pass
+    with pytest.raises(Unavailable, match="connection fails"):
+        fetched(url)
+
+
+def test_a_connection_that_leads_to_another_peer_carries_nothing() -> None:
+    heads: list[str] = []
+    with serving(lambda peer, asked: heads.append(asked)) as url:
+        destination = outbound.parse(url)
+        given = outbound.pinned(destination, ipaddress.ip_address("127.0.0.2"), {})
+
+        async def send() -> None:
+            async with httpx.AsyncHTTPTransport(trust_env=False) as transport:
+                await transport.handle_async_request(httpx.Request("GET", **{**given, "url": url}))
+
+        with pytest.raises(outbound.Refused):
+            asyncio.run(send())
+    assert "".join(heads) == ""
+
+
+def job(url: str | None, content_type: str = "application/json") -> store.ClaimedJob:
+    body = b"1" if url is None else None
+    return store.ClaimedJob(new_uuid(), 1, 1, 0, content_type, body, None, None, None, url)
+
+
+def claim(*jobs: store.ClaimedJob) -> Claim:
+    return Claim(new_uuid(), Target("m", "1"), jobs)
+
+
+def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
+    gate = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        if asked.startswith("GET /slow"):
+            gate.wait(10)
+        peer.sendall(head(1) + b"2")
+
+    with serving(answer) as url:
+        slow, quick, here = job(f"{url}/slow"), job(f"{url}/quick"), job(None)
+        whole = claim(slow, quick, here)
+        parts = Fetcher(ALLOWED, 1000, patience=1.0).parts(whole)
+        ahead = next(parts)
+        gate.set()
+        [rest] = parts
+    assert ahead.id != whole.id
+    assert [(each.id, each.body) for each in ahead.jobs] == [(quick.id, b"2"), (here.id, b"1")]
+    assert rest.id == whole.id
+    assert [(each.id, each.body) for each in rest.jobs] == [(slow.id, b"2")]
+
+
+def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
+    gate = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        if asked.startswith("GET /hangs"):
+            gate.wait(10)
+        peer.sendall(head(1) + b"2")
+
+    with serving(answer) as url:
+        hangs, quick = job(f"{url}/hangs"), job(f"{url}/quick")
+        [whole] = Fetcher(ALLOWED, 1000, within=1.0, patience=10.0).parts(claim(hangs, quick))
+        gate.set()
+    assert [each.body for each in whole.jobs] == [None, b"2"]
+    assert {id: (failed.code, "over 1 s" in failed.message) for id, failed in whole.failed.items()} == {
+        hangs.id: (Code.INPUT_UNAVAILABLE, True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "kept"),
+    [
+        ("application/json", "application/json", "application/json"),
+        ("application/json", "Application/JSON; charset=utf-8", "Application/JSON; charset=utf-8"),
+        ("application/json", "", "application/json"),
+        ("application/json", "binary/octet-stream", "application/json"),
+        ("application/json", "text/html", None),
+        ("application/x-npy", "application/x-npy", "application/x-npy"),
+        ("application/x-npy", "application/octet-stream", "application/x-npy"),
+        ("application/x-npy", "application/json", None),
+        ("application/octet-stream", "image/png", "image/png"),
+        ("application/octet-stream", "", "application/octet-stream"),
+    ],
+)
+def test_a_content_type_fits_the_model_or_says_nothing(wanted: str, given: str, kept: str | None) -> None:
+    headers: dict[str, Any] = {"content_type": given} if given else {}
+    with serving(lambda peer, asked: peer.sendall(head(1, **headers) + b"1")) as url:
+        [part] = Fetcher(ALLOWED, 1000).parts(claim(job(url, wanted)))
+    if kept is None:
+        [failed] = part.failed.values()
+        assert isinstance(failed, execute.Failed)
+        assert (failed.code, given in failed.message) == (Code.INPUT_UNAVAILABLE, True)
+    else:
+        assert (part.failed, part.jobs[0].content_type) == ({}, kept)
