@@ -10,8 +10,6 @@ from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
 
-#: Where a job's input may come from.
-SOURCES = ("input", "input_url")
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
 
@@ -33,24 +31,29 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return Priority[self.priority.upper()]
 
 
+#: Where the input of a job may come from.
+SOURCES = ("input", "input_url")
+
 ModelName = Annotated[str, Meta(description="name, name@version or name:alias")]
 
 
 class Submit(Options, kw_only=True):
-    """The body of `POST /v1/jobs`. Exactly one of SOURCES is given; `input` is carried bit for bit."""
+    """The body of `POST /v1/jobs`: exactly one of SOURCES. `input` is carried bit for bit."""
 
     model: ModelName
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    input_url: Annotated[str, Meta(max_length=2048, description="fetched by the worker")] | None = None
+    input_url: Annotated[str, Meta(max_length=2048, description="the worker fetches the input")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
     @property
     def source(self) -> str:
-        """The one of SOURCES that is given. Raises Refused."""
-        given = [name for name in SOURCES if getattr(self, name) not in (None, msgspec.UNSET)]
+        """The name of the field that says where the input is. Raises Refused."""
+        given = [name for name in SOURCES if getattr(self, name) is not msgspec.UNSET]
         if not given:
-            raise _refused("/input", f"one of {' and '.join(SOURCES)} is required")
+            raise _refused(f"/{SOURCES[0]}", f"is required, or in its place {' or '.join(SOURCES[1:])}")
         if len(given) > 1:
-            raise _refused(f"/{given[1]}", f"is given beside {given[0]}; give one of them")
+            raise _refused(f"/{given[1]}", f"stands beside {given[0]}; send one of {', '.join(SOURCES)}")
         return given[0]
 
 
@@ -76,17 +79,17 @@ class Rules:
             raise _refused("/expires_in", f"at most the retention, {self._retention:g} seconds")
         return options.expires_in
 
-    def url(self, pointer: str, url: str | None) -> None:
-        """Whether we may be sent to a URL, as far as that can be said without asking the DNS. Raises Refused."""
+    def url(self, field: str, url: str) -> None:
+        """Whether we may be sent to a URL, as far as it says so itself. Raises Refused."""
         try:
-            if url is not None:
-                outbound.acceptable(url, self._allowed)
+            outbound.acceptable(url, self._allowed)
         except outbound.Refused as error:
-            raise _refused(pointer, str(error)) from error
+            raise _refused(f"/{field}", str(error)) from error
 
     def check(self, options: Options) -> None:
         """Raises Refused."""
-        self.url("/webhook", options.webhook)
+        if options.webhook is not None:
+            self.url("webhook", options.webhook)
         for name in ("webhook", "sticky_key"):
             if "\0" in (getattr(options, name) or ""):
                 raise _refused(f"/{name}", "holds a NUL character")

@@ -60,12 +60,14 @@ class Submitter:
         source = asked.source
         known = await self._models.resolve(asked.model, asked.sticky_key)
         if source == "input_url":
-            self._rules.url("/input_url", asked.input_url)
-            return _new(tenant, known, self._options(asked), Input(None, known.version.input_type, asked.input_url))
+            url = str(asked.input_url)
+            self._rules.url(source, url)
+            return await self._one(tenant, known, asked, Input(None, known.version.input_type, url))
         _wants_json(known)
         assert isinstance(value, dict)  # the decoder took it as an object
+        assert isinstance(asked.input, msgspec.Raw)  # it is the source
         known.check(value["input"], "/input")
-        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))  # type: ignore[arg-type]  # is set
+        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))
 
     async def body(
         self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]

@@ -179,6 +179,7 @@ def test_a_job_of_a_url_shows_it_and_is_retried_from_it(client: httpx.Client, or
         ({"input_url": "https://example.com/\0"}, "/input_url"),
         ({"input_url": "https://example.com/" + "x" * 2048}, "/input_url"),
         ({"input_url": 1}, "/input_url"),
+        ({"input_url": None}, "/input_url"),
     ],
 )
 def test_a_job_has_one_input_at_a_place_where_we_may_go(
