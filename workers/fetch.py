@@ -45,7 +45,7 @@ async def fetch(
         raise Unavailable(f"it takes over {within:g} s") from None
     except outbound.Refused as refused:
         raise Unavailable(str(refused)) from refused
-    except (httpx.HTTPError, zlib.error) as error:
+    except (httpx.HTTPError, OSError, zlib.error) as error:
         raise Unavailable(f"the connection fails: {type(error).__name__}") from error
 
 

@@ -6,9 +6,12 @@ ahead as a batch of its own, and the rest follows.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import replace
 from io import BytesIO
+from uuid import UUID
 
 from tundish import execute, outbound, store, strictjson
 from tundish.codec import JSON, OCTETS
@@ -27,60 +30,81 @@ AT_ONCE = 64
 #: Content types that say nothing of what they hold.
 _UNSAID = ("", OCTETS, "binary/octet-stream")
 
+#: A body and its Content-Type; None for a job that needs no fetch. Or it raises Unavailable.
+_Fetched = Future[tuple[bytes, str] | None]
 
-@dataclass(frozen=True, slots=True)
+
 class Fetcher:
-    """Fetches inputs of at most `limit` bytes from their URLs, each `within` so many seconds."""
+    """Fetches inputs of at most `limit` bytes from their URLs, each `within` so many seconds. Its event loop runs in a
+    thread of its own, for any number of others."""
 
-    allowed: Sequence[outbound.Network]
-    limit: int
-    within: float = TIMEOUT
-    patience: float = PATIENCE
+    def __init__(
+        self,
+        allowed: Sequence[outbound.Network],
+        limit: int,
+        *,
+        within: float = TIMEOUT,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._allowed = allowed
+        self._limit = limit
+        self._within = within
+        self._patience = patience
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="fetches", daemon=True).start()
 
-    def parts(self, claim: Claim) -> Iterator[Claim]:
+    def parts(self, claim: Claim, stopped: threading.Event) -> Iterator[Claim]:
         """The claim with its inputs: as it is, or in parts where some are slow. All but the last have new ids, which
-        the store does not know of yet."""
-        with asyncio.Runner() as runner:
-            turns = asyncio.Semaphore(AT_ONCE)
-            loop = runner.get_loop()
-            waiting = {loop.create_task(self._get(job, turns)): job for job in claim.jobs}
-            while waiting:
-                done, _ = runner.run(asyncio.wait(waiting, timeout=self.patience))
-                arrived = [(job, task.result()) for task, job in waiting.items() if task in done]
-                waiting = {task: job for task, job in waiting.items() if task not in done}
-                if arrived:
-                    part = replace(claim, id=new_uuid()) if waiting else claim
-                    yield _with(replace(part, jobs=[job for job, _ in arrived]), arrived)
+        the store does not know of yet. Ends early once `stopped`."""
+        turns = asyncio.Semaphore(AT_ONCE)
+        waiting: dict[_Fetched, store.ClaimedJob] = {
+            asyncio.run_coroutine_threadsafe(self._get(job, turns), self._loop): job for job in claim.jobs
+        }
+        while waiting and not stopped.is_set():
+            done = wait(waiting, timeout=self._patience).done
+            arrived = {future: job for future, job in waiting.items() if future in done}
+            waiting = {future: job for future, job in waiting.items() if future not in done}
+            if arrived:
+                yield _with(replace(claim, id=new_uuid()) if waiting else claim, arrived)
+        for future in waiting:
+            future.cancel()
 
-    async def _get(self, job: store.ClaimedJob, turns: asyncio.Semaphore) -> store.ClaimedJob | execute.Failed:
+    async def _get(self, job: store.ClaimedJob, turns: asyncio.Semaphore) -> tuple[bytes, str] | None:
         if job.input_url is None:
-            return job
+            return None
         into = BytesIO()
+        async with turns:
+            given = await fetch(job.input_url, self._allowed, into, self._limit, self._within)
+        return into.getvalue(), given
+
+
+def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:
+    """A claim of the jobs that have arrived."""
+    jobs: list[store.ClaimedJob] = []
+    failed: dict[UUID, execute.Failed] = {}
+    for future, job in arrived.items():
         try:
-            async with turns:
-                given = await fetch(job.input_url, self.allowed, into, self.limit, self.within)
-            return _checked(job, into.getvalue(), given)
+            fetched = future.result()
+            if fetched is not None:
+                job = _checked(job, *fetched)
         except Unavailable as error:
             log.info("an input URL gives nothing: %s", error, extra={"job": to_text("job", job.id)})
-            return execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
+            failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
+        except strictjson.InvalidJSON as error:
+            invalid = f"what the input URL gives is not JSON as it is taken here: {error}"
+            failed[job.id] = execute.Failed(Code.INVALID_INPUT, invalid)
+        except Exception:  # whatever a server makes of our client: its job fails alone
+            log.exception("a fetch failed in the worker itself", extra={"job": to_text("job", job.id)})
+            failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
+        jobs.append(job)
+    return replace(claim, jobs=jobs, failed=failed)
 
 
-def _checked(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob | execute.Failed:
-    """The job with its input; until here `content_type` is what its model takes. Raises Unavailable."""
+def _checked(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob:
+    """The job with its input; until here `content_type` is what its model takes. Raises Unavailable and InvalidJSON."""
     wanted, essence = job.content_type, given.partition(";")[0].strip().lower()
     if wanted != OCTETS and essence != wanted and essence not in _UNSAID:
         raise Unavailable(f"it is {essence}; the model takes {wanted}")
     if wanted == JSON:
-        try:
-            strictjson.loads(body)
-        except strictjson.InvalidJSON as error:
-            return execute.Failed(
-                Code.INVALID_INPUT, f"what the input URL gives is not JSON as it is taken here: {error}"
-            )
+        strictjson.loads(body)
     return job._replace(body=body, content_type=wanted if essence in _UNSAID else given)
-
-
-def _with(claim: Claim, got: Sequence[tuple[store.ClaimedJob, store.ClaimedJob | execute.Failed]]) -> Claim:
-    failed = {job.id: each for job, each in got if isinstance(each, execute.Failed)}
-    jobs = [job if isinstance(each, execute.Failed) else each for job, each in got]
-    return replace(claim, jobs=jobs, failed={**claim.failed, **failed})

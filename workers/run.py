@@ -69,6 +69,7 @@ class Pipeline:
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
         self._single = store.single(bench.by_ids)
+        self._fetcher = Fetcher(outbound.networks(bench.settings.outbound_allow), bench.settings.max_body)
         self._intake = intake
         self._on_failure = on_failure
         self._remote: Queue[Claim] = Queue(1)
@@ -107,10 +108,8 @@ class Pipeline:
         self._prepared.put(None)
 
     def _fetch(self) -> None:
-        settings = self._bench.settings
-        fetcher = Fetcher(outbound.networks(settings.outbound_allow), settings.max_body)
         while claimed := self._remote.get():
-            for part in fetcher.parts(claimed):
+            for part in self._fetcher.parts(claimed, self._closing):
                 if part.id != claimed.id:
                     self._persist(split, self._single, claimed.id, part)
                     self.held.add(part.id)

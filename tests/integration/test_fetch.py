@@ -6,6 +6,7 @@ import io
 import ipaddress
 import socket
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tundish import execute, outbound, store
 from tundish.ids import new_uuid
@@ -117,12 +120,16 @@ def test_a_body_is_bounded_decompressed() -> None:
     def answer(peer: socket.socket, asked: str) -> None:
         peer.sendall(head(len(bomb), content_encoding="gzip") + bomb)
 
+    tracemalloc.start()
     with serving(answer) as url, pytest.raises(Unavailable, match="over 1000 bytes"):
         asyncio.run(fetch(url, ALLOWED, into, 1000))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert into.tell() <= 1000
+    assert most < 10_000_000
 
 
-GZIP = gzip.compress(b"hello")
+GZIP = gzip.compress(b"hello", mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +140,9 @@ GZIP = gzip.compress(b"hello")
         ("gzip", GZIP + GZIP, "more than"),
         ("br", b"hello", "encoded as br"),
         ("deflate", zlib.compress(b"hello"), "encoded as deflate"),
-        ("gzip, gzip", gzip.compress(GZIP), "encoded as gzip, gzip"),
+        ("gzip, gzip", gzip.compress(GZIP, mtime=0), "encoded as gzip, gzip"),
     ],
+    ids=["cut", "none", "twice", "br", "deflate", "nested"],
 )
 def test_an_encoding_that_is_broken_or_not_read(encoding: str, body: bytes, says: str) -> None:
     def answer(peer: socket.socket, asked: str) -> None:
@@ -149,6 +157,26 @@ def test_an_encoding_that_is_broken_or_not_read(encoding: str, body: bytes, says
 )
 def test_a_server_that_breaks_off_or_speaks_no_http(said: bytes) -> None:
     with serving(lambda peer, asked: peer.sendall(said)) as url, pytest.raises(Unavailable, match="connection fails"):
+        fetched(url)
+
+
+_LINES = st.lists(
+    st.tuples(
+        st.sampled_from([b"Location", b"Content-Type", b"Content-Length", b"Content-Encoding", b"Transfer-Encoding"]),
+        st.sampled_from([b"gzip", b"chunked", b"\xff\xfe", b"//[", b"http://\xe9/", b"", b"-1", b"/"])
+        | st.binary(max_size=9),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from([b"200 OK", b"302 Found", b"204 No", b"101 Up", b"999"]), _LINES, st.binary(max_size=20))
+def test_whatever_a_server_says_is_fetched_or_unavailable(
+    status: bytes, lines: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    said = b"\r\n".join([b"HTTP/1.1 " + status, *(name + b": " + value for name, value in lines), b"", body])
+    with serving(lambda peer, asked: peer.sendall(said)) as url, suppress(Unavailable):
         fetched(url)
 
 
@@ -194,7 +222,7 @@ def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
     with serving(answer) as url:
         slow, quick, here = job(f"{url}/slow"), job(f"{url}/quick"), job(None)
         whole = claim(slow, quick, here)
-        parts = Fetcher(ALLOWED, 1000, patience=1.0).parts(whole)
+        parts = Fetcher(ALLOWED, 1000, patience=1.0).parts(whole, threading.Event())
         ahead = next(parts)
         gate.set()
         [rest] = parts
@@ -202,6 +230,18 @@ def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
     assert [(each.id, each.body) for each in ahead.jobs] == [(quick.id, b"2"), (here.id, b"1")]
     assert rest.id == whole.id
     assert [(each.id, each.body) for each in rest.jobs] == [(slow.id, b"2")]
+
+
+def test_a_worker_that_stops_waits_for_no_url() -> None:
+    gate, stopped = threading.Event(), threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        stopped.set()
+        gate.wait(10)
+
+    with serving(answer) as url:
+        assert list(Fetcher(ALLOWED, 1000, within=600).parts(claim(job(url)), stopped)) == []
+        gate.set()
 
 
 def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
@@ -214,7 +254,7 @@ def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
 
     with serving(answer) as url:
         hangs, quick = job(f"{url}/hangs"), job(f"{url}/quick")
-        [whole] = Fetcher(ALLOWED, 1000, within=1.0, patience=10.0).parts(claim(hangs, quick))
+        [whole] = Fetcher(ALLOWED, 1000, within=1.0, patience=10.0).parts(claim(hangs, quick), threading.Event())
         gate.set()
     assert [each.body for each in whole.jobs] == [None, b"2"]
     assert {id: (failed.code, "over 1 s" in failed.message) for id, failed in whole.failed.items()} == {
@@ -240,7 +280,7 @@ def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
 def test_a_content_type_fits_the_model_or_says_nothing(wanted: str, given: str, kept: str | None) -> None:
     headers: dict[str, Any] = {"content_type": given} if given else {}
     with serving(lambda peer, asked: peer.sendall(head(1, **headers) + b"1")) as url:
-        [part] = Fetcher(ALLOWED, 1000).parts(claim(job(url, wanted)))
+        [part] = Fetcher(ALLOWED, 1000).parts(claim(job(url, wanted)), threading.Event())
     if kept is None:
         [failed] = part.failed.values()
         assert isinstance(failed, execute.Failed)
