@@ -44,8 +44,8 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
-#: Claims whose inputs are fetched at once: a slow URL must not hold back the others.
-FETCHES = 4
+#: Claims whose inputs are fetched at once; beyond them, slow URLs hold back other claims for up to the time of a fetch.
+FETCHES = 16
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 

@@ -126,12 +126,12 @@ def test_what_cannot_be_had_fails_its_job(
 
 def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) -> None:
     origin.gate.clear()
-    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2)]
+    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(8)]
     others = [by_url(client, origin.url("/json"))["id"], submit(client, "echo", {"value": 1})["id"]]
     assert [finished(client, id)["status"] for id in others] == ["succeeded"] * 2
-    assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 2
+    assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 8
     origin.gate.set()
-    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 2
+    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 8
 
 
 def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: httpx.Client, origin: Origin) -> None:
