@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event, text
 
+from tests.local import wait_until
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Code, Priority, Status, error_json
@@ -240,6 +242,25 @@ def test_a_renewed_claim_is_held(engine: store.Engine) -> None:
     with engine.begin() as connection:
         assert store.renew(connection, [held, new_uuid()], lease=30.0) == {held}
     assert reap(engine) == store.Requeued([], [])
+
+
+def test_a_cancel_that_waits_for_a_claim_drops_its_job_from_it(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    claimed = new_uuid()
+
+    def cancel() -> bool:
+        with engine.begin() as connection:
+            return store.cancel(connection, 1, id)
+
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as connection:
+            assert store.claim(connection, claimed, WORKER, [id], lease=30.0, max_attempts=3)
+            canceled = thread.submit(cancel)
+            with engine.begin() as look:
+                wait_until(lambda: look.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")), "it waits")
+        assert canceled.result(10)
+    with engine.begin() as connection:
+        assert store.start(connection, claimed, lease=30.0) == {id}
 
 
 def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine: store.Engine) -> None:

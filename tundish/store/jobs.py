@@ -256,18 +256,12 @@ def list_jobs(connection: Connection, tenant: int, search: Search, budget: int =
 
 _CANCEL = text(
     """
-    WITH asked AS (
-        UPDATE jobs j SET
-            status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
-            finished_at = CASE WHEN {waiting} THEN now() END,
-            cancel_requested = true
-        WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
-        RETURNING j.id, j.status, j.claim
-    ), told AS (
-        UPDATE claims c SET dropped = array_append(c.dropped, asked.id) FROM asked
-        WHERE c.id = asked.claim AND c.started_at IS NULL AND asked.status = 4
-    )
-    SELECT status FROM asked
+    UPDATE jobs j SET
+        status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
+        finished_at = CASE WHEN {waiting} THEN now() END,
+        cancel_requested = true
+    WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
+    RETURNING j.status, j.claim
 """.replace(
         "{waiting}",
         """(j.status = 0 OR NOT EXISTS (
@@ -280,5 +274,13 @@ def cancel(connection: Connection, tenant: int, id: UUID) -> bool:
     """Cancel a waiting job at once; ask for it where predict has started. True where the job ended by this call.
     A job that is claimed ahead is dropped from its claim; where predict begins at that very moment, the fence of
     `record` refuses what comes of it."""
-    moved = connection.execute(_CANCEL, {"id": id, "tenant": tenant}).scalar()
-    return moved == Status.CANCELED
+    moved = connection.execute(_CANCEL, {"id": id, "tenant": tenant}).one_or_none()
+    if moved is None or moved.status != Status.CANCELED:
+        return False
+    if moved.claim is not None:
+        # A statement of its own: the first may have waited for the claim, and then does not see its row.
+        connection.execute(
+            text("UPDATE claims SET dropped = array_append(dropped, :id) WHERE id = :claim AND started_at IS NULL"),
+            {"id": id, "claim": moved.claim},
+        )
+    return True
