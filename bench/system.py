@@ -1,49 +1,63 @@
-"""A whole Tundish for a bench, in a temporary folder: its worker starts when the bench says so."""
+"""A whole Tundish for a bench, in a temporary folder: its workers start when the bench says so."""
 
 import json
 import os
+import signal
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import psutil
 import psycopg
 import redis
 
+from bench import durable
 from local.demo import free_port
+from local.place import read_state
 from local.up import System, python, running
 from tundish import queue, store
 from tundish.catalog import describe, load_models
+from tundish.ids import from_text
 from tundish.settings import Settings
 from workers.intake import unpack
 
 #: Inputs of one batch call.
 CHUNK = 10_000
+#: Seconds in which some job must end, or the bench is stuck.
+STUCK = 120.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
-    """The system, and connections to its database and its Redis."""
+    """The system, and connections to its database and its Redis. `ids` are those of the jobs in their order."""
 
     system: System
     database: "psycopg.Connection[Any]"
     redis: "redis.Redis"
+    ids: list[UUID] = field(default_factory=list)
 
     def submit(self, model: str, inputs: Sequence[Any]) -> None:
         """By the batch call, over HTTP."""
         for at in range(0, len(inputs), CHUNK):
             body = json.dumps({"model": model, "inputs": inputs[at : at + CHUNK]}).encode()
-            request = urllib.request.Request(
-                f"{self.system.api.url}/v1/jobs:batch", body, {"Content-Type": "application/json"}
-            )
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.system.api.key}"}
+            request = urllib.request.Request(f"{self.system.api.url}/v1/jobs:batch", body, headers)
             with urllib.request.urlopen(request, timeout=120) as answer:
-                refused = [each for each in json.load(answer)["data"] if "error" in each]
-            if refused:
-                raise RuntimeError(f"a job was refused: {refused[0]}")
+                self.accepted([each.get("id", each) for each in json.load(answer)["data"]])
+
+    def accepted(self, texts: Sequence[Any]) -> None:
+        """Remember the ids of accepted jobs. Raises RuntimeError where there is something else."""
+        for text in texts:
+            id = from_text("job", text) if isinstance(text, str) else None
+            if id is None:
+                raise RuntimeError(f"a job was refused: {text}")
+            self.ids.append(id)
 
     def unbundle(self) -> None:
         """Let each message that waits in Redis carry one job."""
@@ -56,37 +70,103 @@ class Bench:
             for at in range(0, len(single), CHUNK):
                 self.redis.rpush(name, *single[at : at + CHUNK])
 
+    def empty(self) -> None:
+        """Forget all jobs."""
+        self.database.execute("TRUNCATE jobs, requests, results, claims")
+        for name in self.redis.scan_iter("tundish:*"):
+            self.redis.delete(name)
+        self.ids.clear()
+
     def start_worker(self, name: str = "worker") -> int:
         """Its process id."""
         return self.system.supervisor.start(python(name, "workers", grace=5))
 
-    def wait_for_all(self, count: int) -> float:
-        """Seconds since 1970, by the database's clock, when the last of `count` jobs, or more, was stored. It looks
-        seldom, the later the longer it takes: each look reads all jobs, on the machine that is measured."""
-        began, pause = time.monotonic(), 0.1
-        while True:
-            time.sleep(pause)
-            row = self.database.execute(
-                "SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status > 2),"
-                " extract(epoch FROM max(finished_at)) FROM jobs"
-            ).fetchone()
-            assert row
-            if row[1]:
-                raise RuntimeError(f"{row[1]} jobs failed")
-            if row[0] >= count:
-                return float(row[2])
-            left = (time.monotonic() - began) * (count - row[0]) / (row[0] or count)
-            pause = min(5.0, max(0.05, 0.8 * left))
+    def stop_worker(self, pid: int) -> None:
+        """Let it end in good order."""
+        worker = psutil.Process(pid)
+        worker.send_signal(signal.SIGTERM)
+        # It is the supervisor's child, which waits for it too: whoever comes second finds nobody.
+        psutil.wait_procs([worker], timeout=30)
 
-    def first_claim(self) -> float:
-        """Seconds since 1970 when the first batch began."""
-        row = self.database.execute("SELECT extract(epoch FROM min(started_at)) FROM results").fetchone()
+    def wait_for_all(self, count: int) -> float:
+        """Seconds since 1970, by the database's clock, when all of `count` jobs were stored."""
+        ended, at = self.wait_for(self.ids[-1])
+        while ended < count:
+            time.sleep(0.01)
+            ended, at = self._ended()
+        return at
+
+    def wait_for(self, id: UUID) -> tuple[int, float]:
+        """Wait until a job has ended; how many have by then, and the seconds since 1970 by the database's clock. One
+        row is looked at meanwhile: counting a million would be a load of its own."""
+        until = time.monotonic() + STUCK
+        before = 0
+        while True:
+            row = self.database.execute("SELECT status FROM jobs WHERE id = %s", [id]).fetchone()
+            if row and row[0] >= 2:
+                return self._ended()
+            if time.monotonic() > until:
+                ended, _ = self._ended()
+                if ended == before:
+                    raise RuntimeError(f"no job ended for {STUCK:.0f} s; {ended} have; see {self.system.place.logs}")
+                before, until = ended, time.monotonic() + STUCK
+            time.sleep(0.005)
+
+    def ended(self) -> int:
+        """How many jobs have."""
+        return self._ended()[0]
+
+    def _ended(self) -> tuple[int, float]:
+        row = self.database.execute(
+            "SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status > 2),"
+            " extract(epoch FROM now()) FROM jobs"
+        ).fetchone()
+        assert row
+        if row[1]:
+            raise RuntimeError(f"{row[1]} jobs failed; see {self.system.place.logs}")
+        return int(row[0]), float(row[2])
+
+    def first_claim(self, since: float = 0) -> float:
+        """Seconds since 1970 when the first batch began, after `since`."""
+        row = self.database.execute(
+            "SELECT extract(epoch FROM min(started_at)) FROM results WHERE started_at > to_timestamp(%s)", [since]
+        ).fetchone()
         assert row
         return float(row[0])
 
-    def serving(self) -> bool:
-        row = self.database.execute("SELECT count(*) FROM workers WHERE state IN ('idle', 'busy')").fetchone()
-        return bool(row and row[0])
+    def now(self) -> float:
+        """Seconds since 1970 by the database's clock."""
+        row = self.database.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+        assert row
+        return float(row[0])
+
+    def wait_for_workers(self, count: int = 1) -> None:
+        """Until so many workers serve."""
+        until = time.monotonic() + STUCK
+        while True:
+            row = self.database.execute(
+                "SELECT count(*) FROM workers WHERE state IN ('idle', 'busy') AND seen_at > now() - interval '30 s'"
+            ).fetchone()
+            if row and row[0] >= count:
+                return
+            if time.monotonic() > until:
+                raise RuntimeError(f"{count} workers do not serve; see {self.system.place.logs}")
+            time.sleep(0.05)
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU that each process of the system has used, with its children."""
+        state = read_state(self.system.place.root) or {"children": []}
+        return {each["name"]: _cpu(each["pid"]) for each in state["children"] if each["pid"]}
+
+
+def _cpu(pid: int) -> float:
+    try:
+        process = psutil.Process(pid)
+        times = [process.cpu_times(), *(each.cpu_times() for each in process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    # What a child used that has ended is in its parent's account.
+    return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
 
 @contextmanager
@@ -98,11 +178,17 @@ def started(models: str, **settings: str) -> Iterator[Bench]:
             "TUNDISH_DATA_DIR": folder,
             "TUNDISH_PORT": str(free_port()),
             "TUNDISH_MAX_BODY": str(2**28),
+            "TUNDISH_API_KEY": "a key for benches",
         } | settings
+        before = dict(os.environ)
+        for name in [each for each in os.environ if each.startswith("TUNDISH_")]:
+            del os.environ[name]
         os.environ.update(given)
         try:
             with running(Settings.from_environment(), workers=0) as system:
+                _interruptible()
                 url = system.supervisor.environment["TUNDISH_DATABASE_URL"]
+                durable.check(url)
                 engine = store.engine(url)
                 with engine.begin() as connection:
                     served = load_models(models, Path.cwd())
@@ -110,15 +196,14 @@ def started(models: str, **settings: str) -> Iterator[Bench]:
                 engine.dispose()
                 client = redis.Redis.from_url(system.supervisor.environment["TUNDISH_REDIS_URL"])
                 with client, psycopg.connect(url, autocommit=True) as database:
-                    _check_durable(database)
                     yield Bench(system, database, client)
         finally:
-            for name in given:
-                os.environ.pop(name, None)
+            _interruptible()
+            os.environ.clear()
+            os.environ.update(before)
 
 
-def _check_durable(database: "psycopg.Connection[Any]") -> None:
-    for name in ("fsync", "synchronous_commit", "full_page_writes"):
-        row = database.execute(f"SHOW {name}").fetchone()
-        if row is None or row[0] != "on":
-            raise RuntimeError(f"{name} is not on: the figure would not count")
+def _interruptible() -> None:
+    """A supervisor takes the signals for itself, and here nobody asks it for them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
