@@ -1,5 +1,8 @@
 """Models that cost nothing, or a known amount."""
 
+import time
+from dataclasses import dataclass
+
 from tundish import Batch, Model, Reject
 
 
@@ -11,4 +14,52 @@ class Noop(Model[int, int]):
     max_batch = 256
 
     def predict(self, batch: Batch[int]) -> list[int | Reject]:
+        return list(batch)
+
+
+@dataclass
+class Text:
+    text: str
+
+
+@dataclass
+class Count:
+    words: int
+
+
+class Words(Model[Text, Count]):
+    """Counts words: what a small job of JSON looks like."""
+
+    name = "words"
+    version = "1"
+    max_batch = 256
+
+    def predict(self, batch: Batch[Text]) -> list[Count | Reject]:
+        return [Count(len(item.text.split())) for item in batch]
+
+
+class Sleeper(Model[int, int]):
+    """A device that takes 50 ms for a batch of 16, and no CPU."""
+
+    name = "sleeper"
+    version = "1"
+    max_batch = 16
+    seconds = 0.05
+
+    def predict(self, batch: Batch[int]) -> list[int | Reject]:
+        time.sleep(self.seconds)
+        return list(batch)
+
+
+class Paced(Model[float, float]):
+    """Ends each job so many seconds after the first one began, one at a time."""
+
+    name = "paced"
+    version = "1"
+    max_batch = 1
+    began = 0.0
+
+    def predict(self, batch: Batch[float]) -> list[float | Reject]:
+        self.began = self.began or time.monotonic()
+        time.sleep(max(0.0, self.began + batch[0] - time.monotonic()))
         return list(batch)

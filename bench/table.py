@@ -30,7 +30,7 @@ def lines(results: "Sequence[Result]") -> Iterator[Line]:
         for row in result.rows:
             for peer in [*row.peers] or [""]:
                 line = _line(result.bench, row, peer)
-                yield line._replace(verdict="too few" if line.verdict else "") if result.quick else line
+                yield line._replace(verdict="quick run" if line.verdict else "") if result.quick else line
 
 
 def terminal(results: "Sequence[Result]") -> str:
