@@ -88,6 +88,18 @@ class Bench:
         # It is the supervisor's child, which waits for it too: whoever comes second finds nobody.
         psutil.wait_procs([worker], timeout=30)
 
+    @contextmanager
+    def workers_stopped(self) -> Iterator[None]:
+        """No worker runs an instruction during the block."""
+        pids = [each["pid"] for each in self._children() if each["name"].startswith("worker")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def wait_for_all(self, count: int) -> float:
         """Seconds since 1970, by the database's clock, when all of `count` jobs were stored."""
         ended, at = self.wait_for(self.ids[-1])
@@ -155,8 +167,11 @@ class Bench:
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU that each process of the system has used, with its children."""
+        return {each["name"]: _cpu(each["pid"]) for each in self._children()}
+
+    def _children(self) -> list[dict[str, Any]]:
         state = read_state(self.system.place.root) or {"children": []}
-        return {each["name"]: _cpu(each["pid"]) for each in state["children"] if each["pid"]}
+        return [each for each in state["children"] if each["pid"]]
 
 
 def _cpu(pid: int) -> float:
