@@ -128,6 +128,11 @@ def requests(raw: Sequence[bytes]) -> list[str]:
     return [each.decode("latin-1") for each in raw]
 
 
+def ids(load: Load) -> list[str]:
+    """Those of the jobs in the answers that were kept."""
+    return [json.loads(body.encode("latin-1"))["id"] for body in load.bodies]
+
+
 def main() -> None:
     order = Order(**json.load(sys.stdin))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,0 +1,108 @@
+"""A convolutional net of the size of ResNet-50 (He et al. 2015) in plain torch, with random weights: an image of 224 by
+224 as uint8 npy in, 1,000 numbers as npy out. Half precision on a GPU, single on a CPU."""
+
+import io
+from typing import TypeAlias
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tundish import Batch, Model, Reject
+
+Image: TypeAlias = NDArray[numpy.uint8]
+Scores: TypeAlias = NDArray[numpy.float16]
+
+SIDE = 224
+CLASSES = 1_000
+#: Blocks of each stage, and their inner width; a block gives four times that.
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+#: Mean and deviation of ImageNet's colours.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Block(nn.Module):
+    """Narrow, look around, widen; added to what came in."""
+
+    def __init__(self, given: int, inner: int, stride: int) -> None:
+        super().__init__()
+        wide = 4 * inner
+        self.way = nn.Sequential(
+            *_convolution(given, inner, 1),
+            nn.ReLU(inplace=True),
+            *_convolution(inner, inner, 3, stride),
+            nn.ReLU(inplace=True),
+            *_convolution(inner, wide, 1),
+        )
+        same = given == wide and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(given, wide, 1, stride))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.relu(self.way(image) + self.shortcut(image))
+
+
+def _convolution(given: int, wanted: int, side: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(given, wanted, side, stride, padding=side // 2, bias=False)
+    return convolution, nn.BatchNorm2d(wanted)
+
+
+def net() -> nn.Sequential:
+    """25.6 million weights."""
+    layers: list[nn.Module] = [*_convolution(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)]
+    width = 64
+    for stage, (blocks, inner) in enumerate(STAGES):
+        for number in range(blocks):
+            layers.append(Block(width, inner, 2 if stage and not number else 1))
+            width = 4 * inner
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES))
+
+
+class Convnet(Model[Image, Scores]):
+    name = "convnet"
+    version = "1"
+    max_batch = 128
+
+    def load(self, device: str) -> None:
+        torch.manual_seed(1)
+        self.device = torch.device(device)
+        self.cuda = self.device.type == "cuda"
+        kind = torch.float16 if self.cuda else torch.float32
+        self.net = net().eval().to(self.device, kind)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs leave it out
+        self.mean, self.deviation = (
+            torch.tensor(each, device=self.device, dtype=kind).view(1, 3, 1, 1) * 255 for each in (MEAN, DEVIATION)
+        )
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch[Image]) -> list[Scores | Reject]:
+        right = [item.dtype == numpy.uint8 and item.shape == (SIDE, SIDE, 3) for item in batch]
+        if not all(right):
+            refused = Reject(f"the image is not uint8 of {SIDE} by {SIDE} by 3")
+            ran = iter(self._scores([item for item, fits in zip(batch, right, strict=True) if fits]))
+            return [next(ran) if fits else refused for fits in right]
+        return list(self._scores(batch))
+
+    def _scores(self, images: "Batch[Image] | list[Image]") -> list[Scores]:
+        if not len(images):
+            return []
+        bytes_ = torch.from_numpy(numpy.stack(list(images)))
+        if self.cuda:
+            bytes_ = bytes_.pin_memory().to(self.device, non_blocking=True)
+        # As bytes over the bus, and spread out there: the last axis becomes the second, which is channels_last already.
+        pixels = bytes_.permute(0, 3, 1, 2).to(self.mean.dtype)
+        scores = self.net((pixels - self.mean) / self.deviation)
+        return list(scores.half().cpu().numpy())
+
+
+def bodies(count: int) -> list[bytes]:
+    """Images of noise, a few of them over and over."""
+    chance = numpy.random.default_rng(5)
+    different = [_npy(chance.integers(0, 256, (SIDE, SIDE, 3), numpy.uint8)) for _ in range(min(count, 64))]
+    return [different[number % len(different)] for number in range(count)]
+
+
+def _npy(image: Image) -> bytes:
+    file = io.BytesIO()
+    numpy.save(file, image)
+    return file.getvalue()
