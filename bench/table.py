@@ -36,6 +36,8 @@ def lines(results: "Sequence[Result]") -> Iterator[Line]:
 def terminal(results: "Sequence[Result]") -> str:
     """Columns as wide as what stands in them; under it why a figure is missing, and what limits it."""
     shown = [Line(*HEAD), *lines(results)]
+    if len(shown) == 1:
+        return ""
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
     return "\n".join([*table, *(f"  {note}" for note in notes(results))])
