@@ -41,6 +41,7 @@ class Books:
         self.figures: dict[str, float] = {}
 
     def begin(self) -> None:
+        self._vacuum()
         # The first change of a page after a checkpoint writes the whole page: a busy day has its share of those.
         self._bench.database.execute("CHECKPOINT")
         self._before = meters(self._bench)
@@ -48,10 +49,13 @@ class Books:
     def enter(self, what: str, count: float, less: str = "") -> None:
         """What was used since `begin`, for each of `count`; without what is already entered as `less`. What must be
         vacuumed after it is of its own cost, and not of the next one's."""
-        self._bench.database.execute("VACUUM jobs, requests, results, claims, workers")
+        self._vacuum()
         for part, now in meters(self._bench).items():
             each = (now - self._before.get(part, 0.0)) / count
             self.figures[f"{part} {what}"] = max(0.0, each - self.figures.get(f"{part} {less}", 0.0))
+
+    def _vacuum(self) -> None:
+        self._bench.database.execute("VACUUM jobs, requests, results, claims, workers")
 
 
 def submit(bench: Bench, connections: int, count: int, wait: bool = False) -> None:
@@ -112,6 +116,11 @@ def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     bench.wait_for_workers(IDLE_WORKERS)
     bench.wait_for_all(many + few)
     idle(bench, books, "idle with workers", seconds)
+    beats = {
+        f"{part} beat": max(0.0, books.figures[f"{part} idle with workers"] - books.figures[f"{part} idle"])
+        / IDLE_WORKERS
+        for part in ("api", "postgres", "valkey", "wal")
+    }
     with bench.workers_stopped():
         bench.submit("words", [INPUT] * many)
         books.begin()
@@ -125,12 +134,16 @@ def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     read(bench, many)
     books.enter("read together", many)
     held = connections(bench)
-    return books.figures | {
-        "redis bytes queued": (redis_after - redis_before) / many,
-        "table bytes": (tables_after - tables_before) / (2 * many + few),
-        "connections of a worker": (held - without) / IDLE_WORKERS,
-        "connections of an api": without,
-    }
+    return (
+        books.figures
+        | beats
+        | {
+            "redis bytes queued": (redis_after - redis_before) / many,
+            "table bytes": (tables_after - tables_before) / (2 * many + few),
+            "connections of a worker": (held - without) / IDLE_WORKERS,
+            "connections of an api": without,
+        }
+    )
 
 
 def main(plan: Plan) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import report, table
+from bench import report, scaling, table
 from bench.report import Result
 from local.supervise import TREE
 
@@ -12,14 +12,21 @@ DOCS = TREE / "docs"
 
 
 def performance(results: Sequence[Result]) -> str:
-    """The table, what it does not hold, and what it was measured on."""
+    """The table, what it does not hold, what it was measured on, and the curves."""
     ran = dict.fromkeys(f"{each.machine}; commit {each.commit[:10]}: {{}}" for each in results)
     where = [line.format(_named(results, line)) for line in ran]
     notes = [f"- {note}" for note in [*table.notes(results), *where]]
-    return "\n".join([table.markdown(results), "", *notes])
+    curves = [f"\n![{curve.title}](../bench/results/{curve.name}.png)" for each in results for curve in each.curves]
+    return "\n".join([table.markdown(results), "", *notes, *curves])
 
 
-PAGES: dict[str, Callable[[Sequence[Result]], str]] = {"performance.md": performance}
+def scaled(results: Sequence[Result]) -> str:
+    """What the simulation prints with the measured costs."""
+    [costs] = [each for each in results if each.bench == "costs"]
+    return f"```\n{scaling.report(scaling.Costs(costs.figures), scaling.Scenario())}\n```"
+
+
+PAGES: dict[str, Callable[[Sequence[Result]], str]] = {"performance.md": performance, "scaling.md": scaled}
 
 
 def page(name: str, text: str, results: Sequence[Result]) -> str:

@@ -18,7 +18,7 @@ HELP = """usage: ./dev WORD
   test [ARGS]             run the tests (ARGS go to pytest)
   test --chaos[=full]     kill, freeze, cut and stall all parts under load, and count what is lost: nothing
   check                   lint, types, import contracts and tests: what CI runs
-  bench [NAME]            measure, beside the peers"""
+  bench [--quick] [NAME]  measure beside the peers: docs/performance.md"""
 
 
 def main(arguments: list[str]) -> int:
