@@ -29,6 +29,8 @@ from workers.intake import unpack
 
 #: Inputs of one batch call.
 CHUNK = 10_000
+#: Seconds between two looks.
+LOOK = 0.02
 #: Seconds in which some job must end, or the bench is stuck.
 STUCK = 120.0
 
@@ -104,13 +106,13 @@ class Bench:
         """Seconds since 1970, by the database's clock, when all of `count` jobs were stored."""
         ended, at = self.wait_for(self.ids[-1])
         while ended < count:
-            time.sleep(0.01)
+            time.sleep(LOOK)
             ended, at = self._ended()
         return at
 
     def wait_for(self, id: UUID) -> tuple[int, float]:
         """Wait until a job has ended; how many have by then, and the seconds since 1970 by the database's clock. One
-        row is looked at meanwhile: counting a million would be a load of its own."""
+        row is looked at meanwhile: counting a million would be a load of its own, on the machine that is measured."""
         until = time.monotonic() + STUCK
         before = 0
         while True:
@@ -122,7 +124,7 @@ class Bench:
                 if ended == before:
                     raise RuntimeError(f"no job ended for {STUCK:.0f} s; {ended} have; see {self.system.place.logs}")
                 before, until = ended, time.monotonic() + STUCK
-            time.sleep(0.005)
+            time.sleep(LOOK)
 
     def ended(self) -> int:
         """How many jobs have."""
