@@ -4,6 +4,7 @@ import argparse
 import importlib
 import resource
 import sys
+import traceback
 
 from bench import page, report
 from bench.plan import Plan
@@ -30,13 +31,24 @@ def main(arguments: list[str]) -> int:
     # wake holds 2,000 connections, and so does the API: each is an open file.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for name in given.names or BENCHES:
-        say(f"== {name}")
-        importlib.import_module(f"bench.{name}").main(Plan(given.quick))
+    broken = [name for name in given.names or BENCHES if not _ran(name, Plan(given.quick))]
     if not given.quick:
         page.rewrite()
     say(report.summary())
-    return 0
+    if broken:
+        say(f"broke, see above: {', '.join(broken)}")
+    return 1 if broken else 0
+
+
+def _ran(name: str, plan: Plan) -> bool:
+    """Whether a bench came to its end: the others run all the same."""
+    say(f"== {name}")
+    try:
+        importlib.import_module(f"bench.{name}").main(plan)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
 
 
 if __name__ == "__main__":
