@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from local.say import step
 from local.supervise import TREE
@@ -66,8 +67,8 @@ def _run(command: list[str]) -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode != 0:
         said = (ran.stderr or ran.stdout).strip().splitlines()
-        errors = [line for line in said if line.startswith("ERROR")] or said[-1:]
-        raise CannotRun(f"could not be installed: {errors[0] if errors else 'no reason was given'}")
+        errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["no reason was given"]
+        raise CannotRun(f"could not be installed: {shorten(errors[0], 160)}")
 
 
 CELERY = Environment("celery", ("celery[redis]==5.7.0", "kombu==5.7.0", "redis==8.1.0"))
