@@ -15,11 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import needs_key, tenant_of
 from api.blobs import BlobFiles
 from api.catalog import Catalog
+from api.compare import Compare
 from api.docs import routes as docs_routes
 from api.health import Health
 from api.http import problem_response
 from api.jobs import Jobs
 from api.parts import Parts, build, running
+from api.pools import Pools
 from tundish.errors import Problem
 from tundish.settings import Settings
 
@@ -103,6 +105,8 @@ def routes(parts: Parts) -> list[Route]:
     return [
         *Jobs(parts).routes(),
         *Catalog(parts).routes(),
+        *Compare(parts).routes(),
+        *Pools(parts).routes(),
         *BlobFiles(parts).routes(),
     ]
 

@@ -121,9 +121,11 @@ class Flush:
         return []
 
     async def send(self, jobs: Sequence[store.NewJob]) -> None:
-        """Tell the workers of stored jobs. What Redis does not take, a chore sends again: the jobs are safe."""
+        """Tell the workers of stored jobs and their shadows. What Redis does not take, a chore sends again: the jobs
+        are safe."""
         pipeline = self._client.pipeline(transaction=False)
-        for name, messages in queue.bundles(((queue_of(job), job.id) for job in jobs), self._alone).items():
+        sent = ((queue_of(job), job.id) for job in store.with_shadows(jobs))
+        for name, messages in queue.bundles(sent, self._alone).items():
             pipeline.lpush(name, *messages)
         try:
             await pipeline.execute()

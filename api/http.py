@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -11,10 +12,14 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tundish.errors import NotFound, Problem, Refused, TooLarge
+from api.options import unfit
+from tundish import strictjson
+from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
 from tundish.ids import from_text
 
 T = TypeVar("T")
+
+JSON = "application/json"
 
 #: The longest that one request waits for a job's end, in seconds.
 WAIT_MAX = 60.0
@@ -51,6 +56,31 @@ def header(request: Request, name: bytes) -> list[str]:
 def content_type(request: Request) -> str:
     """Empty where none is given."""
     return next(iter(header(request, b"content-type")), "")
+
+
+def parsed(content_type: str, body: bytes) -> object:
+    """The value of a JSON body. Raises WrongType and BadRequest."""
+    if essence(content_type) != JSON:
+        raise WrongType("unsupported_media_type", f"send JSON, with the header Content-Type: {JSON}")
+    try:
+        return strictjson.loads(body)
+    except strictjson.InvalidJSON as error:
+        raise BadRequest("invalid_json", f"the body is not JSON as it is taken here: {error}") from error
+
+
+def essence(content_type: str) -> str:
+    """A media type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def json_body(request: Request, limit: int, type: type[T], of: str) -> T:
+    """The body as a struct, which stands for what `of` names. Raises TooLarge, WrongType, BadRequest, Refused."""
+    body = await read_body(request, limit)
+    parsed(content_type(request), body)
+    try:
+        return msgspec.json.decode(body, type=type)
+    except msgspec.ValidationError as error:
+        raise unfit(error, of) from error
 
 
 def job_id(request: Request) -> UUID:
@@ -97,6 +127,19 @@ def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     return given
 
 
+def moment(given: dict[str, str], name: str) -> datetime | None:
+    """A time of the query, in UTC; None where it is not given. Raises Refused."""
+    if name not in given:
+        return None
+    try:
+        at = msgspec.convert(given[name].replace(" ", "+"), datetime, strict=False)
+        if at.tzinfo is None or not 1970 <= at.year <= 9000:
+            raise ValueError
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise bad_query(name, "is a time of RFC 3339, such as 2026-01-31T12:00:00Z") from None
+
+
 async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
     """`work`'s result, or None where the client hung up first: no server cancels a handler for that."""
 
@@ -118,7 +161,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
 
 
 def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, "application/json")
+    return Response(body, status, headers, JSON)
 
 
 def encoded(value: Any, status: int = 200) -> Response:

@@ -21,6 +21,7 @@ from api.http import (
     job_id,
     json_response,
     known_parameters,
+    moment,
     no_such_job,
     preferred_wait,
     read_body,
@@ -114,8 +115,11 @@ class Jobs:
         known_parameters(request, ())
         if not (await self._read(request, id)).status.terminal:
             raise _not_finished()
+        shadow = await self._parts.run(store.shadow, tenant, id)
         try:  # the blobs first: what is in the way then leaves the job to be deleted again
-            await asyncio.to_thread(self._parts.blobs.delete_prefix, job_prefix(tenant, id))
+            for each in (id, shadow):
+                if each:
+                    await asyncio.to_thread(self._parts.blobs.delete_prefix, job_prefix(tenant, each))
         except BlobError as error:
             raise Unavailable(
                 "unavailable", "the store of payloads does not answer; try again", retry_after=2
@@ -255,8 +259,8 @@ class Jobs:
 
     def _search(self, given: dict[str, str]) -> store.Search:
         oldest = datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention)
-        after = _moment(given, "created_after") or oldest
-        before = _moment(given, "created_before")
+        after = moment(given, "created_after") or oldest
+        before = moment(given, "created_before")
         ends = [UUID(int=(1 << 128) - 1)]
         if before:
             ends.append(floor_uuid(before))
@@ -287,7 +291,10 @@ def _not_finished() -> Conflict:
 def _cancel(connection: store.Connection, tenant: int, id: UUID, public_url: str) -> store.JobRow | None:
     if store.cancel(connection, tenant, id):
         announce(connection, [(id, tenant)], public_url)
-    return store.read(connection, [(id, tenant)]).get((id, tenant))
+    job = store.read(connection, [(id, tenant)]).get((id, tenant))
+    if job and job.cancel_requested and (shadow := store.shadow(connection, tenant, id)):
+        store.cancel(connection, tenant, shadow)
+    return job
 
 
 def _filters(given: dict[str, str]) -> dict[str, Any]:
@@ -313,15 +320,3 @@ def _filters(given: dict[str, str]) -> dict[str, Any]:
     if metadata := {name[9:]: value for name, value in given.items() if name.startswith("metadata.")}:
         filters["keep"] = lambda job: metadata.items() <= msgspec.json.decode(job.metadata or b"{}").items()
     return filters
-
-
-def _moment(given: dict[str, str], name: str) -> datetime | None:
-    if name not in given:
-        return None
-    try:
-        at = msgspec.convert(given[name].replace(" ", "+"), datetime, strict=False)
-        if at.tzinfo is None or not 1970 <= at.year <= 9000:
-            raise ValueError
-        return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise bad_query(name, "is a time of RFC 3339, such as 2026-01-31T12:00:00Z") from None

@@ -2,25 +2,25 @@
 
 import asyncio
 import logging
-import random
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
 from tundish import store
 from tundish.errors import NotFound, Refused, Unavailable
+from tundish.routing import Routing
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the catalog.
+#: Seconds between looks at the catalog, where no notice of a change came.
 EVERY = 2.0
 #: At most so many faults of an input are told.
 FAULTS = 16
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,25 @@ class Known:
         raise Refused("invalid_input", detail, errors[:FAULTS])
 
 
+class Routed(NamedTuple):
+    """The version that a job runs on, and the one that runs a copy of it."""
+
+    known: Known
+    shadow: Known | None
+
+
 class Models:
-    """Everything in the catalog, at most EVERY seconds old."""
+    """Everything in the catalog: as of the last notice of a change, and at most EVERY seconds old where Redis lost
+    it."""
 
     def __init__(self, engine: store.AsyncEngine, seen_within: float) -> None:
         self._engine = engine
         self._seen_within = seen_within
         self._known: dict[tuple[str, str], Known] = {}
-        self._aliases: dict[str, dict[str, dict[str, int]]] = {}
+        self._aliases: dict[str, dict[str, Routing]] = {}
+        self._paused = store.Paused()
         self._loading = asyncio.Lock()
+        self._bell = asyncio.Event()
 
     async def run(self) -> None:
         """Keep up with the catalog until cancelled."""
@@ -56,7 +66,13 @@ class Models:
                 await self.refresh()
             except Unavailable as error:
                 log.warning("the catalog is not read: %s", error)
-            await asyncio.sleep(EVERY)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._bell.wait(), EVERY)
+            self._bell.clear()
+
+    def changed(self, _: bytes = b"") -> None:
+        """A notice: read the catalog now, in the background."""
+        self._bell.set()
 
     async def refresh(self) -> None:
         """Read the catalog now. Raises Unavailable."""
@@ -67,33 +83,37 @@ class Models:
                 raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
             self._known = {key: self._compiled(version) for key, version in read.versions.items()}
             self._aliases = read.aliases
+            self._paused = read.paused
 
-    async def resolve(self, model: str, sticky_key: str | None = None) -> Known:
-        """The version that `name`, `name@version` or `name:alias` means; the alias' weights are drawn anew each time,
-        or by `sticky_key`. Raises NotFound for what the catalog does not hold even after a fresh look."""
+    async def route(self, model: str, sticky_key: str | None = None) -> Routed:
+        """The version that `name`, `name@version` or `name:alias` means, and the alias' shadow unless that is the same
+        version; the alias' weights are drawn anew each time, or by `sticky_key`. Raises NotFound for what the catalog
+        does not hold even after a fresh look."""
         try:
-            return self._resolve(model, sticky_key)
+            return self._route(model, sticky_key)
         except NotFound:
             await self.refresh()
-            return self._resolve(model, sticky_key)
+            return self._route(model, sticky_key)
 
-    def _resolve(self, model: str, sticky_key: str | None) -> Known:
+    def _route(self, model: str, sticky_key: str | None) -> Routed:
         name, at, version = model.partition("@")
         name, colon, alias = name.partition(":")
         if name not in self._aliases:
             known = ", ".join(sorted(self._aliases)) or "none yet: start a worker"
-            shown = name if _NAME.fullmatch(name) else "of that name"
+            shown = name if NAME.fullmatch(name) else "of that name"
             raise NotFound("model_not_found", f"there is no model {shown}; there are: {known}")
+        shadow: str | None = None
         if not at:
-            weights = self._aliases[name].get(alias if colon else "default")
-            if not weights:
+            routing = self._aliases[name].get(alias if colon else "default")
+            if not routing:
                 known = ", ".join(sorted(self._aliases[name]))
                 raise NotFound("alias_not_found", f"{name} has no such alias; it has: {known}")
-            version = _draw(weights, sticky_key)
+            version, shadow = routing.draw(sticky_key), routing.shadow
         if (colon and at) or (name, version) not in self._known:
             known = ", ".join(each for model, each in self._known if model == name)
             raise NotFound("version_not_found", f"{name} has no such version; it has: {known}")
-        return self._known[name, version]
+        copied = self._known.get((name, shadow)) if shadow and shadow != version else None
+        return Routed(self._known[name, version], copied)
 
     def names(self) -> list[str]:
         return sorted(self._aliases)
@@ -102,16 +122,27 @@ class Models:
         """A model as the API shows it; None for an unknown one."""
         if name not in self._aliases:
             return None
-        versions = [known.version for (model, _), known in self._known.items() if model == name]
         return {
             "name": name,
-            "aliases": {alias: {"weights": weights, "shadow": None} for alias, weights in self._aliases[name].items()},
-            "versions": [_shown(version) for version in versions],
+            "aliases": {alias: describe_alias(routing) for alias, routing in self._aliases[name].items()},
+            "versions": [self._shown(version) for version in self.versions(name)],
+            "paused": name in self._paused.models,
         }
 
     def describe_version(self, name: str, version: str) -> dict[str, Any] | None:
         known = self._known.get((name, version))
-        return None if known is None else {"name": name, **_shown(known.version)}
+        return None if known is None else {"name": name, **self._shown(known.version)}
+
+    def versions(self, name: str | None = None) -> list[store.Version]:
+        """The versions of a model, or all."""
+        return [known.version for (model, _), known in self._known.items() if name in (None, model)]
+
+    @property
+    def paused(self) -> store.Paused:
+        return self._paused
+
+    def _shown(self, version: store.Version) -> dict[str, Any]:
+        return {**_shown(version), "paused": f"{version.model}@{version.version}" in self._paused.versions}
 
     def _compiled(self, version: store.Version) -> Known:
         before = self._known.get((version.model, version.version))
@@ -122,31 +153,22 @@ class Models:
         return Known(version, jsonschema_rs.validator_for(version.input_schema))
 
 
-def _draw(weights: dict[str, int], sticky_key: str | None) -> str:
-    total = sum(weights.values())
-    if sticky_key is None:
-        at = int(random.random() * total)
-    else:
-        at = int.from_bytes(sha256(sticky_key.encode()).digest()[:8], "big") % total
-    for version in sorted(weights):
-        at -= weights[version]
-        if at < 0:
-            return version
-    raise AssertionError("unreachable: `at` is below the sum of the weights")
+def describe_alias(routing: Routing) -> dict[str, Any]:
+    return {"weights": dict(routing.weights), "shadow": routing.shadow}
 
 
 def _faults(error: jsonschema_rs.ValidationError, at: str) -> list[dict[str, str]]:
-    pointer = at + "".join(f"/{_escape(str(step))}" for step in error.instance_path)
+    pointer = at + "".join(f"/{escape(str(step))}" for step in error.instance_path)
     match error.kind:
         case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
-            return [{"pointer": f"{pointer}/{_escape(name)}", "detail": "not a field of the schema"} for name in names]
+            return [{"pointer": f"{pointer}/{escape(name)}", "detail": "not a field of the schema"} for name in names]
         case jsonschema_rs.ValidationErrorKind.Required(property=name):
-            return [{"pointer": f"{pointer}/{_escape(str(name))}", "detail": "is required"}]
+            return [{"pointer": f"{pointer}/{escape(str(name))}", "detail": "is required"}]
     message = error.message
     return [{"pointer": pointer, "detail": message if len(message) <= 200 else message[:200] + "…"}]
 
 
-def _escape(step: str) -> str:
+def escape(step: str) -> str:
     return step.replace("~", "~0").replace("/", "~1")
 
 

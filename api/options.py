@@ -119,8 +119,8 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Options:
         raise unfit(error) from error
 
 
-def unfit(error: msgspec.ValidationError) -> Refused:
-    """The problem of a body or query that does not fit its type."""
+def unfit(error: msgspec.ValidationError, of: str = "a job") -> Refused:
+    """The problem of a body or query that does not fit its type, that of a job or of something else."""
     message, _, path = str(error).rpartition(" - at `$")
     if not message:
         message, path = path, ""
@@ -128,7 +128,7 @@ def unfit(error: msgspec.ValidationError) -> Refused:
     pointer = path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
     if message.startswith("Object contains unknown field `"):
         name = message.removeprefix("Object contains unknown field `").rstrip("`")
-        return _refused(f"{pointer}/{name}", "is not a field of a job")
+        return _refused(f"{pointer}/{name}", f"is not a field of {of}")
     if message.startswith("Object missing required field `"):
         name = message.removeprefix("Object missing required field `").rstrip("`")
         return _refused(f"{pointer}/{name}", "is required")

@@ -54,6 +54,17 @@ class Parts:
             log.warning("Postgres does not answer: %s", error)
             raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
 
+    async def change(
+        self, verb: Callable[Concatenate[store.Connection, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """A verb that changes the catalog. When this returns the change is committed, this process goes by it, and the
+        others were told; one that Redis cannot tell looks within 2 s. Raises Unavailable."""
+        await self.run(verb, *args, **kwargs)
+        with suppress(Exception):
+            async with asyncio.timeout(1):
+                await self.client.publish(queue.CATALOG, b"")
+        await self.models.refresh()
+
     async def tell(self, id: UUID) -> None:
         """Wake who waits for a job, in every process."""
         self.waiters.ring(id)
@@ -72,6 +83,8 @@ def build(settings: Settings) -> Parts:
     )
     blobs = open_blobs(settings)
     models = Models(readers, seen_within=settings.lease)
+    waiters = Waiters(client)
+    waiters.hear(queue.CATALOG, models.changed)
     rules = Rules(settings.retention, outbound.networks(settings.outbound_allow))
     return Parts(
         settings=settings,
@@ -86,7 +99,7 @@ def build(settings: Settings) -> Parts:
         keyed=keyed,
         asked=asked,
         reads=Reads(asked),
-        waiters=Waiters(client),
+        waiters=waiters,
         submitter=Submitter(models, blobs, rules, settings.inline_max),
     )
 

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.models import Known, Models
+from api.http import JSON, essence, parsed
+from api.models import Known, Models, Routed
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
-from tundish import strictjson
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
-from tundish.errors import BadRequest, Conflict, Problem, Refused, Unavailable, WrongType
-from tundish.ids import new_uuid
-from tundish.job import Status
-from tundish.store import JobRow, NewJob
+from tundish.errors import Conflict, Problem, Refused, Unavailable, WrongType
+from tundish.ids import new_uuid, shadow_id
+from tundish.job import Priority, Status
+from tundish.store import JobRow, NewJob, with_shadows
 
-JSON = "application/json"
 #: Blobs that one request writes at once.
 PUTS = 16
 
@@ -52,41 +51,41 @@ class Submitter:
 
     async def job(self, tenant: int, content_type: str, body: bytes) -> NewJob:
         """`POST /v1/jobs`. Raises Problem."""
-        value = _parse(content_type, body)
+        value = parsed(content_type, body)
         try:
             asked = _submit.decode(body)
         except msgspec.ValidationError as error:
             raise unfit(error) from error
         source = asked.source
-        known = await self._models.resolve(asked.model, asked.sticky_key)
+        routed = await self._models.route(asked.model, asked.sticky_key)
         if source == "input_url":
             url = str(asked.input_url)
             self._rules.url(source, url)
-            return await self._one(tenant, known, asked, Input(None, known.version.input_type, url))
-        _wants_json(known)
+            return await self._one(tenant, routed, asked, Input(None, routed.known.version.input_type, url))
+        _wants_json(routed.known)
         assert isinstance(value, dict)  # the decoder took it as an object
         assert isinstance(asked.input, msgspec.Raw)  # it is the source
-        known.check(value["input"], "/input")
-        return await self._one(tenant, known, asked, Input(bytes(asked.input), JSON))
+        routed.known.check(value["input"], "/input")
+        return await self._one(tenant, routed, asked, Input(bytes(asked.input), JSON))
 
     async def body(
         self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]
     ) -> NewJob:
         """`POST /v1/models/{model}/jobs`: the body itself is the input. Raises Problem."""
         asked = from_query(query)
-        known = await self._models.resolve(model, asked.sticky_key)
-        wanted = known.version.input_type
+        routed = await self._models.route(model, asked.sticky_key)
+        wanted = routed.known.version.input_type
         if wanted == JSON:
-            known.check(_parse(content_type, body), "")
+            routed.known.check(parsed(content_type, body), "")
             content_type = JSON
-        elif wanted != "application/octet-stream" and _essence(content_type) != wanted:
+        elif wanted != "application/octet-stream" and essence(content_type) != wanted:
             raise WrongType("unsupported_media_type", f"{model} takes {wanted}; send that Content-Type")
-        return await self._one(tenant, known, asked, Input(body, content_type or "application/octet-stream"))
+        return await self._one(tenant, routed, asked, Input(body, content_type or "application/octet-stream"))
 
     async def batch(self, tenant: int, content_type: str, body: bytes) -> list[NewJob | Refusal]:
         """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem where all
         of it is refused."""
-        value = _parse(content_type, body)
+        value = parsed(content_type, body)
         try:
             asked = _submit_batch.decode(body)
         except msgspec.ValidationError as error:
@@ -95,14 +94,14 @@ class Submitter:
         options = self._options(asked)
         answers: list[NewJob | Refusal] = []
         for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
-            known = await self._models.resolve(asked.model, asked.sticky_key)
-            _wants_json(known)
+            routed = await self._models.route(asked.model, asked.sticky_key)
+            _wants_json(routed.known)
             try:
-                known.check(input, f"/inputs/{index}")
+                routed.known.check(input, f"/inputs/{index}")
             except Refused as problem:
                 answers.append(Refusal(index, problem))
             else:
-                answers.append(_new(tenant, known, options, Input(bytes(raw), JSON)))
+                answers.append(_new(tenant, routed, options, Input(bytes(raw), JSON)))
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
         return [next(jobs) if isinstance(each, NewJob) else each for each in answers]
 
@@ -122,12 +121,12 @@ class Submitter:
 
     async def drop(self, jobs: Sequence[NewJob]) -> None:
         """Delete the blobs of jobs that are not stored after all."""
-        for job in jobs:
+        for job in with_shadows(jobs):
             if job.blob is not None:
                 await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
 
-    async def _one(self, tenant: int, known: Known, asked: Options, input: Input) -> NewJob:
-        [job] = await self._place([_new(tenant, known, self._options(asked), input)])
+    async def _one(self, tenant: int, routed: Routed, asked: Options, input: Input) -> NewJob:
+        [job] = await self._place([_new(tenant, routed, self._options(asked), input)])
         return job
 
     def _options(self, asked: Options) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Submitter:
                     await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
                     raise _no_blobs() from error
-            return replace(job, body=None, blob=name)
+            return replace(job, body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)
 
         if all(job.size <= self._inline_max for job in jobs):
             return jobs
@@ -165,19 +164,6 @@ def _no_blobs() -> Unavailable:
     return Unavailable("unavailable", "the store of large inputs does not answer; try again", retry_after=2)
 
 
-def _parse(content_type: str, body: bytes) -> object:
-    if _essence(content_type) != JSON:
-        raise WrongType("unsupported_media_type", f"send JSON, with the header Content-Type: {JSON}")
-    try:
-        return strictjson.loads(body)
-    except strictjson.InvalidJSON as error:
-        raise BadRequest("invalid_json", f"the body is not JSON as it is taken here: {error}") from error
-
-
-def _essence(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
-
-
 def _wants_json(known: Known) -> None:
     version = known.version
     if version.input_type != JSON:
@@ -185,17 +171,33 @@ def _wants_json(known: Known) -> None:
         raise WrongType("unsupported_media_type", detail)
 
 
-def _new(tenant: int, known: Known, options: dict[str, Any], input: Input) -> NewJob:
-    return NewJob(
+def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input) -> NewJob:
+    version = routed.known.version
+    job = NewJob(
         id=new_uuid(),
         tenant=tenant,
-        model=known.version.model,
-        version=known.version.version,
+        model=version.model,
+        version=version.version,
         content_type=input.content_type,
         size=len(input.body or b""),
         body=input.body,
         input_url=input.url,
         **options,
+    )
+    return replace(job, shadow=_shadow(job, routed.shadow.version.version)) if routed.shadow else job
+
+
+def _shadow(job: NewJob, version: str) -> NewJob:
+    """A job's copy for another version: behind everything else, and told to nobody. Its input is not checked against
+    that version's schema: that it does not fit is what the comparison shall show."""
+    return replace(
+        job,
+        id=shadow_id(job.id),
+        version=version,
+        priority=Priority.LOW,
+        webhook=None,
+        sticky_key=None,
+        shadow_of=job.id,
     )
 
 
@@ -216,7 +218,7 @@ def row_of(job: NewJob, at: datetime) -> JobRow:
         metadata=job.metadata,
         retry_of=job.retry_of,
         batch=None,
-        shadow_of=None,
+        shadow_of=job.shadow_of,
         output_type=None,
         output_size=None,
         output=None,

@@ -1,8 +1,9 @@
-"""Long polls: one Redis subscription a process wakes who waits for a job's end, and a slow poll backs it."""
+"""Long polls: one Redis subscription a process wakes who waits for a job's end, and a slow poll backs it. It carries
+the notices of other channels too."""
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -23,6 +24,11 @@ class Waiters:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._bells: dict[UUID, set[asyncio.Event]] = {}
+        self._heard: dict[str, Callable[[bytes], None]] = {queue.DONE: self._ended}
+
+    def hear(self, channel: str, heard: Callable[[bytes], None]) -> None:
+        """Call `heard` with each notice of a channel. Before `run`."""
+        self._heard[channel] = heard
 
     @contextmanager
     def waiting(self, id: UUID) -> Iterator[asyncio.Event]:
@@ -46,15 +52,18 @@ class Waiters:
         while True:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(queue.DONE)
+                    await subscription.subscribe(*self._heard)
                     while True:
                         message = await subscription.get_message(timeout=LOOK)
-                        data = message["data"] if message else b""
-                        for at in range(0, len(data), 16):
-                            self.ring(UUID(bytes=data[at : at + 16]))
+                        if message:
+                            self._heard[message["channel"].decode()](message["data"])
             except (RedisError, OSError) as error:
                 log.warning("long polls wake slowly, Redis does not answer: %s", error)
                 await asyncio.sleep(1)
+
+    def _ended(self, data: bytes) -> None:
+        for at in range(0, len(data), 16):
+            self.ring(UUID(bytes=data[at : at + 16]))
 
     async def look(self) -> None:
         """Wake everybody every LOOK seconds, until cancelled."""

@@ -64,6 +64,43 @@ class Octets(Model[bytes, bytes]):
 
 
 @dataclass
+class Numbers:
+    values: list[float]
+
+
+class Scale1(Model[Numbers, Numbers]):
+    """Gives back numbers: the first of three versions of one model."""
+
+    name = "scale"
+    version = "1"
+    max_batch = 64
+    factor = 1.0
+
+    def predict(self, batch: Batch[Numbers]) -> list[Numbers | Reject]:
+        return [self._one(item.values) for item in batch]
+
+    def _one(self, values: list[float]) -> Numbers | Reject:
+        return Numbers([value * self.factor for value in values])
+
+
+class Scale2(Scale1):
+    """As the first, but for what rounding does."""
+
+    version = "2"
+    factor = 1.00001
+
+
+class Scale3(Scale1):
+    """Gives other numbers, and takes none below 0."""
+
+    version = "3"
+    factor = 2.0
+
+    def _one(self, values: list[float]) -> Numbers | Reject:
+        return Reject("below 0") if min(values) < 0 else super()._one(values)
+
+
+@dataclass
 class Order:
     do: str
 

@@ -2,6 +2,7 @@ aliases
     model text NOT NULL
     alias text NOT NULL
     weights json NOT NULL
+    shadow text
     PRIMARY KEY (model, alias)
 
 claims
@@ -72,6 +73,12 @@ marks
     low uuid NOT NULL
     PRIMARY KEY (model, version, lane, priority)
     fillfactor=50
+
+pauses
+    kind text NOT NULL
+    name text NOT NULL
+    paused_at timestamp with time zone NOT NULL DEFAULT now()
+    PRIMARY KEY (kind, name)
 
 requests
     id uuid NOT NULL
@@ -144,5 +151,10 @@ workers
     state text NOT NULL
     started_at timestamp with time zone NOT NULL DEFAULT now()
     seen_at timestamp with time zone NOT NULL DEFAULT now()
+    memory_total bigint
+    memory_used bigint
+    batch_size integer
+    jobs_per_s double precision
+    job_ms double precision
     PRIMARY KEY (id)
     fillfactor=50

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from workers.ears import Ears
 from workers.heart import Heart
 from workers.intake import Intake
 from workers.load import load
+from workers.pace import Pace
+from workers.pauses import Pauses
+from workers.presence import Presence
 from workers.run import Bench, Pipeline
 
 log = logging.getLogger("workers")
@@ -62,28 +66,21 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    pipeline = Pipeline(
-        Bench(worker, settings, engine, store.engine(settings.database_url, by_ids=True), client, blobs, loaded),
-        intake,
-        on_failure=stop,
-    )
-    presence = store.Worker(
-        id=worker,
-        pool=settings.pool,
-        device=settings.device,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        models=[f"{target.model}@{target.version}" for target in loaded],
-        state="starting",
-    )
-    heart = Heart(engine, presence, pipeline.alive, pipeline.idle, settings.lease)
+    pace = Pace(time.monotonic())
+    by_ids = store.engine(settings.database_url, by_ids=True)
+    pipeline = Pipeline(Bench(worker, settings, engine, by_ids, client, blobs, loaded, pace), intake, on_failure=stop)
+    presence = Presence(worker, settings.pool, settings.device, lambda: loaded, pipeline.idle, pace)
+    heart = Heart(engine, presence, pipeline.alive, settings.lease)
     heart.start()
+    pauses = Pauses(engine, client, settings.pool, lambda: loaded, intake.pause)
+    pauses.start()
     pipeline.start()
     Ears(client, intake, pipeline.idle)
-    log.info("serving %s", ", ".join(presence.models), extra={"worker": to_text("wrk", worker)})
-    _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake)
+    log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
+    _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    pauses.stop()
     pipeline.stop(settings.grace)
     heart.stop()
     for each in loaded.values():
@@ -92,11 +89,12 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
     return 1 if pipeline.broken else 0
 
 
-def _consume(application: Celery, name: str, intake: Intake) -> None:
+def _consume(application: Celery, name: str, intake: Intake, heart: Heart) -> None:
     """Let Celery feed the intake until SIGTERM or SIGINT; from the signal on, no batch is claimed."""
 
     def close(**_: object) -> None:
         intake.close()
+        heart.drain()
 
     worker_shutting_down.connect(close)
     # It warns of pickle under root; JSON alone is accepted here.

@@ -59,11 +59,12 @@ class Batcher:
     """Holds ids until they make a batch.
 
     A batch is due once it is full, once its oldest job has waited `max_wait`, or at once while the device is idle: a
-    lone job is never held back for company that may not come.
+    lone job is never held back for company that may not come. What is `paused` is never due.
     """
 
     def __init__(self, limits: Mapping[Target, Limits]) -> None:
         self._lines = {target: _Line(each) for target, each in limits.items()}
+        self.paused: frozenset[Target] = frozenset()
 
     def __len__(self) -> int:
         return sum(line.count() + len(line.alone) for line in self._lines.values())
@@ -83,7 +84,7 @@ class Batcher:
 
     def take(self, now: float, *, idle: bool) -> Draft | None:
         """The next batch that is due, the best priority first and then the oldest; None where none is."""
-        due = [(*self._rank(line), target) for target, line in self._lines.items() if self._due(line, now, idle)]
+        due = [(*self._rank(line), target) for target, line in self._running() if self._due(line, now, idle)]
         if not due:
             return None
         target = min(due, key=lambda each: each[:2])[2]
@@ -94,8 +95,12 @@ class Batcher:
 
     def due_at(self) -> float | None:
         """When the next batch becomes due on a busy device; None where nothing waits."""
-        moments = [line.oldest() + line.limits.max_wait for line in self._lines.values() if line.count()]
+        moments = [line.oldest() + line.limits.max_wait for _, line in self._running() if line.count()]
         return min(moments, default=None)
+
+    def _running(self) -> Iterator[tuple[Target, _Line]]:
+        """The lines that are not paused."""
+        return ((target, line) for target, line in self._lines.items() if target not in self.paused)
 
     @staticmethod
     def _due(line: _Line, now: float, idle: bool) -> bool:

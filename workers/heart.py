@@ -12,22 +12,21 @@ log = logging.getLogger(__name__)
 
 
 class Heart:
-    """Beats three times a lease, in a thread of its own."""
+    """Beats three times a lease, in a thread of its own; `presence` is the worker as it is at the moment."""
 
     def __init__(
         self,
         engine: store.Engine,
-        worker: store.Worker,
+        presence: Callable[[], store.Worker],
         alive: Callable[[], Sequence[UUID]],
-        idle: Callable[[], bool],
         lease: float,
     ) -> None:
         self._engine = engine
-        self._worker = worker
+        self._presence = presence
         self._alive = alive
-        self._idle = idle
         self._lease = lease
-        self._stopped = threading.Event()
+        self._bell = threading.Event()
+        self._state: str | None = None
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
@@ -35,22 +34,32 @@ class Heart:
         self._beat()
         self._thread.start()
 
+    def drain(self) -> None:
+        """Say at once that the worker claims nothing any more."""
+        self._state = "draining"
+        self._bell.set()
+
     def stop(self) -> None:
         """Say that the worker is gone."""
-        self._stopped.set()
+        self._state = "stopped"
+        self._bell.set()
         self._thread.join()
-        with self._engine.begin() as connection:
-            store.see_worker(connection, replace(self._worker, state="stopped"))
+        self._beat()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._lease / 3):
+        while True:
+            if self._bell.wait(self._lease / 3):
+                self._bell.clear()
+            if self._state == "stopped":
+                return
             try:
                 self._beat()
             except store.StoreError as error:
                 log.warning("a heart-beat failed: %s", error.orig)
 
     def _beat(self) -> None:
+        worker = self._presence()
         with self._engine.begin() as connection:
             if alive := self._alive():
                 store.renew(connection, alive, lease=self._lease)
-            store.see_worker(connection, replace(self._worker, state="idle" if self._idle() else "busy"))
+            store.see_worker(connection, replace(worker, state=self._state or worker.state))

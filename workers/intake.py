@@ -40,14 +40,26 @@ class Intake:
         self._turn = 0
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
-    def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> None:
-        """Let the jobs of messages wait for their batch."""
+    def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> bool:
+        """Let the jobs of messages wait for their batch. False where no batch comes of it, for they are paused: what
+        there is no room for is let go then, stays queued in Postgres, and is sent again after the pause."""
         target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
             self._silent_since = now
+            paused = target in self._batcher.paused
             for message in messages:
-                self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                self._batcher.add(target, message.ids, priority=source.priority, now=now, alone=message.alone)
+                if not paused or self._batcher.room(target):
+                    self._bundle += 0.2 * (len(message.ids) - self._bundle)
+                    self._batcher.add(target, message.ids, priority=source.priority, now=now, alone=message.alone)
+            self._bell.notify()
+            return not paused
+
+    def pause(self, targets: frozenset[Target]) -> None:
+        """Hand out no batch of these from now on, and again of all others. What waits here already goes on waiting."""
+        with self._bell:
+            self._batcher.paused = targets
+            # A message of theirs must not fill the window in which those of others come.
+            self._let_go()
             self._bell.notify()
 
     def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
@@ -123,9 +135,12 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             try:
-                intake.put(source, [queue.decode(message.payload[0])])
+                due = intake.put(source, [queue.decode(message.payload[0])])
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
+            if not due:  # or it would fill the window in which the messages of others come
+                message.ack_log_error(log, consumer.connection_errors)
+                return
             intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
             intake.fill(intake.names())
 

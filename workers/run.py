@@ -27,6 +27,7 @@ from workers.inputs import Fetcher
 from workers.intake import Intake
 from workers.load import Loaded
 from workers.notify import notify
+from workers.pace import Pace
 from workers.predict import Prediction, predict
 from workers.prepare import Prepared, prepare
 from workers.record import record
@@ -61,6 +62,7 @@ class Bench:
     client: redis.Redis
     blobs: Blobs
     models: Mapping[Target, Loaded]
+    pace: Pace
 
 
 class Pipeline:
@@ -164,6 +166,8 @@ class Pipeline:
                 self._recorded.notify_all()
             if done is not None:
                 notify(bench.client, done)
+                for each in predictions:
+                    bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 
     # What the stages share.
 

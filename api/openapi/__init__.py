@@ -5,11 +5,11 @@ from functools import cache
 
 import msgspec
 
-from api.openapi import health, jobs, models
+from api.openapi import health, jobs, models, pools
 from api.openapi.calls import Problem
 
-_TYPES = [*jobs.TYPES, *models.TYPES, Problem]
-_PATHS = {**jobs.PATHS, **models.PATHS, **health.PATHS}
+_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, Problem]
+_PATHS = {**jobs.PATHS, **models.PATHS, **pools.PATHS, **health.PATHS}
 
 
 @cache

@@ -27,7 +27,7 @@ KEY = {
 _PROBLEMS = {
     "400": "the body cannot be parsed",
     "401": "no key, or a wrong one",
-    "404": "no such model, version, alias or job",
+    "404": "no such model, version, alias, pool or job",
     "405": "this method is not served here",
     "409": "the job's state forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",

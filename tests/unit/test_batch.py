@@ -68,6 +68,20 @@ def test_room_is_for_the_batch_that_runs_and_two_more() -> None:
     assert each.room(A) == 0
 
 
+def test_what_is_paused_is_never_due_and_waits_for_the_end_of_the_pause() -> None:
+    each, paused, other = batcher(), ids(4), ids(1)
+    each.add(A, paused[:3], priority=HIGH, now=0.0)
+    each.add(A, paused[3:], priority=HIGH, now=0.0, alone=True)
+    each.add(B, other, priority=LOW, now=1.0)
+    each.paused = frozenset({A})
+    assert each.due_at() == 1.1
+    assert each.take(99.0, idle=True) == Draft(B, tuple(other))
+    assert (each.take(99.0, idle=True), each.due_at(), len(each)) == (None, None, 4)
+    each.paused = frozenset()
+    taken = [each.take(99.0, idle=True) for _ in range(2)]
+    assert {draft.ids for draft in taken if draft} == {tuple(paused[3:]), tuple(paused[:3])}
+
+
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 2), st.integers(1, 9), st.booleans()), max_size=20))
 def test_every_job_leaves_once_and_no_batch_is_too_large(arrivals: list[tuple[Target, int, int, bool]]) -> None:
     each = batcher()

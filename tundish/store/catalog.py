@@ -9,14 +9,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from tundish.routing import Routing
+from tundish.store.pauses import Paused, paused
 from tundish.version import Version
 
 
 class Catalog(NamedTuple):
-    """All of the catalog, as the API holds it in memory; `aliases[model][alias]` are weights by version."""
+    """All of the catalog, as the API holds it in memory: versions by (model, version), and by model each alias."""
 
     versions: dict[tuple[str, str], Version]
-    aliases: dict[str, dict[str, dict[str, int]]]
+    aliases: dict[str, dict[str, Routing]]
+    paused: Paused
 
 
 _REGISTER = text("""
@@ -41,7 +44,10 @@ def register(connection: Connection, versions: Sequence[Version]) -> None:
             row[name] = None if row[name] is None else json.dumps(row[name])
         connection.execute(_REGISTER, row)
         connection.execute(
-            text("INSERT INTO aliases VALUES (:model, 'default', :weights) ON CONFLICT DO NOTHING"),
+            text(
+                "INSERT INTO aliases (model, alias, weights) VALUES (:model, 'default', :weights)"
+                " ON CONFLICT DO NOTHING"
+            ),
             {"model": one.model, "weights": json.dumps({one.version: 100})},
         )
 
@@ -61,15 +67,28 @@ def catalog(connection: Connection, seen_within: float) -> Catalog:
         {"seen": seen_within},
     )
     versions = {(row[0], row[1]): Version(*row) for row in rows}
-    aliases: dict[str, dict[str, dict[str, int]]] = {}
-    for model, alias, weights in connection.execute(text("SELECT model, alias, weights FROM aliases")):
-        aliases.setdefault(model, {})[alias] = weights
-    return Catalog(versions, aliases)
+    aliases: dict[str, dict[str, Routing]] = {}
+    for model, alias, weights, shadow in connection.execute(text("SELECT model, alias, weights, shadow FROM aliases")):
+        aliases.setdefault(model, {})[alias] = Routing(weights, shadow)
+    return Catalog(versions, aliases, paused(connection))
+
+
+def route(connection: Connection, model: str, alias: str, routing: Routing) -> None:
+    """Let an alias mean `routing` from now on."""
+    connection.execute(
+        text("""
+            INSERT INTO aliases (model, alias, weights, shadow) VALUES (:model, :alias, :weights, :shadow)
+            ON CONFLICT (model, alias) DO UPDATE SET weights = EXCLUDED.weights, shadow = EXCLUDED.shadow
+        """),
+        {"model": model, "alias": alias, "weights": json.dumps(dict(routing.weights)), "shadow": routing.shadow},
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One boot of a worker process; `models` are `name@version`, `state` is starting, idle, busy or stopped."""
+    """One boot of a worker process; `models` are `name@version`; `state` is idle, busy, draining or stopped, and lost
+    where it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of its last batch,
+    `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time."""
 
     id: UUID
     pool: str
@@ -78,29 +97,41 @@ class Worker:
     pid: int
     models: list[str]
     state: str
+    memory_total: int | None = None
+    memory_used: int | None = None
+    batch_size: int | None = None
+    jobs_per_s: float | None = None
+    job_ms: float | None = None
     seen_at: datetime | None = None
+
+
+#: What a worker writes once, and what changes with each heart-beat.
+_FIXED = "id pool device host pid".split()
+_CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms".split()
+_SEE = text(f"""
+    INSERT INTO workers ({", ".join(_FIXED + _CHANGING)})
+    VALUES ({", ".join(f":{name}" for name in _FIXED + _CHANGING)})
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), {", ".join(f"{name} = EXCLUDED.{name}" for name in _CHANGING)}
+""")
 
 
 def see_worker(connection: Connection, worker: Worker) -> None:
     """Write a worker's presence, by the database's clock."""
-    connection.execute(
-        text("""
-            INSERT INTO workers (id, pool, device, host, pid, models, state)
-            VALUES (:id, :pool, :device, :host, :pid, :models, :state)
-            ON CONFLICT (id) DO UPDATE SET models = EXCLUDED.models, state = EXCLUDED.state, seen_at = now()
-        """),
-        {name: getattr(worker, name) for name in Worker.__dataclass_fields__ if name != "seen_at"},
-    )
+    connection.execute(_SEE, {name: getattr(worker, name) for name in _FIXED + _CHANGING})
 
 
-def workers(connection: Connection, *, seen_within: float) -> list[Worker]:
-    """The workers that were seen within so many seconds."""
+def workers(connection: Connection, *, seen_within: float, lost_after: float | None = None) -> list[Worker]:
+    """The workers that were seen within so many seconds; one that was not for `lost_after` of them, and did not say
+    that it stops, is lost."""
     rows = connection.execute(
         text("""
-            SELECT id, pool, device, host, pid, models, state, seen_at FROM workers
-            WHERE seen_at > now() - :seen * interval '1 second' ORDER BY id
+            SELECT id, pool, device, host, pid, models,
+                   CASE WHEN state <> 'stopped' AND seen_at < now() - CAST(:lost AS float8) * interval '1 second'
+                        THEN 'lost' ELSE state END,
+                   memory_total, memory_used, batch_size, jobs_per_s, job_ms, seen_at
+            FROM workers WHERE seen_at > now() - :seen * interval '1 second' ORDER BY id
         """),
-        {"seen": seen_within},
+        {"seen": seen_within, "lost": lost_after},
     )
     return [Worker(*row) for row in rows]
 

@@ -38,9 +38,12 @@ def deliver(connection: Connection, deliveries: Sequence[Delivery]) -> None:
 
 
 def webhooks_of(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, str]:
-    """The webhook URL of each job that has one."""
+    """The webhook URL of each job that has one; a shadow is never told of."""
     rows = connection.execute(
-        text("SELECT id, webhook FROM requests WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND webhook <> ''"),
+        text("""
+            SELECT id, webhook FROM requests
+            WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND webhook <> '' AND shadow_of IS NULL
+        """),
         span(jobs),
     )
     return {row.id: row.webhook for row in rows}

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from tundish.ids import shadow_id
 from tundish.job import Priority, Status
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
@@ -16,7 +17,8 @@ from tundish.store.connect import span
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job as it is submitted. `body` or `blob` holds the input of `size` bytes. Or `input_url` leads to it: then
-    `size` is 0, and `content_type` is what the model takes."""
+    `size` is 0, and `content_type` is what the model takes. `shadow` is stored with it: its copy for another version,
+    whose `shadow_of` is this job's id."""
 
     id: UUID
     tenant: int
@@ -34,6 +36,8 @@ class NewJob:
     sticky_key: str | None = None
     retry_of: UUID | None = None
     input_url: str | None = None
+    shadow_of: UUID | None = None
+    shadow: "NewJob | None" = None
 
 
 _NEW = Rows(
@@ -54,6 +58,7 @@ _NEW = Rows(
         "sticky_key": "text",
         "retry_of": "uuid",
         "input_url": "text",
+        "shadow_of": "uuid",
     }
 )
 _SUBMIT = text(f"""
@@ -61,9 +66,9 @@ _SUBMIT = text(f"""
         SELECT * FROM {_NEW.sql}
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
-                              sticky_key, retry_of, input_url)
+                              sticky_key, retry_of, input_url, shadow_of)
         SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of,
-               input_url
+               input_url, shadow_of
         FROM new
     ), rows AS (
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
@@ -74,9 +79,14 @@ _SUBMIT = text(f"""
 
 
 def submit(connection: Connection, jobs: Sequence[NewJob]) -> datetime:
-    """Store jobs, all or none, in one statement; the database's time, from which they expire."""
-    at: datetime = connection.execute(_SUBMIT, _NEW.given(jobs)).scalar_one()
+    """Store jobs and their shadows, all or none, in one statement; the database's time, from which they expire."""
+    at: datetime = connection.execute(_SUBMIT, _NEW.given(with_shadows(jobs))).scalar_one()
     return at
+
+
+def with_shadows(jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+    """The jobs, each with its shadow behind it."""
+    return [each for job in jobs for each in (job, job.shadow) if each]
 
 
 class JobRow(NamedTuple):
@@ -156,18 +166,32 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
 
 
 def delete(connection: Connection, tenant: int, id: UUID) -> bool:
-    """Delete a job that has ended, with its payloads; False where it has not, or there is none such."""
+    """Delete a job that has ended, with its payloads and its shadow, wherever that has come to; False where the job has
+    not ended, or there is none such."""
     gone = connection.execute(
         text("""
-            WITH gone AS (
+            WITH ended AS (
                 DELETE FROM jobs WHERE id = :id AND tenant = :tenant AND status >= 2 RETURNING id
-            ), q AS (DELETE FROM requests USING gone WHERE requests.id = gone.id AND requests.id = :id),
-            r AS (DELETE FROM results USING gone WHERE results.id = gone.id AND results.id = :id)
-            SELECT true FROM gone
+            ), shadow AS (
+                DELETE FROM jobs WHERE id = :shadow AND EXISTS (SELECT FROM ended)
+                       AND EXISTS (SELECT FROM requests q WHERE q.id = :shadow AND q.shadow_of = :id) RETURNING id
+            ), gone AS (SELECT id FROM ended UNION ALL SELECT id FROM shadow),
+            q AS (DELETE FROM requests WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
+            r AS (DELETE FROM results WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone))
+            SELECT true FROM ended
         """),
-        {"id": id, "tenant": tenant},
+        {"id": id, "shadow": shadow_id(id), "tenant": tenant},
     ).scalar()
     return bool(gone)
+
+
+def shadow(connection: Connection, tenant: int, id: UUID) -> UUID | None:
+    """The id of a job's shadow; None where it has none."""
+    found: UUID | None = connection.execute(
+        text("SELECT id FROM requests WHERE id = :shadow AND tenant = :tenant AND shadow_of = :id"),
+        {"id": id, "shadow": shadow_id(id), "tenant": tenant},
+    ).scalar()
+    return found
 
 
 class Payload(NamedTuple):

@@ -6,13 +6,14 @@ running; each sweep reads from there on, by primary key.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from tundish.queue import Queue
 from tundish.store.claims import Unsent, queue_of
+from tundish.store.pauses import paused
 
 
 def lock(connection: Connection, chore: str) -> bool:
@@ -72,21 +73,18 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
     return [(row.id, row.tenant) for row in rows]
 
 
-class Backlog(NamedTuple):
-    """What waits in one queue, as Postgres knows it."""
-
-    queue: Queue
-    queued: int
-    oldest_s: float | None
-
-
 def queues(connection: Connection) -> list[Queue]:
-    """The queues that had a job since the marks were last advanced."""
+    """The queues in which a job waits, less those that are paused: their workers let go of what comes."""
     rows = connection.execute(
-        text("SELECT DISTINCT model, version, lane, priority FROM jobs WHERE id >= :low AND status = 0"),
+        text("""
+            SELECT q.*, COALESCE(v.pool, '') AS pool FROM (
+                SELECT DISTINCT model, version, lane, priority FROM jobs WHERE id >= :low AND status = 0
+            ) q LEFT JOIN versions v USING (model, version)
+        """),
         {"low": low_water(connection)},
     )
-    return [queue_of(row) for row in rows]
+    stopped = paused(connection)
+    return [queue_of(row) for row in rows if not stopped.holds(row.pool, row.model, row.version)]
 
 
 def unsent(
@@ -139,19 +137,6 @@ def advance_marks(connection: Connection, settled_before: UUID) -> None:
         """),
         {"low": low_water(connection), "settled": settled_before},
     )
-
-
-def backlog(connection: Connection) -> list[Backlog]:
-    """How much waits, by queue, and how long the oldest has."""
-    rows = connection.execute(
-        text("""
-            SELECT model, version, lane, priority, count(*) AS queued,
-                   extract(epoch FROM now() - min(expires_at - q.expires_in * interval '1 second')) AS oldest
-            FROM jobs j JOIN requests q USING (id) WHERE j.id >= :low AND j.status = 0 GROUP BY 1, 2, 3, 4
-        """),
-        {"low": low_water(connection)},
-    )
-    return [Backlog(queue_of(row), row.queued, row.oldest and float(row.oldest)) for row in rows]
 
 
 def past_retention(connection: Connection, below: UUID, *, limit: int = 1000) -> list[tuple[UUID, int]]:

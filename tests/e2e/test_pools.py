@@ -1,0 +1,136 @@
+"""Pools and workers as an operator sees them: figures, pause and resume with a real worker, and none at all."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.local import Local, wait_until
+from tundish import store
+
+
+def pool(client: httpx.Client, name: str = "default", **query: Any) -> dict[str, Any]:
+    shown: dict[str, Any] = client.get(f"/v1/pools/{name}", params=query).json()
+    return shown
+
+
+def submit(client: httpx.Client, model: str, value: object = 1) -> str:
+    answer = client.post("/v1/jobs", json={"model": model, "input": {"value": value}})
+    assert answer.status_code == 202, answer.text
+    id: str = answer.json()["id"]
+    return id
+
+
+def ended(client: httpx.Client, id: str) -> dict[str, Any]:
+    job: dict[str, Any] = client.get(f"/v1/jobs/{id}?wait=30").json()
+    assert job["finished_at"], job
+    return job
+
+
+@pytest.fixture
+def resumed(client: httpx.Client) -> Iterator[None]:
+    """Whatever a test pauses goes on after it."""
+    yield
+    for path in ("pools/default", "models/echo", "models/echo/versions/1"):
+        assert client.post(f"/v1/{path}/resume").status_code == 200
+
+
+def test_a_worker_tells_where_it_runs_and_what(system: Local, client: httpx.Client) -> None:
+    shown = client.get("/v1/workers").json()
+    assert shown["next_cursor"] is None
+    [worker] = [each for each in shown["data"] if each["state"] != "lost"]
+    assert list(worker) == (
+        "id pool device memory_total memory_used models batch_size state pid host seen_at".split()
+    )  # fmt: skip
+    assert worker["id"].startswith("wrk_")
+    assert (worker["pool"], worker["device"], worker["state"]) == ("default", "cpu", "idle")
+    assert {"echo@1", "scale@1", "scale@2", "scale@3"} <= set(worker["models"])
+    assert worker["pid"] == system.ps()["worker"]["pid"]
+
+
+def test_a_pool_tells_its_load(client: httpx.Client) -> None:
+    ended(client, submit(client, "echo"))
+    shown = wait_until(lambda: (now := pool(client))["service_per_s"] > 0 and now, "a heart-beat tells the pace", 10)
+    assert list(shown) == (
+        "name models backlog oldest_age_s arrival_per_s service_per_s workers suggested_replicas paused".split()
+    )
+    assert "echo@1" in shown["models"]
+    assert shown["arrival_per_s"] > 0
+    assert (shown["name"], shown["workers"], shown["paused"]) == ("default", 1, False)
+    assert shown in [{**each, **_moving(shown)} for each in client.get("/v1/pools").json()["data"]]
+
+
+def _moving(shown: dict[str, Any]) -> dict[str, Any]:
+    return {name: shown[name] for name in ("backlog", "oldest_age_s", "arrival_per_s", "service_per_s",
+                                           "suggested_replicas")}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["models/echo", "models/echo/versions/1", "pools/default"])
+@pytest.mark.usefixtures("resumed")
+def test_jobs_of_what_is_paused_are_accepted_and_wait(client: httpx.Client, path: str) -> None:
+    before = pool(client)["backlog"]
+    assert client.post(f"/v1/{path}/pause").json()["paused"] is True
+    assert client.post(f"/v1/{path}/pause").json()["paused"] is True
+    assert client.get(f"/v1/{path}").json()["paused"] is True
+    # A job that came while the worker had not heard yet runs; from the first that waits on, all do.
+    wait_until(lambda: client.get(f"/v1/jobs/{submit(client, 'echo')}?wait=1").json()["status"] == "queued", "it waits")
+    jobs = [submit(client, "echo", value) for value in range(3)]
+    if path != "pools/default":  # what is not paused goes on, past what waits
+        answer = client.post("/v1/jobs", json={"model": "scale", "input": {"values": [1]}}).json()
+        assert ended(client, answer["id"])["status"] == "succeeded"
+    assert {client.get(f"/v1/jobs/{id}").json()["status"] for id in jobs} == {"queued"}
+    assert pool(client)["backlog"] >= before + 4
+    assert client.post(f"/v1/{path}/resume").json()["paused"] is False
+    assert [ended(client, id)["output"] for id in jobs] == [{"value": value} for value in range(3)]
+
+
+@pytest.mark.usefixtures("resumed")
+def test_a_job_expires_in_a_pause(client: httpx.Client) -> None:
+    assert client.post("/v1/models/echo/pause").status_code == 200
+    wait_until(lambda: client.get(f"/v1/jobs/{submit(client, 'echo')}?wait=1").json()["status"] == "queued", "it waits")
+    short = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}, "expires_in": 0.1}).json()
+    assert ended(client, short["id"])["error"]["code"] == "expired"
+
+
+def test_a_pool_with_no_worker_wants_one_as_soon_as_a_job_waits(system: Local, client: httpx.Client) -> None:
+    name = f"away-{uuid4().hex[:8]}"
+    away = store.Version(name, "1", name, "application/json", "application/json", None, None, 8, 0.0)
+    engine = store.engine(system.ps()["postgres"]["url"])
+    with engine.begin() as connection:
+        store.register(connection, [away])
+    engine.dispose()
+    shown = pool(client, name)
+    assert (shown["models"], shown["workers"], shown["suggested_replicas"]) == ([f"{name}@1"], 0, 0)
+    waiting = submit(client, name)
+    shown = pool(client, name)
+    assert (shown["backlog"], shown["workers"], shown["suggested_replicas"]) == (1, 0, 1)
+    assert shown["oldest_age_s"] >= 0
+    # Paused, it waits for no worker; and the other way round.
+    paused = client.post(f"/v1/pools/{name}/pause").json()
+    assert (paused["backlog"], paused["suggested_replicas"], paused["paused"]) == (1, 0, True)
+    assert client.post(f"/v1/pools/{name}/resume").json()["suggested_replicas"] == 1
+    assert client.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "canceled"
+    assert client.get("/metrics").text.count(f'model="{name}"') == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/pools/none", 404, "pool_not_found"),
+        ("POST", "/v1/pools/none/pause", 404, "pool_not_found"),
+        ("POST", "/v1/models/none/pause", 404, "model_not_found"),
+        ("POST", "/v1/models/echo/versions/9/resume", 404, "version_not_found"),
+        ("GET", "/v1/pools?target_wait=0", 422, "invalid_request"),
+        ("GET", "/v1/pools?target_wait=1.5", 422, "invalid_request"),
+        ("GET", "/v1/pools?color=red", 422, "invalid_request"),
+        ("GET", "/v1/workers?pool=x", 422, "invalid_request"),
+        ("GET", "/v1/models/echo/pause", 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_not_there_and_what_is_not_asked(
+    client: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)

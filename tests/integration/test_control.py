@@ -1,0 +1,259 @@
+"""The control plane against a real Postgres and Redis: pauses and the sweeps, figures of pools, notices of a change."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+
+import api.models
+from api.parts import Parts, build, running
+from tests.local import Local, wait_until
+from tundish import queue, store
+from tundish.ids import floor_uuid, new_uuid, shadow_id
+from tundish.job import Priority, Status
+from tundish.routing import Routing
+from tundish.settings import Settings
+from workers.batch import Target
+from workers.chores import Tools, resend
+from workers.connect import redis_client
+from workers.heart import Heart
+from workers.pauses import Pauses
+
+M1, M2, N1 = Target("m", "1"), Target("m", "2"), Target("n", "1")
+
+
+def version(target: Target, pool: str = "default") -> store.Version:
+    return store.Version(target.model, target.version, pool, "application/json", "application/json", None, None, 8, 0.0)
+
+
+def job(target: Target, id: UUID | None = None, **options: object) -> store.NewJob:
+    priority = Priority.NORMAL
+    return store.NewJob(id or new_uuid(), 1, *target_of(target), priority, 60.0, "application/json", 1, b"1", **options)  # type: ignore[arg-type]  # as each test gives them
+
+
+def target_of(target: Target) -> tuple[str, str]:
+    return target.model, target.version
+
+
+@pytest.fixture
+def catalog(engine: store.Engine) -> store.Engine:
+    """A database in which m@1 and m@2 are of the pool `default`, n@1 of `gpu`."""
+    with engine.begin() as connection:
+        store.register(connection, [version(M1), version(M2), version(N1, "gpu")])
+    return engine
+
+
+@pytest.fixture
+def client(system: Local) -> Iterator[redis.Redis]:
+    """A Redis database of its own, emptied."""
+    client = redis_client(system.ps()["valkey"]["url"] + "?db=7")
+    client.flushdb()
+    yield client
+    client.close()
+
+
+def listeners(client: redis.Redis) -> int:
+    """Who listens on the channel, those of the running system among them: channels know no database."""
+    return int(client.pubsub_numsub(queue.CATALOG)[0][1])
+
+
+def submit(engine: store.Engine, *jobs: store.NewJob) -> None:
+    with engine.begin() as connection:
+        store.submit(connection, jobs)
+
+
+def pause(engine: store.Engine, kind: str, name: str) -> None:
+    with engine.begin() as connection:
+        store.pause(connection, kind, name)  # type: ignore[arg-type]  # one of the three kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "held"),
+    [
+        ("pool", "default", {M1, M2}),
+        ("pool", "gpu", {N1}),
+        ("model", "m", {M1, M2}),
+        ("version", "m@2", {M2}),
+        ("pool", "m", set()),
+        ("model", "m@2", set()),
+    ],
+)
+def test_what_a_pause_holds(catalog: store.Engine, kind: str, name: str, held: set[Target]) -> None:
+    pools = {M1: "default", M2: "default", N1: "gpu"}
+    for _ in range(2):
+        pause(catalog, kind, name)
+        with catalog.begin() as connection:
+            stopped = store.paused(connection)
+        assert {each for each, pool in pools.items() if stopped.holds(pool, each.model, each.version)} == held
+    with catalog.begin() as connection:
+        store.resume(connection, kind, name)  # type: ignore[arg-type]  # one of the three kinds
+        assert store.paused(connection) == store.Paused()
+
+
+def test_the_sweep_sends_nothing_of_what_is_paused_until_it_is_resumed(
+    catalog: store.Engine, client: redis.Redis
+) -> None:
+    submit(catalog, job(M1), job(M2), job(N1))
+    with catalog.begin() as connection:
+        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
+    pause(catalog, "version", "m@1")
+    pause(catalog, "pool", "gpu")
+    tools = Tools(Settings(), catalog, client, None)  # type: ignore[arg-type]  # it needs no blobs
+    waiting = [queue.Queue(*target_of(each), Priority.NORMAL).name for each in (M1, M2, N1)]
+    assert resend.run(tools) == 1
+    assert [client.llen(name) for name in waiting] == [0, 1, 0]
+    with catalog.begin() as connection:
+        store.resume(connection, "version", "m@1")
+        store.resume(connection, "pool", "gpu")
+    assert resend.run(tools) == 2
+    assert [client.llen(name) for name in waiting] == [1, 1, 1]
+
+
+def test_a_worker_hears_of_a_pause_at_once(
+    catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pauses.LOOK", 3600.0)  # a notice alone makes it look
+    heard: list[frozenset[Target]] = []
+    came = threading.Event()
+
+    def on_change(paused: frozenset[Target]) -> None:
+        heard.append(paused)
+        came.set()
+
+    pause(catalog, "model", "n")
+    before = listeners(client)
+    pauses = Pauses(catalog, client, "default", lambda: [M1, M2, N1], on_change)
+    pauses.start()
+    assert heard == [frozenset({N1})]  # it looked before it began
+    came.clear()
+    wait_until(lambda: listeners(client) > before, "it listens")
+    pause(catalog, "pool", "default")
+    client.publish(queue.CATALOG, b"")
+    assert came.wait(30)
+    assert heard == [frozenset({N1}), frozenset({M1, M2, N1})]
+    pauses.stop()
+    client.publish(queue.CATALOG, b"")
+    wait_until(lambda: "pauses" not in {each.name for each in threading.enumerate()}, "it ends")
+
+
+def test_every_api_process_goes_by_a_new_routing_at_once(
+    system: Local, database_url: str, catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.models, "EVERY", 3600.0)  # a notice alone makes it look
+    settings = Settings(
+        database_url=database_url,
+        redis_url=system.ps()["valkey"]["url"] + "?db=7",
+        blob_url="file:///nowhere",
+        api_key="key",
+    )
+
+    async def drawn(parts: Parts) -> str:
+        return (await parts.models.route("m")).known.version.version
+
+    async def until(true: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(30):
+            while not await true():  # noqa: ASYNC110  # it asks a server, which sets no event
+                await asyncio.sleep(0.01)
+
+    async def both() -> None:
+        one, other = build(settings), build(settings)
+
+        before = listeners(client)
+
+        async def listen() -> bool:
+            return listeners(client) == before + 2
+
+        async def moved() -> bool:
+            return await drawn(other) == "2"
+
+        async with running(one), running(other):
+            assert (await drawn(one), await drawn(other)) == ("1", "1")
+            await until(listen)
+            await one.change(store.route, "m", "default", Routing({"2": 1}))
+            assert await drawn(one) == "2"
+            await until(moved)
+
+    asyncio.run(both())
+
+
+def test_the_first_version_becomes_the_default_and_later_ones_never_move_it(catalog: store.Engine) -> None:
+    with catalog.begin() as connection:
+        store.route(connection, "m", "default", Routing({"2": 1}, shadow="1"))
+        store.register(connection, [version(Target("m", "3")), version(M1)])
+        assert store.catalog(connection, 30).aliases == {
+            "m": {"default": Routing({"2": 1}, shadow="1")},
+            "n": {"default": Routing({"1": 100})},
+        }
+
+
+def test_a_shadow_is_stored_found_and_deleted_with_its_job(catalog: store.Engine) -> None:
+    id = new_uuid()
+    copy = job(M2, shadow_id(id), shadow_of=id, webhook="http://127.0.0.1/")
+    submit(catalog, job(M1, id, shadow=copy))
+    with catalog.begin() as connection:
+        assert store.shadow(connection, 1, id) == copy.id
+        assert store.shadow(connection, 2, id) is None
+        assert store.shadow(connection, 1, copy.id) is None  # a shadow has none, whatever its bit leads to
+        assert store.webhooks_of(connection, [copy.id]) == {}
+        search = store.Search(before=UUID(int=(1 << 128) - 1), since=UUID(int=0))
+        assert [each.id for each in store.list_jobs(connection, 1, search).jobs] == [id]
+        assert not store.delete(connection, 1, id)
+        store.cancel(connection, 1, id)
+        assert not store.delete(connection, 2, id)
+        assert store.delete(connection, 1, id)
+        for table in ("jobs", "requests", "results"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
+
+
+def test_deleting_a_shadow_leaves_its_job(catalog: store.Engine) -> None:
+    id = new_uuid()
+    submit(catalog, job(M1, id, shadow=job(M2, shadow_id(id), shadow_of=id)))
+    with catalog.begin() as connection:
+        store.cancel(connection, 1, shadow_id(id))
+        assert store.delete(connection, 1, shadow_id(id))
+        assert store.read(connection, [(id, 1)])[id, 1].status is Status.QUEUED
+
+
+def test_arrivals_are_counted_from_the_ids(catalog: store.Engine) -> None:
+    def at(seconds_ago: float) -> UUID:
+        return UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=seconds_ago)).int + new_uuid().int % (1 << 64))
+
+    submit(catalog, *(job(M1, at(20)) for _ in range(30)), job(M2, at(200)), job(N1, at(400)))
+    with catalog.begin() as connection:
+        found = {(each.model, each.version): each.per_s for each in store.arrivals(connection, within=300)}
+        assert found == {("m", "1"): 0.5, ("m", "2"): 0.0}
+        # Where the budget ends, the rate is over the seconds that it reached.
+        [newest] = store.arrivals(connection, within=300, budget=30)
+        assert newest.per_s == pytest.approx(30 / 20, rel=0.2)
+
+
+def worker(state: str = "idle") -> store.Worker:
+    return store.Worker(new_uuid(), "gpu", "cuda:0", "host", 1, ["m@1"], state, 80, 20, 64, 12.5, 3.5)
+
+
+def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
+    here = worker()
+    heart = Heart(catalog, lambda: here, list, 30.0)
+
+    def states() -> list[str]:
+        with catalog.begin() as connection:
+            return [each.state for each in store.workers(connection, seen_within=3600, lost_after=30)]
+
+    heart.start()
+    assert states() == ["idle"]
+    heart.drain()
+    wait_until(lambda: states() == ["draining"], "it says at once that it drains", 5)
+    with catalog.begin() as connection:
+        [shown] = store.workers(connection, seen_within=60)
+        connection.execute(text("UPDATE workers SET seen_at = now() - interval '40 seconds'"))
+    assert (shown.memory_total, shown.memory_used, shown.batch_size, shown.jobs_per_s, shown.job_ms) == (
+        80, 20, 64, 12.5, 3.5,
+    )  # fmt: skip
+    assert states() == ["lost"]
+    heart.stop()
+    assert states() == ["stopped"]

@@ -1,0 +1,68 @@
+"""How much there is to do: what waits, and how fast more arrives. Nothing is written for it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from tundish.ids import floor_uuid, seconds_of
+from tundish.queue import Queue
+from tundish.store.claims import queue_of
+from tundish.store.sweeps import low_water
+
+
+class Backlog(NamedTuple):
+    """What waits in one queue, as Postgres knows it."""
+
+    queue: Queue
+    queued: int
+    oldest_s: float
+
+
+def backlog(connection: Connection) -> list[Backlog]:
+    """How much waits, by queue, and how long the oldest has."""
+    rows = connection.execute(
+        text("""
+            SELECT model, version, lane, priority, count(*) AS queued, min(id::text)::uuid AS oldest,
+                   CAST(extract(epoch FROM now()) AS float8) AS now
+            FROM jobs WHERE id >= :low AND status = 0 GROUP BY 1, 2, 3, 4
+        """),
+        {"low": low_water(connection)},
+    )
+    # An id's time is the API's clock: a skew must not show as a negative age.
+    return [Backlog(queue_of(row), row.queued, max(0.0, row.now - seconds_of(row.oldest))) for row in rows]
+
+
+class Arrivals(NamedTuple):
+    """The jobs of one version that were submitted lately; `per_s` over the last minute."""
+
+    model: str
+    version: str
+    per_s: float
+
+
+#: Seconds over which the rate is taken.
+RATE = 60.0
+
+
+def arrivals(connection: Connection, *, within: float, budget: int = 50_000) -> list[Arrivals]:
+    """Each version for which a job was submitted within so many seconds. An id is its time, so that this reads the
+    newest ids by primary key; over `budget` of them, only as far back as those reach."""
+    now = datetime.now(UTC)
+    rows = connection.execute(
+        text("""
+            WITH newest AS MATERIALIZED (
+                SELECT id, model, version FROM jobs WHERE id >= :since ORDER BY id DESC LIMIT :budget
+            )
+            SELECT model, version, count(*) FILTER (WHERE id >= :recent) AS recent,
+                   (SELECT count(*) FROM newest) AS looked_at, (SELECT id FROM newest ORDER BY id LIMIT 1) AS first
+            FROM newest GROUP BY model, version
+        """),
+        {
+            "since": floor_uuid(now - timedelta(seconds=within)),
+            "recent": floor_uuid(now - timedelta(seconds=RATE)),
+            "budget": budget,
+        },
+    ).all()
+    reached = now.timestamp() - seconds_of(rows[0].first) if rows and rows[0].looked_at == budget else RATE
+    return [Arrivals(row.model, row.version, row.recent / max(1e-3, min(RATE, reached))) for row in rows]

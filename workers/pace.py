@@ -1,0 +1,37 @@
+"""How fast a worker is: what it ended lately, and what that took of its device. Pure; time is passed in."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+#: Seconds over which the pace is taken.
+LATELY = 60.0
+
+
+@dataclass(slots=True)
+class Pace:
+    """The batches of the last LATELY seconds of a worker that began at `began`; several threads may tell of them."""
+
+    began: float
+    batch_size: int | None = None  # of the last batch
+    job_ms: float | None = None  # of the device's time, for one job
+    _batches: deque[tuple[float, int, float]] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ended(self, now: float, jobs: int, predict_ms: float) -> None:
+        """A batch of so many jobs has ended."""
+        with self._lock:
+            self._batches.append((now, jobs, predict_ms))
+            self._forget(now)
+            self.batch_size = jobs
+            self.job_ms = sum(ms for _, _, ms in self._batches) / sum(count for _, count, _ in self._batches)
+
+    def per_s(self, now: float) -> float:
+        """Jobs that ended in a second, lately."""
+        with self._lock:
+            self._forget(now)
+            return sum(count for _, count, _ in self._batches) / max(1.0, min(LATELY, now - self.began))
+
+    def _forget(self, now: float) -> None:
+        while self._batches and self._batches[0][0] < now - LATELY:
+            self._batches.popleft()

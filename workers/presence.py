@@ -1,0 +1,47 @@
+"""What a worker says of itself with each heart-beat."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from tundish import store
+from workers.batch import Target
+from workers.pace import Pace
+
+
+def _uncounted() -> tuple[int, int] | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Presence:
+    """`models` it serves now; `memory` of its device, (total, used) in bytes, None where that is not counted."""
+
+    id: UUID
+    pool: str
+    device: str
+    models: Callable[[], Iterable[Target]]
+    idle: Callable[[], bool]
+    pace: Pace
+    memory: Callable[[], tuple[int, int] | None] = _uncounted
+
+    def __call__(self) -> store.Worker:
+        """The worker at this moment."""
+        total, used = self.memory() or (None, None)
+        return store.Worker(
+            id=self.id,
+            pool=self.pool,
+            device=self.device,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            models=[f"{target.model}@{target.version}" for target in self.models()],
+            state="idle" if self.idle() else "busy",
+            memory_total=total,
+            memory_used=used,
+            batch_size=self.pace.batch_size,
+            jobs_per_s=self.pace.per_s(time.monotonic()),
+            job_ms=self.pace.job_ms,
+        )
