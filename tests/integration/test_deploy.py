@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.local import TREE, Local, free_port, wait_until
+from tundish.catalog import load_models
 from tundish.settings import Settings
 
 
@@ -98,3 +99,90 @@ def test_the_image_is_built_from_what_is_in_the_tree(compose: dict[str, Any]) ->
     assert used <= targets
     for line in re.findall(r"^COPY (.+) \./$", text, re.MULTILINE):
         assert all((TREE / name).exists() for name in line.split())
+
+
+KUBERNETES = TREE / "deploy" / "kubernetes"
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every object that the kustomization names, by kind and name."""
+    kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    objects = [
+        each for name in kustomization["resources"] for each in yaml.safe_load_all((KUBERNETES / name).read_text())
+    ]
+    assert len(list(KUBERNETES.glob("*.yaml"))) == len(kustomization["resources"]) + 1
+    return {(each["kind"], each["metadata"]["name"]): each for each in objects}
+
+
+def pods(manifests: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The pods' specifications, by the process that each is labelled with."""
+    templates = [each["spec"]["template"] for (kind, _), each in manifests.items() if kind in ("Deployment", "Job")]
+    return {each["metadata"]["labels"]["process"]: each["spec"] for each in templates}
+
+
+def variables(name: str) -> set[str]:
+    return {line.partition("=")[0] for line in (KUBERNETES / name).read_text().splitlines()}
+
+
+def test_kubernetes_runs_the_procfiles_commands(manifests: dict[tuple[str, str], dict[str, Any]]) -> None:
+    found = pods(manifests)
+    assert set(found) == set(procfile())
+    for name, command in procfile().items():
+        [container] = found[name]["containers"]
+        assert container["command"] == command.split()
+        assert container["image"] in ("tundish:cpu", "tundish:gpu")
+        assert container["envFrom"] == [{"configMapRef": {"name": "tundish"}}, {"secretRef": {"name": "tundish"}}]
+        given = variables("settings.env") | variables("secret.example.env")
+        for variable in given | {each["name"] for each in container.get("env", ())}:
+            assert variable.startswith("AWS_") or variable.removeprefix("TUNDISH_").lower() in (
+                Settings.__dataclass_fields__
+            )
+    assert {"TUNDISH_DATABASE_URL", "TUNDISH_REDIS_URL", "TUNDISH_BLOB_URL", "TUNDISH_API_KEY"} <= given
+    for name in ("api", "worker", "courier"):
+        assert found[name]["terminationGracePeriodSeconds"] > Settings().grace
+    for (kind, _), each in manifests.items():
+        if kind == "Deployment":
+            labels = each["spec"]["template"]["metadata"]["labels"]
+            assert each["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_kubernetes_gives_each_worker_a_gpu_and_its_pools_models(
+    manifests: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    [worker] = pods(manifests)["worker"]["containers"]
+    given = {each["name"]: each["value"] for each in worker["env"]}
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert given["TUNDISH_DEVICE"] == "cuda:0"
+    assert worker["image"] == "tundish:gpu"
+    served = load_models("", KUBERNETES)
+    assert {each.pool for each in served} == {given["TUNDISH_POOL"]}
+    [mount] = worker["volumeMounts"]
+    [workdir] = re.findall(r"^WORKDIR (.+)$", (TREE / "Dockerfile").read_text(), re.MULTILINE)
+    assert mount["mountPath"] == f"{workdir}/tundish.toml"
+
+
+def test_keda_asks_for_what_the_api_serves(
+    manifests: dict[tuple[str, str], dict[str, Any]], system: Local, client: httpx.Client
+) -> None:
+    scaled = manifests["ScaledObject", "worker-gpu"]["spec"]
+    target = manifests["Deployment", scaled["scaleTargetRef"]["name"]]
+    assert "replicas" not in target["spec"]
+    assert scaled["minReplicaCount"] == 0
+    [trigger] = scaled["triggers"]
+    url = httpx.URL(trigger["metadata"]["url"])
+    service = manifests["Service", url.host.partition(".")[0]]
+    assert service["spec"]["selector"].items() <= (
+        manifests["Deployment", "api"]["spec"]["template"]["metadata"]["labels"].items()
+    )
+    pool = target["spec"]["template"]["metadata"]["labels"]["pool"]
+    assert url.path == f"/v1/pools/{pool}"
+    # The same call of a pool that there is here, read as the scaler reads it.
+    answer = client.get(url.raw_path.decode().replace(pool, "default"))
+    assert answer.status_code == 200
+    assert isinstance(answer.json()[trigger["metadata"]["valueLocation"]], int)
+    assert (trigger["metadata"]["authMode"], trigger["metadata"]["targetValue"]) == ("bearer", "1")
+    authentication = manifests["TriggerAuthentication", trigger["authenticationRef"]["name"]]["spec"]
+    [secret] = authentication["secretTargetRef"]
+    assert (secret["parameter"], secret["name"]) == ("token", "tundish")
+    assert secret["key"] in variables("secret.example.env")
