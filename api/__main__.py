@@ -2,8 +2,12 @@
 
 import asyncio
 import ipaddress
+import resource
 import signal
+import socket
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 import uvloop
@@ -13,6 +17,18 @@ from tundish import logs
 from tundish.settings import SettingError, Settings
 
 
+class _Server(uvicorn.Server):
+    """Calls `stop` when it begins to stop: it waits for what is open, and a stream may be open for a day."""
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop()
+        await super().shutdown(sockets)
+
+
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -20,6 +36,13 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _allow_files() -> None:
+    """Each open stream is a file, and many systems allow a process 1,024 unless it asks for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> int:
@@ -37,7 +60,8 @@ def main() -> int:
         print(f"api: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    server = uvicorn.Server(
+    _allow_files()
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -50,7 +74,8 @@ def main() -> int:
             server_header=False,
             timeout_graceful_shutdown=int(settings.grace),
             backlog=2048,
-        )
+        ),
+        app.stop,
     )
     # uvicorn raises the signal that stopped it once more, for who had a handler before: to have stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,6 +17,7 @@ from api.blobs import BlobFiles
 from api.catalog import Catalog
 from api.compare import Compare
 from api.docs import routes as docs_routes
+from api.events import JobEvents
 from api.health import Health
 from api.http import problem_response
 from api.jobs import Jobs
@@ -31,10 +32,14 @@ log = logging.getLogger(__name__)
 class _Gate:
     """Gives a request its id and tenant, and its problem an answer."""
 
-    def __init__(self, app: ASGIApp, api_key: str, health: Health) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, health: Health) -> None:
         self._app = app
-        self._api_key = api_key
+        self._parts = parts
         self._health = health
+
+    def stop(self) -> None:
+        """Answer who waits, and end the streams: the process is about to end."""
+        self._parts.waiters.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # so that the router raises what it refuses
@@ -56,7 +61,7 @@ class _Gate:
         try:
             if needs_key(scope["path"]):
                 given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-                scope["state"]["tenant"] = tenant_of(given, self._api_key)
+                scope["state"]["tenant"] = tenant_of(given, self._parts.settings.api_key)
             await self._app(scope, receive, sending)
         except Problem as problem:
             await _answer(problem, scope, request_id)(scope, receive, sending)
@@ -104,6 +109,7 @@ def routes(parts: Parts) -> list[Route]:
     """What is served under /v1: each of these is in the OpenAPI document, but for the signed URLs of blobs."""
     return [
         *Jobs(parts).routes(),
+        *JobEvents(parts).routes(),
         *Catalog(parts).routes(),
         *Compare(parts).routes(),
         *Pools(parts).routes(),
@@ -111,7 +117,7 @@ def routes(parts: Parts) -> list[Route]:
     ]
 
 
-def create(settings: Settings) -> ASGIApp:
+def create(settings: Settings) -> _Gate:
     """The application; it connects when its lifespan begins. Raises SettingError."""
     parts = build(settings)
     health = Health(parts)
@@ -126,4 +132,4 @@ def create(settings: Settings) -> ASGIApp:
         async with running(parts):
             yield
 
-    return _Gate(Router(served, redirect_slashes=False, lifespan=lifespan), settings.api_key, health)
+    return _Gate(Router(served, redirect_slashes=False, lifespan=lifespan), parts, health)

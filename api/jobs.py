@@ -34,7 +34,7 @@ from api.submit import Refusal, row_of
 from tundish import store
 from tundish.blobs import BlobError, job_prefix
 from tundish.errors import Conflict, Unavailable
-from tundish.ids import floor_uuid, from_text, seconds_of, to_text
+from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
 from tundish.outbox import announce
 from tundish.view import job_json, job_view
@@ -97,7 +97,7 @@ class Jobs:
         id = job_id(request)
         known_parameters(request, ())
         body = await read_body(request, self._parts.settings.max_body)
-        self._in_retention(id)
+        self._parts.in_retention(id)
 
         async def place() -> Placed:
             found = await self._parts.run(store.read_again, request.state.tenant, id)
@@ -113,7 +113,7 @@ class Jobs:
     async def delete(self, request: Request) -> Response:
         id, tenant = job_id(request), request.state.tenant
         known_parameters(request, ())
-        if not (await self._read(request, id)).status.terminal:
+        if not (await self._parts.job(request.state.tenant, id)).status.terminal:
             raise _not_finished()
         shadow = await self._parts.run(store.shadow, tenant, id)
         try:  # the blobs first: what is in the way then leaves the job to be deleted again
@@ -126,21 +126,22 @@ class Jobs:
             ) from error
         if not await self._parts.run(store.delete, tenant, id):
             raise no_such_job()
+        await self._parts.streams.forget(id)
         return Response(status_code=204)
 
     async def get(self, request: Request) -> Response:
         id = job_id(request)
         given = known_parameters(request, ("wait",))
         if "wait" not in given:
-            return self._shown(await self._read(request, id))
+            return await self._running(await self._parts.job(request.state.tenant, id))
         wait = seconds(given["wait"], "wait")
         job = await unless_gone(request, self._ended(request, id, wait))
-        return self._shown(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)
+        return await self._running(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)
 
     async def result(self, request: Request) -> Response:
         id = job_id(request)
         known_parameters(request, ())
-        self._in_retention(id)
+        self._parts.in_retention(id)
         found = await self._parts.run(store.read_output, request.state.tenant, id)
         if found is None:
             raise no_such_job()
@@ -154,7 +155,7 @@ class Jobs:
     async def input(self, request: Request) -> Response:
         id = job_id(request)
         known_parameters(request, ())
-        self._in_retention(id)
+        self._parts.in_retention(id)
         found = await self._parts.run(store.read_input, request.state.tenant, id)
         if found is None:
             raise no_such_job()
@@ -163,20 +164,22 @@ class Jobs:
     async def cancel(self, request: Request) -> Response:
         id = job_id(request)
         known_parameters(request, ())
-        self._in_retention(id)
+        self._parts.in_retention(id)
         job = await self._parts.run(_cancel, request.state.tenant, id, self._parts.settings.public_url)
         if job is None:
             raise no_such_job()
         if job.status.terminal:
             await self._parts.tell(id)
-        return self._shown(job)
+        return await self._running(job)
 
     async def list(self, request: Request) -> Response:
         given = known_parameters(request, _LISTED)
         listing = await self._parts.run(store.list_jobs, request.state.tenant, self._search(given))
         cursor = listing.next_before and to_text("cur", listing.next_before)
         public_url = self._parts.settings.public_url
-        return encoded({"data": [job_view(job, public_url) for job in listing.jobs], "next_cursor": cursor})
+        progress = await asyncio.gather(*map(self._parts.streams.progress, listing.jobs))
+        data = [job_view(job, public_url, progress=each) for job, each in zip(listing.jobs, progress, strict=True)]
+        return encoded({"data": data, "next_cursor": cursor})
 
     async def _submit(
         self,
@@ -224,9 +227,9 @@ class Jobs:
         until = time.monotonic() + wait
         with self._parts.waiters.waiting(id) as bell:
             while True:
-                job = await self._read(request, id)
+                job = await self._parts.job(request.state.tenant, id)
                 left = until - time.monotonic()
-                if job.status.terminal or left <= 0:
+                if job.status.terminal or left <= 0 or self._parts.waiters.stopped:
                     return job
                 try:
                     await asyncio.wait_for(bell.wait(), left)
@@ -234,17 +237,10 @@ class Jobs:
                     continue
                 bell.clear()
 
-    async def _read(self, request: Request, id: UUID) -> store.JobRow:
-        self._in_retention(id)
-        job = await self._parts.reads.get(id, request.state.tenant)
-        if job is None:
-            raise no_such_job()
-        return job
-
-    def _in_retention(self, id: UUID) -> None:
-        """Retention holds to the second, though rows go by the day."""
-        if seconds_of(id) < time.time() - self._parts.settings.retention:
-            raise no_such_job()
+    async def _running(self, job: store.JobRow, headers: dict[str, str] | None = None) -> Response:
+        """A job that may be running, with its progress."""
+        progress = await self._parts.streams.progress(job)
+        return json_response(job_json(job, self._parts.settings.public_url, progress), headers=headers)
 
     def _shown(self, job: store.JobRow, headers: dict[str, str] | None = None, status: int = 200) -> Response:
         return json_response(job_json(job, self._parts.settings.public_url), status, headers)

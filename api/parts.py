@@ -2,28 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 import redis.asyncio
 
 from api.flush import Flush
+from api.http import no_such_job
 from api.models import Models
 from api.once import Once
 from api.options import Rules
 from api.reads import Reads
+from api.streams import Streams
 from api.submit import Submitter
-from api.waiters import Waiters
-from tundish import outbound, queue, store
+from api.waiters import Bells, Waiters
+from tundish import events, outbound, queue, store
 from tundish.blobs import Blobs, open_blobs
 from tundish.errors import Unavailable
+from tundish.ids import seconds_of
 from tundish.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Loop = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +49,9 @@ class Parts:
     keyed: store.AsyncEngine
     asked: store.AsyncEngine
     reads: Reads
-    waiters: Waiters
+    waiters: Waiters  # for a job's end
+    listeners: Bells  # for its events
+    streams: Streams
     submitter: Submitter
 
     async def run(self, verb: Callable[Concatenate[store.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -65,6 +73,19 @@ class Parts:
                 await self.client.publish(queue.CATALOG, b"")
         await self.models.refresh()
 
+    def in_retention(self, id: UUID) -> None:
+        """Retention holds to the second, though rows go by the day. Raises NotFound."""
+        if seconds_of(id) < time.time() - self.settings.retention:
+            raise no_such_job()
+
+    async def job(self, tenant: int, id: UUID) -> store.JobRow:
+        """A job as it is now. Raises NotFound and Unavailable."""
+        self.in_retention(id)
+        job = await self.reads.get(id, tenant)
+        if job is None:
+            raise no_such_job()
+        return job
+
     async def tell(self, id: UUID) -> None:
         """Wake who waits for a job, in every process."""
         self.waiters.ring(id)
@@ -85,6 +106,8 @@ def build(settings: Settings) -> Parts:
     models = Models(readers, seen_within=settings.lease)
     waiters = Waiters(client)
     waiters.hear(queue.CATALOG, models.changed)
+    listeners = Bells()
+    waiters.hear(events.CHANNEL, listeners.told)
     rules = Rules(settings.retention, outbound.networks(settings.outbound_allow))
     return Parts(
         settings=settings,
@@ -100,6 +123,8 @@ def build(settings: Settings) -> Parts:
         asked=asked,
         reads=Reads(asked),
         waiters=waiters,
+        listeners=listeners,
+        streams=Streams(client),
         submitter=Submitter(models, blobs, rules, settings.inline_max),
     )
 
@@ -107,7 +132,14 @@ def build(settings: Settings) -> Parts:
 @asynccontextmanager
 async def running(parts: Parts) -> AsyncIterator[None]:
     """The loops behind the routes run inside this block. One that breaks is a bug: it is logged and started again."""
-    loops = [parts.flush.run, parts.reads.run, parts.waiters.run, parts.waiters.look, parts.models.run]
+    loops: list[Loop] = [
+        parts.flush.run,
+        parts.reads.run,
+        parts.streams.run,
+        parts.waiters.run,
+        partial(parts.waiters.look, parts.asked),
+        parts.models.run,
+    ]
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
         yield
@@ -122,10 +154,10 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         await parts.readers.dispose()
 
 
-async def _forever(loop: Callable[[], object]) -> None:
+async def _forever(loop: Loop) -> None:
     while True:
         try:
-            await loop()  # type: ignore[misc]  # each is a coroutine function
+            await loop()
         except Exception:
             log.exception("a loop of the API broke and is started again")
             await asyncio.sleep(0.1)

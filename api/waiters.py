@@ -1,5 +1,5 @@
-"""Long polls: one Redis subscription a process wakes who waits for a job's end, and a slow poll backs it. It carries
-the notices of other channels too."""
+"""Who waits for news of a job: one Redis subscription a process wakes them, and a slow central poll backs it. The
+subscription carries the notices of other channels too."""
 
 import asyncio
 import logging
@@ -10,35 +10,32 @@ from uuid import UUID
 import redis.asyncio
 from redis import RedisError
 
-from tundish import queue
+from tundish import queue, store
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which everybody who waits looks again, whatever Redis said.
+#: Seconds between two polls for what Redis did not tell.
 LOOK = 2.0
+#: Jobs of one statement of the poll: the statements are spread over LOOK, so that who they wake does not wake at once.
+ROWS = 100
 
 
-class Waiters:
-    """Who waits for which job. Register before reading the row: an end between the two is not missed."""
+class Bells:
+    """Who waits for which job. Register before reading: what happens between the two is not missed."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
+    def __init__(self) -> None:
         self._bells: dict[UUID, set[asyncio.Event]] = {}
-        self._heard: dict[str, Callable[[bytes], None]] = {queue.DONE: self._ended}
-
-    def hear(self, channel: str, heard: Callable[[bytes], None]) -> None:
-        """Call `heard` with each notice of a channel. Before `run`."""
-        self._heard[channel] = heard
 
     @contextmanager
-    def waiting(self, id: UUID) -> Iterator[asyncio.Event]:
-        """An event that is set when the job may have ended."""
-        bell = asyncio.Event()
-        self._bells.setdefault(id, set()).add(bell)
+    def waiting(self, id: UUID, *bells: asyncio.Event) -> Iterator[asyncio.Event]:
+        """An event that is set when there may be news of the job: the first of `bells`, which all are set, or a new
+        one."""
+        bells = bells or (asyncio.Event(),)
+        self._bells.setdefault(id, set()).update(bells)
         try:
-            yield bell
+            yield bells[0]
         finally:
-            self._bells[id].discard(bell)
+            self._bells[id].difference_update(bells)
             if not self._bells[id]:
                 del self._bells[id]
 
@@ -46,6 +43,32 @@ class Waiters:
         """Wake who waits for a job in this process."""
         for bell in self._bells.get(id, ()):
             bell.set()
+
+    def told(self, ids: bytes) -> None:
+        """A notice of jobs, 16 bytes each."""
+        for at in range(0, len(ids), 16):
+            self.ring(UUID(bytes=ids[at : at + 16]))
+
+
+class Waiters(Bells):
+    """Who waits for a job's end, and the subscription."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        super().__init__()
+        self._client = client
+        self._heard: dict[str, Callable[[bytes], None]] = {queue.DONE: self.told}
+        self._seen: dict[UUID, store.State | None] = {}
+        self.stopped = False
+
+    def hear(self, channel: str, heard: Callable[[bytes], None]) -> None:
+        """Call `heard` with each notice of a channel. Before `run`."""
+        self._heard[channel] = heard
+
+    def stop(self) -> None:
+        """Wake everybody for the last time: this process ends, nobody waits any longer."""
+        self.stopped = True
+        for id in self._bells:
+            self.ring(id)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -58,16 +81,27 @@ class Waiters:
                         if message:
                             self._heard[message["channel"].decode()](message["data"])
             except (RedisError, OSError) as error:
-                log.warning("long polls wake slowly, Redis does not answer: %s", error)
+                log.warning("who waits wakes slowly, Redis does not answer: %s", error)
                 await asyncio.sleep(1)
 
-    def _ended(self, data: bytes) -> None:
-        for at in range(0, len(data), 16):
-            self.ring(UUID(bytes=data[at : at + 16]))
-
-    async def look(self) -> None:
-        """Wake everybody every LOOK seconds, until cancelled."""
+    async def look(self, engine: store.AsyncEngine) -> None:
+        """Every LOOK seconds wake those whose job has moved since the look before, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK)
-            for id in list(self._bells):
+            self._seen = {id: state for id, state in self._seen.items() if id in self._bells}
+            ids = list(self._bells)
+            pages = [ids[at : at + ROWS] for at in range(0, len(ids), ROWS)] or [[]]
+            for page in pages:
+                await asyncio.sleep(LOOK / len(pages))
+                if page:
+                    await self._look(engine, page)
+
+    async def _look(self, engine: store.AsyncEngine, ids: list[UUID]) -> None:
+        try:
+            states = await store.run(engine, store.states, ids)
+        except (store.StoreError, store.PoolTimeout, OSError) as error:
+            log.warning("cannot look for jobs that have moved: %s", error)
+            return
+        for id in ids:
+            if self._seen.get(id) != (state := states.get(id)):
+                self._seen[id] = state
                 self.ring(id)

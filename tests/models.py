@@ -168,3 +168,40 @@ class Gated(Model[Gate, Value]):
                     return [Value("canceled")] * len(batch)
                 time.sleep(0.02)
         return [Value(item.name) for item in batch]
+
+
+@dataclass
+class Script:
+    folder: str
+    pieces: list[Any]
+    hold: int | None = None  # the place before which it waits
+
+
+class Teller(Model[Script, Value]):
+    """Tells its pieces one after another, with progress and a line of the log each; writes down that it began, and
+    waits where it is told to."""
+
+    name = "teller"
+    version = "1"
+    max_batch = 256
+
+    def predict(self, batch: Batch[Script]) -> list[Value | Reject]:
+        for item in batch:
+            with (Path(item.folder) / "began").open("a") as ledger:
+                ledger.write(f"{os.getpid()}\n")
+        for place in range(max(len(item.pieces) for item in batch)):
+            for index, item in enumerate(batch):
+                if item.hold == place:
+                    self._wait(batch, index)
+                if place < len(item.pieces) and not batch.canceled(index):
+                    batch.log(index, f"piece {place}")
+                    batch.emit(index, item.pieces[place])
+                    batch.progress(index, (place + 1) / len(item.pieces))
+        return [Value(item.pieces) for item in batch]
+
+    def _wait(self, batch: Batch[Script], index: int) -> None:
+        until = time.monotonic() + 60
+        while not (Path(batch[index].folder) / "open").exists() and time.monotonic() < until:
+            if batch.canceled(index):
+                return
+            time.sleep(0.02)

@@ -151,6 +151,9 @@ class _Canceling:
             self.let_go.add(index)
         return index in self.let_go
 
+    def again(self, indexes: Sequence[int]) -> None:
+        self.reporter.again(indexes)
+
 
 @dataclass(slots=True)
 class _Run:
@@ -233,7 +236,8 @@ class _Run:
         return results
 
     def _divided(self, positions: list[int], size: int) -> dict[int, Any]:
-        """Run in parts of `size`; whoever was canceled meanwhile is let go."""
+        """Run in parts of `size`; whoever was canceled meanwhile is let go. What the items said before is void."""
+        self.reporter.again(positions)
         results: dict[int, Any] = {}
         for at in range(0, len(positions), size):
             part = [each for each in positions[at : at + size] if not self.reporter.canceled(each)]

@@ -30,6 +30,7 @@ class Reporter(Protocol):
     def emit(self, index: int, piece: Any) -> None: ...
     def log(self, index: int, text: str) -> None: ...
     def canceled(self, index: int) -> bool: ...
+    def again(self, indexes: Sequence[int]) -> None: ...
 
 
 class Batch(Sequence[In]):
@@ -55,7 +56,8 @@ class Batch(Sequence[In]):
         self._reporter.progress(self._positions[index], fraction)
 
     def emit(self, index: int, piece: Any) -> None:
-        """A piece of item `index`'s output, for who streams it; the job's output is what predict returns."""
+        """A piece of item `index`'s output, for who streams it: text, a number, or what else JSON can carry, up to 16
+        KiB. The job's output is what predict returns."""
         self._reporter.emit(self._positions[index], piece)
 
     def log(self, index: int, text: str) -> None:

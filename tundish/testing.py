@@ -42,6 +42,9 @@ class Recorder:
     def canceled(self, index: int) -> bool:
         return index in self.cancel
 
+    def again(self, indexes: Sequence[int]) -> None:
+        """The batch is divided: its items are predicted again, and say it all again."""
+
 
 def run(
     model: type[Model[In, Out]], items: Sequence[In], device: str = "cpu", reporter: Recorder | None = None

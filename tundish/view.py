@@ -68,8 +68,11 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def job_view(job: JobRow, public_url: str = "", output_max: int | None = None) -> JobView:
-    """`public_url` goes before each link; an output over `output_max` bytes is left out."""
+def job_view(
+    job: JobRow, public_url: str = "", output_max: int | None = None, progress: float | None = None
+) -> JobView:
+    """`public_url` goes before each link; an output over `output_max` bytes is left out. `progress` is not of the
+    row: it is the latest that a running job has told."""
     id = to_text("job", job.id)
     created_at = time_of(job.id)
     here = f"{public_url}/v1/jobs/{id}"
@@ -86,7 +89,7 @@ def job_view(job: JobRow, public_url: str = "", output_max: int | None = None) -
         output_type=job.output_type,
         output_size=job.output_size,
         error=msgspec.Raw(job.error) if job.error is not None else _NULL,
-        progress=None,
+        progress=progress,
         attempt=job.attempt,
         priority=job.priority.name.lower(),
         metadata=msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
@@ -108,9 +111,9 @@ def job_view(job: JobRow, public_url: str = "", output_max: int | None = None) -
     )
 
 
-def job_json(job: JobRow, public_url: str = "") -> bytes:
+def job_json(job: JobRow, public_url: str = "", progress: float | None = None) -> bytes:
     """A job as the API answers it."""
-    return encode(job_view(job, public_url))
+    return encode(job_view(job, public_url, progress=progress))
 
 
 def webhook_body(job: JobRow, public_url: str) -> bytes:

@@ -21,6 +21,7 @@ from tundish.settings import SettingError, Settings
 from workers import app, connect
 from workers.batch import Batcher, Limits
 from workers.ears import Ears
+from workers.events import Events
 from workers.heart import Heart
 from workers.intake import Intake
 from workers.load import load
@@ -68,7 +69,9 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
 
     pace = Pace(time.monotonic())
     by_ids = store.engine(settings.database_url, by_ids=True)
-    pipeline = Pipeline(Bench(worker, settings, engine, by_ids, client, blobs, loaded, pace), intake, on_failure=stop)
+    events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
+    bench = Bench(worker, settings, engine, by_ids, client, events, blobs, loaded, pace)
+    pipeline = Pipeline(bench, intake, on_failure=stop)
     presence = Presence(worker, settings.pool, settings.device, lambda: loaded, pipeline.idle, pace)
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
     heart.start()

@@ -5,12 +5,12 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 
-def redis_client(url: str) -> redis.Redis:
-    """A client whose calls fail after 5 s, and that tries a broken connection again twice."""
+def redis_client(url: str, patience: float = 5) -> redis.Redis:
+    """A client whose calls fail after `patience` seconds, and that tries a broken connection again twice."""
     return redis.Redis.from_url(
         url,
-        socket_timeout=5,
-        socket_connect_timeout=5,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
         health_check_interval=15,
         retry=Retry(ExponentialBackoff(cap=1, base=0.05), 2),
     )

@@ -23,6 +23,7 @@ from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim, split
+from workers.events import Events
 from workers.inputs import Fetcher
 from workers.intake import Intake
 from workers.load import Loaded
@@ -60,6 +61,7 @@ class Bench:
     engine: store.Engine
     by_ids: store.Engine  # for what every batch takes
     client: redis.Redis
+    events: Events
     blobs: Blobs
     models: Mapping[Target, Loaded]
     pace: Pace
@@ -137,7 +139,7 @@ class Pipeline:
             claimed = self._running = prepared.claim
             with self._watch.batch():
                 prediction = self._persist(
-                    predict, self._single, bench.models, prepared, self._watch, lease=settings.lease
+                    predict, self._single, bench.models, prepared, self._watch, bench.events, lease=settings.lease
                 )
                 self._took[claimed.target] = self._watch.running
             self._running = None
@@ -152,6 +154,7 @@ class Pipeline:
     def _record(self) -> None:
         bench, settings = self._bench, self._bench.settings
         while predictions := self._gather():
+            bench.events.settle()
             done = self._persist(
                 record,
                 bench.by_ids,
@@ -233,6 +236,7 @@ class Pipeline:
         with self._bench.engine.begin() as connection:
             given_back = store.release(connection, claims)
             announce(connection, given_back.ended, settings.public_url)
+        notify(self._bench.client, [id for id, _ in given_back.ended])
         resend(self._bench.client, given_back.unsent, settings.max_attempts)
         log.info("gave back %d jobs", len(given_back.unsent))
 

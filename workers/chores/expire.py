@@ -4,6 +4,7 @@ from tundish import store
 from tundish.job import Code, error_json
 from tundish.outbox import announce
 from workers.chores import Tools
+from workers.notify import notify
 
 EVERY = 1.0
 
@@ -15,4 +16,5 @@ def run(tools: Tools) -> int:
             return 0
         expired = store.expire(connection, error)
         announce(connection, expired, tools.settings.public_url)
+    notify(tools.client, [id for id, _ in expired])
     return len(expired)

@@ -4,6 +4,7 @@ from tundish import store
 from tundish.job import Code, error_json
 from tundish.outbox import announce
 from workers.chores import Tools
+from workers.notify import notify
 from workers.resend import resend
 
 EVERY = 2.0
@@ -21,5 +22,6 @@ def run(tools: Tools) -> int:
             return 0
         reaped = store.reap(connection, judgement)
         announce(connection, reaped.ended, tools.settings.public_url)
+    notify(tools.client, [id for id, _ in reaped.ended])
     resend(tools.client, reaped.unsent, limit)
     return len(reaped.unsent) + len(reaped.ended)
