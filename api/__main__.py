@@ -11,10 +11,14 @@ from contextlib import suppress
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create
 from tundish import logs
 from tundish.settings import SettingError, Settings
+
+#: Seconds that a client has to take its answer when the process stops.
+LINGER = 3.0
 
 
 class _Server(uvicorn.Server):
@@ -26,7 +30,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stop()
+        asyncio.get_running_loop().call_later(LINGER, self._hang_up)
         await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        """On clients that do not read what they asked for."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpToolsProtocol) and connection.flow.write_paused:
+                connection.transport.abort()
 
 
 def _loopback(host: str) -> bool:

@@ -116,7 +116,10 @@ class Streams:
 
 
 def frame(event: str, data: bytes, id: str) -> bytes:
-    """One server-sent event (HTML Living Standard, 9.2)."""
+    """One server-sent event (HTML Living Standard, 9.2). `data` is JSON: what ends a line to many a client, though not
+    by the standard, stands in its strings alone and is escaped there."""
+    for mark in ("\u0085", "\u2028", "\u2029"):
+        data = data.replace(mark.encode(), b"\\u%04x" % ord(mark))
     lines = b"".join(b"data: %b\n" % line for line in data.splitlines())
     return b"id: %b\nevent: %b\n%b\n" % (id.encode(), event.encode(), lines)
 

@@ -50,6 +50,20 @@ def numbers(text: str) -> list[int]:
     return [LETTERS.index(letter) for letter in text]
 
 
+class Draft:
+    """An item that is being written."""
+
+    def __init__(self, index: int, prompt: Prompt) -> None:
+        self.index = index
+        self.prompt = prompt
+        self.chance = torch.Generator().manual_seed(prompt.seed)
+        self.text = ""
+
+    @property
+    def done(self) -> float:
+        return len(self.text) / self.prompt.length
+
+
 class Generator(Model[Prompt, Continuation]):
     name = "generator"
     version = "1"
@@ -63,41 +77,43 @@ class Generator(Model[Prompt, Continuation]):
 
     @torch.inference_mode()
     def predict(self, batch: Batch[Prompt]) -> list[Continuation | Reject]:
-        results: list[Continuation | Reject] = [Reject(fault(prompt) or "") for prompt in batch]
-        open_ = [index for index, prompt in enumerate(batch) if not fault(prompt)]
-        written: dict[int, list[str]] = {index: [] for index in open_}
-        # A state for each item, by its place in `open_`; the prompts differ in length, so each is read alone.
-        read = [self.network(torch.tensor([numbers("\n" + batch[index].text)], device=self.device)) for index in open_]
-        chances = [torch.Generator().manual_seed(batch[index].seed) for index in open_]
-        if open_:
-            scores = torch.cat([each[:, -1] for each, _ in read])
-            state = torch.cat([each for _, each in read], dim=1)
-        while open_:
-            letters = pick(scores, [batch[index].temperature for index in open_], chances)
-            kept = []
-            for place, index in enumerate(open_):
-                text = written[index]
-                text.append(LETTERS[letters[place]])
-                batch.emit(index, text[-1])
-                if len(text) % REPORT == 0:
-                    batch.progress(index, len(text) / batch[index].length)
-                if len(text) < batch[index].length and not batch.canceled(index):
-                    kept.append(place)
-            for index in {*open_} - {open_[place] for place in kept}:
-                results[index] = Continuation("".join(written[index]))
-            open_, chances = [open_[place] for place in kept], [chances[place] for place in kept]
-            if open_:
-                last = torch.tensor([[letters[place]] for place in kept], device=self.device)
-                scores, state = self.network(last, state[:, kept].contiguous())
-                scores = scores[:, -1]
-        return results
+        drafts = [Draft(index, prompt) for index, prompt in enumerate(batch) if not fault(prompt)]
+        self._write(batch, drafts)
+        texts = {draft.index: draft.text for draft in drafts}
+        return [
+            Continuation(texts[index]) if index in texts else Reject(fault(prompt) or "")
+            for index, prompt in enumerate(batch)
+        ]
+
+    def _write(self, batch: Batch[Prompt], drafts: list[Draft]) -> None:
+        """Letter by letter, all at once; who is done or cancelled leaves the others."""
+        if drafts:
+            # Prompts differ in length, so each is read alone.
+            read = [self._step([numbers("\n" + draft.prompt.text)]) for draft in drafts]
+            scores, state = (torch.cat(parts, dim) for parts, dim in zip(zip(*read, strict=True), (0, 1), strict=True))
+        while drafts:
+            letters = pick(scores, drafts)
+            for draft, letter in zip(drafts, letters, strict=True):
+                draft.text += LETTERS[letter]
+                batch.emit(draft.index, LETTERS[letter])
+                if len(draft.text) % REPORT == 0:
+                    batch.progress(draft.index, draft.done)
+            going = [at for at, draft in enumerate(drafts) if draft.done < 1 and not batch.canceled(draft.index)]
+            drafts = [drafts[at] for at in going]
+            if drafts:
+                scores, state = self._step([[letters[at]] for at in going], state[:, going].contiguous())
+
+    def _step(self, letters: list[list[int]], state: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scores of what follows the last letter of each row, and the state after it."""
+        scores, state = self.network(torch.tensor(letters, device=self.device), state)
+        return scores[:, -1], state
 
 
-def pick(scores: torch.Tensor, temperatures: list[float], chances: list[torch.Generator]) -> list[int]:
+def pick(scores: torch.Tensor, drafts: list[Draft]) -> list[int]:
     """The next letter of each row, by Gumbel's trick: the largest score after noise is a draw by their softmax."""
-    noise = torch.stack([-torch.log(-torch.log(torch.rand(len(LETTERS), generator=each))) for each in chances])
-    warmth = torch.tensor(temperatures).unsqueeze(1)
-    picked: list[int] = (scores.cpu() + warmth * noise).argmax(1).tolist()
+    chances = torch.stack([torch.rand(len(LETTERS), generator=draft.chance) for draft in drafts]).clamp_min(1e-9)
+    warmth = torch.tensor([[draft.prompt.temperature] for draft in drafts])
+    picked: list[int] = (scores.cpu() - warmth * torch.log(-torch.log(chances))).argmax(1).tolist()
     return picked
 
 
