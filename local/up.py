@@ -22,7 +22,7 @@ from local.supervise import TREE, Child, Supervisor
 from tundish import store
 from tundish.settings import SettingError, Settings
 
-EXAMPLES = "examples.minilm:Embed,examples.eta:Arrival,examples.ranker:Rank"
+EXAMPLES = "examples.minilm:Embed,examples.eta:Arrival,examples.ranker:Rank,examples.generator:Generator"
 
 
 @dataclass(frozen=True)

@@ -43,5 +43,12 @@ def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -
             command = curl.replace("localhost:8000", f"localhost:{local.port}")
             answer = subprocess.run(command, shell=True, capture_output=True, text=True)
             assert '"status":"succeeded"' in answer.stdout, (page, answer)
+        [follow] = re.findall(
+            r"^(curl -N .*?)\n```", (TREE / "examples/generator/README.md").read_text(), re.DOTALL | re.MULTILINE
+        )
+        command = follow.replace("localhost:8000", f"localhost:{local.port}")
+        shown = subprocess.run(command, shell=True, capture_output=True, text=True).stdout
+        assert shown.count("event: output\n") == 2000
+        assert shown.rpartition("event: status\n")[2].count('"status":"succeeded"') == 1
     finally:
         assert local.run("down").returncode == 0

@@ -6,11 +6,13 @@ import pytest
 
 from examples.eta import Arrival, Trip
 from examples.eta.train import errors
+from examples.generator import Continuation, Generator, Prompt
+from examples.generator.train import right
 from examples.minilm import Embed, Text, Vector
 from examples.ranker import Feed, Rank
 from examples.ranker.train import hit_rate
 from tundish import Reject
-from tundish.testing import run
+from tundish.testing import Recorder, run
 
 
 def vectors(*texts: str) -> list[list[float]]:
@@ -62,3 +64,32 @@ def test_a_feed_with_nothing_in_it_is_rejected_alone() -> None:
     )
     assert [isinstance(each, Reject) for each in results] == [True, False, True]
     assert results[1].titles[0] == "Roast garlic soup"  # type: ignore[union-attr]
+
+
+def test_the_generator_writes_sentences_that_its_grammar_allows() -> None:
+    assert right(seed=11, prompts=4, length=300) > 0.95
+
+
+def test_the_generator_streams_each_letter_and_lets_go_of_who_is_cancelled() -> None:
+    recorder = Recorder()
+    recorder.cancel = {2}
+    prompts = [Prompt("the old smith ", 40), Prompt("NO", 40), Prompt("every ", 60), Prompt("some ", 80, 0.0)]
+    results = run(Generator, prompts, reporter=recorder)
+    first, rejected, canceled, last = results
+    assert isinstance(first, Continuation)
+    assert isinstance(last, Continuation)
+    assert (len(first.text), len(last.text)) == (40, 80)
+    assert (rejected, canceled) == (
+        Reject("text has 'N': it is of small letters, spaces, full stops and line ends"),
+        Reject("canceled"),
+    )
+    for index, text in ((0, first.text), (3, last.text)):
+        assert "".join(piece for at, piece in recorder.emitted if at == index) == text
+    assert sum(at == 2 for at, _ in recorder.emitted) == 1
+    assert [fraction for at, fraction in recorder.progressed if at == 0] == [0.5, 1.0]
+
+
+def test_a_text_does_not_depend_on_its_company() -> None:
+    alone = run(Generator, [Prompt("the ", 50, seed=3)])
+    together = run(Generator, [Prompt("every young ", 90), Prompt("the ", 50, seed=3), Prompt("", 10)])
+    assert alone[0] == together[1]
