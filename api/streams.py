@@ -14,9 +14,7 @@ from uuid import UUID
 import redis.asyncio
 from redis import RedisError
 
-from api.patience import answered
 from tundish import events
-from tundish.errors import Unavailable
 from tundish.events import Position
 from tundish.job import Status
 from tundish.store import JobRow
@@ -59,9 +57,7 @@ class Streams:
 
     async def after(self, job: UUID, position: Position) -> Page | None:
         """The next events behind `position`; None where there are none, or Redis does not answer."""
-        with suppress(Unavailable):
-            return _page(await answered(self._ask(_Ask(job, position, newest=False))))
-        return None
+        return _page(await asyncio.shield(self._ask(_Ask(job, position, newest=False))))
 
     async def progress(self, job: JobRow) -> float | None:
         """The latest progress of a job that runs; None for others, and where it has told none."""
@@ -70,8 +66,8 @@ class Streams:
         found = self._ask(_Ask(job.id, Position(job.attempt, 0), newest=True))
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                for _, fields in await asyncio.shield(found):
-                    return float(fields[b"progress"]) if fields[b"progress"] else None
+                for _, entry in await asyncio.shield(found):
+                    return events.progress_of(entry)
         return None
 
     async def forget(self, job: UUID) -> None:
@@ -127,8 +123,8 @@ def frame(event: str, data: bytes, id: str) -> bytes:
 def _page(entries: Sequence[Entry]) -> Page | None:
     if not entries:
         return None
-    found = [(Position.parse(id.decode()), fields) for id, fields in entries]
+    found = [(Position.parse(id.decode()), entry) for id, entry in entries]
     # A later attempt begins a page of its own: the job's status goes before it.
-    of_one = [(position, fields) for position, fields in found if position.attempt == found[0][0].attempt]
-    frames = [frame(fields[b"event"].decode(), fields[b"data"], str(position)) for position, fields in of_one]
+    of_one = [(position, entry) for position, entry in found if position.attempt == found[0][0].attempt]
+    frames = [frame(*events.said_by(entry), str(position)) for position, entry in of_one]
     return Page(b"".join(frames), of_one[-1][0], len(of_one) < len(found) or len(found) == PAGE)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from tundish import Batch, Model, Reject
 
@@ -63,3 +64,31 @@ class Paced(Model[float, float]):
         self.began = self.began or time.monotonic()
         time.sleep(max(0.0, self.began + batch[0] - time.monotonic()))
         return list(batch)
+
+
+@dataclass
+class Speech:
+    go: str  # a file that it waits for; empty: none
+    seconds: float
+    rate: int  # pieces a second, of all items together
+
+
+class Speaker(Model[Speech, int]):
+    """Says what time it is, to one item after another."""
+
+    name = "speaker"
+    version = "1"
+    max_batch = 2000
+    max_wait = 2.0
+
+    def predict(self, batch: Batch[Speech]) -> list[int | Reject]:
+        speech = batch[0]
+        while speech.go and not Path(speech.go).exists():
+            time.sleep(0.01)
+        began, said = time.monotonic(), 0
+        while (now := time.monotonic() - began) < speech.seconds:
+            while said < now * speech.rate:
+                batch.emit(said % len(batch), time.time())
+                said += 1
+            time.sleep(0.005)
+        return [said] * len(batch)

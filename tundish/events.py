@@ -81,9 +81,24 @@ def log_data(text: str) -> bytes:
     return json.dumps({"text": cut}, ensure_ascii=False).encode()
 
 
-def progress_data(fraction: float) -> bytes:
-    """The data of a `progress` event."""
-    return json.dumps({"progress": fraction}).encode()
+def fields(kind: Kind, data: bytes, progress: float | None) -> dict[Any, Any]:
+    """An entry of the stream. Each carries the latest progress too, where there is one, so that the newest alone tells
+    it; few fields, for a reader's time goes by their number."""
+    said = {} if kind is Kind.PROGRESS else {kind.value: data}
+    return said if progress is None else {**said, Kind.PROGRESS.value: progress}
+
+
+def said_by(entry: dict[bytes, bytes]) -> tuple[str, bytes]:
+    """The event of an entry, and its data."""
+    for name, data in entry.items():
+        if name != b"progress":
+            return name.decode(), data
+    return Kind.PROGRESS, b'{"progress":%b}' % entry[b"progress"]
+
+
+def progress_of(entry: dict[bytes, bytes]) -> float | None:
+    """The latest progress, as of an entry."""
+    return float(entry[b"progress"]) if b"progress" in entry else None
 
 
 def fraction_of(value: Any) -> float:

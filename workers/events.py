@@ -158,11 +158,10 @@ class Events:
         pipeline = self._client.pipeline(transaction=False)
         for event in taken:
             said = event.said
-            data = events.progress_data(said.progress or 0.0) if event.kind is Kind.PROGRESS else event.data
-            said.largest = max(said.largest, len(data))
+            said.largest = max(said.largest, len(event.data))
             pipeline.xadd(
                 events.key(said.job),
-                {"event": event.kind.value, "data": data, "progress": "" if said.progress is None else said.progress},
+                events.fields(event.kind, event.data, said.progress),
                 id=str(Position(said.attempt, event.number)),
                 maxlen=min(events.LENGTH, events.BYTES // said.largest),
             )

@@ -47,7 +47,8 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 def stored(client: redis.Redis, job: UUID) -> list[tuple[str, str, Any]]:
     entries: Any = client.xrange(events.key(job))
-    return [(id.decode(), each[b"event"].decode(), json.loads(each[b"data"])) for id, each in entries]
+    said = [(id.decode(), *events.said_by(entry)) for id, entry in entries]
+    return [(id, kind, json.loads(data)) for id, kind, data in said]
 
 
 @contextmanager

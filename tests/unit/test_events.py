@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from api.streams import frame
 from tests.sse import parse
-from tundish.events import LARGEST, Kind, Position, Unfit, fraction_of, log_data, piece_data
+from tundish.events import (
+    LARGEST,
+    Kind,
+    Position,
+    Unfit,
+    fields,
+    fraction_of,
+    log_data,
+    piece_data,
+    progress_of,
+    said_by,
+)
 from tundish.ids import new_uuid
 from workers.events import Buffer, Said
 
@@ -101,3 +112,14 @@ def test_logs_and_progress_give_way_before_pieces_and_the_numbers_show_what_was_
     assert [each.number for each in buffer.take(9)] == [1, 2, 4, 5]
     assert buffer.put(job, Kind.LOG, b"x")
     assert [each.number for each in buffer.take(9)] == [7]
+
+
+@pytest.mark.parametrize("kind", [Kind.OUTPUT, Kind.LOG, Kind.PROGRESS])
+@pytest.mark.parametrize("progress", [None, 0.0, 1 / 3])
+def test_an_entry_tells_its_event_and_the_latest_progress(kind: Kind, progress: float | None) -> None:
+    if kind is Kind.PROGRESS and progress is None:
+        return
+    data = b'{"progress":%b}' % str(progress).encode() if kind is Kind.PROGRESS else b"{}"
+    entry = {name.encode(): str(each).encode() if isinstance(each, float) else each
+             for name, each in fields(kind, data, progress).items()}  # fmt: skip
+    assert (said_by(entry), progress_of(entry)) == ((kind, data), progress)
