@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.http import bad_query, job_id, known_parameters, unless_gone
+from api.http import bad_query, header, job_id, known_parameters, unless_gone
 from api.parts import Parts
 from api.streams import Page, frame
 from tundish.errors import NotFound, Unavailable
@@ -30,41 +30,51 @@ RETRY = 1.0
 #: The id of a job's last event: who comes back with it has seen all.
 END = "end"
 
-_HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would gather the events
-]
+_HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would gather the events
+}
 
 Say = Callable[[bytes], Awaitable[None]]
 
 
 class JobEvents:
-    """The call, as an ASGI application: it sends while it reads."""
+    """The handler over the parts of one application."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     def routes(self) -> list[Route]:
-        return [Route("/v1/jobs/{id}/events", self, methods=["GET"])]
+        return [Route("/v1/jobs/{id}/events", self.events, methods=["GET"])]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        id, resumed = job_id(request), request.headers.get("last-event-id", "")
+    async def events(self, request: Request) -> Response:
+        id = job_id(request)
         known_parameters(request, ())
+        resumed = next(iter(header(request, b"last-event-id")), "")
         after = Position(0, 0) if resumed in ("", END) else _position(resumed)
         job = await self._parts.job(request.state.tenant, id)
         if resumed == END:
-            await Response(status_code=204)(scope, receive, send)
-            return
+            return Response(status_code=204)
+        return EventStream(lambda say: Follower(self._parts, job, after, say).run())
 
+
+class EventStream(Response):
+    """An answer that is sent while `tell` makes it."""
+
+    def __init__(self, tell: Callable[[Say], Awaitable[None]]) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def say(body: bytes) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
-        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        if request.method != "HEAD":
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] != "HEAD":
             with suppress(NotFound):  # deleted meanwhile
-                await unless_gone(request, Follower(self._parts, job, after, say).run())
+                await unless_gone(Request(scope, receive), self._tell(say))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
