@@ -23,6 +23,7 @@ from api.http import problem_response
 from api.jobs import Jobs
 from api.parts import Parts, build, running
 from api.pools import Pools
+from api.uploads import Uploads
 from tundish.errors import Problem
 from tundish.settings import Settings
 
@@ -113,6 +114,7 @@ def routes(parts: Parts) -> list[Route]:
         *Catalog(parts).routes(),
         *Compare(parts).routes(),
         *Pools(parts).routes(),
+        *Uploads(parts).routes(),
         *BlobFiles(parts).routes(),
     ]
 

@@ -8,8 +8,17 @@ from starlette.routing import Route
 
 from api.http import known_parameters
 from api.parts import Parts
-from tundish.blobs import BadSignature, BlobMissing, Directory
-from tundish.errors import NotFound, Unauthorized
+from tundish.blobs import (
+    CHUNK,
+    Arrival,
+    BadSignature,
+    BlobMissing,
+    BlobRefused,
+    BlobTooLarge,
+    BlobUnavailable,
+    Directory,
+)
+from tundish.errors import BadRequest, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 
 #: A payload is data: a browser must not run it in our origin.
 INERT = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox; default-src 'none'"}
@@ -22,24 +31,57 @@ class BlobFiles:
         self._blobs = parts.blobs
 
     def routes(self) -> list[Route]:
-        return [Route("/v1/blobs/{key:path}", self.get, methods=["GET"])]
+        path = "/v1/blobs/{key:path}"
+        return [Route(path, self.get, methods=["GET"]), Route(path, self.put, methods=["PUT"])]
 
     async def get(self, request: Request) -> Response:
         given = known_parameters(request, ("type", "expires", "signature"))
-        if not isinstance(self._blobs, Directory):
-            raise NotFound("not_found", "blobs lie in S3; ask for the job's result")
-        key, type = request.path_params["key"], given.get("type", "")
         try:
-            found = await asyncio.to_thread(
-                self._blobs.open_signed,
-                "GET",
-                key,
-                type,
-                given.get("expires", ""),
-                given.get("signature", ""),
-            )
+            found = await asyncio.to_thread(self._directory().open_signed, request.path_params["key"], given)
         except BadSignature as error:
             raise Unauthorized("unauthorized", str(error)) from error
         except BlobMissing as error:
             raise NotFound("not_found", str(error)) from error
-        return FileResponse(found.path, headers={**INERT, "content-type": type})
+        return FileResponse(found.path, headers={**INERT, "content-type": found.content_type})
+
+    async def put(self, request: Request) -> Response:
+        """The body of an upload, to the disk as it arrives."""
+        given = known_parameters(request, ("type", "size", "sha256", "expires", "signature"))
+        try:
+            arrival = await asyncio.to_thread(self._directory().receive, request.path_params["key"], given)
+            try:
+                await _receive(request, arrival, given)
+            finally:
+                await asyncio.to_thread(arrival.discard)
+        except BadSignature as error:
+            raise Unauthorized("unauthorized", str(error)) from error
+        except BlobMissing as error:
+            raise NotFound("not_found", str(error)) from error
+        except BlobTooLarge as error:
+            raise TooLarge("upload_too_large", str(error)) from error
+        except BlobRefused as error:
+            raise Refused("upload_mismatch", str(error)) from error
+        except BlobUnavailable as error:
+            raise Unavailable(
+                "unavailable", "the store of uploads cannot take it now; try again", retry_after=2
+            ) from error
+        return Response()
+
+    def _directory(self) -> Directory:
+        if not isinstance(self._blobs, Directory):
+            raise NotFound("not_found", "blobs lie in S3; ask for the job's result")
+        return self._blobs
+
+
+async def _receive(request: Request, arrival: Arrival, given: dict[str, str]) -> None:
+    if request.headers.get("content-type", "") != given["type"]:
+        raise BadRequest("wrong_headers", "send the headers that came with the URL along: Content-Type is not the same")
+    pieces, waiting = [], 0
+    async for piece in request.stream():
+        pieces.append(piece)
+        waiting += len(piece)
+        if waiting >= CHUNK:
+            await asyncio.to_thread(arrival.write, b"".join(pieces))
+            pieces, waiting = [], 0
+    await asyncio.to_thread(arrival.write, b"".join(pieces))
+    await asyncio.to_thread(arrival.keep)

@@ -32,7 +32,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 #: Where the input of a job may come from.
-SOURCES = ("input", "input_url")
+SOURCES = ("input", "input_url", "upload")
 
 ModelName = Annotated[str, Meta(description="name, name@version or name:alias")]
 
@@ -43,6 +43,9 @@ class Submit(Options, kw_only=True):
     model: ModelName
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input_url: Annotated[str, Meta(max_length=2048, description="the worker fetches the input")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    upload: Annotated[str, Meta(description="the id of an upload that holds the input")] | msgspec.UnsetType = (
         msgspec.UNSET
     )
 

@@ -12,11 +12,13 @@ from uuid import UUID
 
 import redis.asyncio
 
+from api import database
 from api.flush import Flush
 from api.http import no_such_job
 from api.models import Models
 from api.once import Once
 from api.options import Rules
+from api.pins import Pins
 from api.reads import Reads
 from api.streams import Streams
 from api.submit import Submitter
@@ -53,14 +55,11 @@ class Parts:
     listeners: Bells  # for its events
     streams: Streams
     submitter: Submitter
+    pins: Pins
 
     async def run(self, verb: Callable[Concatenate[store.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A verb of the store. Raises Unavailable where Postgres does not answer."""
-        try:
-            return await store.run(self.readers, verb, *args, **kwargs)
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
-            log.warning("Postgres does not answer: %s", error)
-            raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
+        return await database.run(self.readers, verb, *args, **kwargs)
 
     async def change(
         self, verb: Callable[Concatenate[store.Connection, P], None], *args: P.args, **kwargs: P.kwargs
@@ -109,6 +108,7 @@ def build(settings: Settings) -> Parts:
     listeners = Bells()
     waiters.hear(events.CHANNEL, listeners.told)
     rules = Rules(settings.retention, outbound.networks(settings.outbound_allow))
+    pins = Pins(readers, blobs, settings.retention)
     return Parts(
         settings=settings,
         writers=writers,
@@ -125,7 +125,8 @@ def build(settings: Settings) -> Parts:
         waiters=waiters,
         listeners=listeners,
         streams=Streams(client),
-        submitter=Submitter(models, blobs, rules, settings.inline_max),
+        submitter=Submitter(models, blobs, pins, rules, inline_max=settings.inline_max, max_body=settings.max_body),
+        pins=pins,
     )
 
 

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from api.http import JSON, essence, parsed
-from api.models import Known, Models, Routed
+from api import inputs
+from api.http import parsed
+from api.inputs import Input
+from api.models import Models, Routed
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
+from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
-from tundish.errors import Conflict, Problem, Refused, Unavailable, WrongType
+from tundish.errors import Conflict, Problem, Refused
 from tundish.ids import new_uuid, shadow_id
 from tundish.job import Priority, Status
 from tundish.store import JobRow, NewJob, with_shadows
@@ -22,14 +25,6 @@ PUTS = 16
 
 _submit = msgspec.json.Decoder(Submit)
 _submit_batch = msgspec.json.Decoder(SubmitBatch)
-
-
-class Input(NamedTuple):
-    """An input, or where the worker finds it."""
-
-    body: bytes | None
-    content_type: str
-    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +38,15 @@ class Refusal:
 class Submitter:
     """Turns requests into jobs."""
 
-    def __init__(self, models: Models, blobs: Blobs, rules: Rules, inline_max: int) -> None:
+    def __init__(
+        self, models: Models, blobs: Blobs, pins: Pins, rules: Rules, *, inline_max: int, max_body: int
+    ) -> None:
         self._models = models
         self._blobs = blobs
+        self._pins = pins
         self._rules = rules
         self._inline_max = inline_max
+        self._max_body = max_body
 
     async def job(self, tenant: int, content_type: str, body: bytes) -> NewJob:
         """`POST /v1/jobs`. Raises Problem."""
@@ -62,11 +61,12 @@ class Submitter:
             url = str(asked.input_url)
             self._rules.url(source, url)
             return await self._one(tenant, routed, asked, Input(None, routed.known.version.input_type, url))
-        _wants_json(routed.known)
+        if source == "upload":
+            return await self._uploaded(tenant, routed, asked)
         assert isinstance(value, dict)  # the decoder took it as an object
         assert isinstance(asked.input, msgspec.Raw)  # it is the source
-        routed.known.check(value["input"], "/input")
-        return await self._one(tenant, routed, asked, Input(bytes(asked.input), JSON))
+        taken = inputs.of_json(routed.known, value["input"], asked.input, "/input")
+        return await self._one(tenant, routed, asked, taken)
 
     async def body(
         self, tenant: int, model: str, content_type: str, body: bytes, query: Sequence[tuple[str, str]]
@@ -74,13 +74,7 @@ class Submitter:
         """`POST /v1/models/{model}/jobs`: the body itself is the input. Raises Problem."""
         asked = from_query(query)
         routed = await self._models.route(model, asked.sticky_key)
-        wanted = routed.known.version.input_type
-        if wanted == JSON:
-            routed.known.check(parsed(content_type, body), "")
-            content_type = JSON
-        elif wanted != "application/octet-stream" and essence(content_type) != wanted:
-            raise WrongType("unsupported_media_type", f"{model} takes {wanted}; send that Content-Type")
-        return await self._one(tenant, routed, asked, Input(body, content_type or "application/octet-stream"))
+        return await self._one(tenant, routed, asked, inputs.of_body(routed.known, content_type, body))
 
     async def batch(self, tenant: int, content_type: str, body: bytes) -> list[NewJob | Refusal]:
         """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem where all
@@ -95,13 +89,12 @@ class Submitter:
         answers: list[NewJob | Refusal] = []
         for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
             routed = await self._models.route(asked.model, asked.sticky_key)
-            _wants_json(routed.known)
             try:
-                routed.known.check(input, f"/inputs/{index}")
+                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}")
             except Refused as problem:
                 answers.append(Refusal(index, problem))
             else:
-                answers.append(_new(tenant, routed, options, Input(bytes(raw), JSON)))
+                answers.append(_new(tenant, routed, options, taken))
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
         return [next(jobs) if isinstance(each, NewJob) else each for each in answers]
 
@@ -112,18 +105,28 @@ class Submitter:
             return new
         name = key(new.tenant, new.id, 0, "input")
         try:
-            await asyncio.to_thread(self._blobs.copy, job.blob, name, job.content_type)
+            await asyncio.to_thread(self._blobs.copy, job.blob, name, job.content_type, job.etag)
         except BlobMissing as error:
             raise Conflict("input_unavailable", "the job's input is gone; submit it anew") from error
         except BlobError as error:
-            raise _no_blobs() from error
-        return replace(new, blob=name)
+            raise no_blobs() from error
+        return replace(new, blob=name, etag=None)
 
     async def drop(self, jobs: Sequence[NewJob]) -> None:
         """Delete the blobs of jobs that are not stored after all."""
         for job in with_shadows(jobs):
             if job.blob is not None:
                 await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+
+    async def _uploaded(self, tenant: int, routed: Routed, asked: Submit) -> NewJob:
+        """A job on an upload. JSON and text are checked here where they are no larger than a body may be, else by
+        the worker alone."""
+        options, known = self._options(asked), routed.known
+        pinned = await self._pins.pin(tenant, str(asked.upload))
+        inputs.check_type(known, pinned.content_type)
+        if known.version.input_type in inputs.CHECKED and pinned.size <= self._max_body:
+            inputs.of_body(known, pinned.content_type, await self._pins.read(pinned))
+        return _new(tenant, routed, options, Input(None, pinned.content_type), pinned)
 
     async def _one(self, tenant: int, routed: Routed, asked: Options, input: Input) -> NewJob:
         [job] = await self._place([_new(tenant, routed, self._options(asked), input)])
@@ -152,7 +155,7 @@ class Submitter:
                 try:
                     await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
-                    raise _no_blobs() from error
+                    raise no_blobs() from error
             return replace(job, body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)
 
         if all(job.size <= self._inline_max for job in jobs):
@@ -160,18 +163,7 @@ class Submitter:
         return list(await asyncio.gather(*map(place, jobs)))
 
 
-def _no_blobs() -> Unavailable:
-    return Unavailable("unavailable", "the store of large inputs does not answer; try again", retry_after=2)
-
-
-def _wants_json(known: Known) -> None:
-    version = known.version
-    if version.input_type != JSON:
-        detail = f"{version.model} takes {version.input_type}; send it to /v1/models/{version.model}/jobs"
-        raise WrongType("unsupported_media_type", detail)
-
-
-def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input) -> NewJob:
+def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input, pinned: Pinned | None = None) -> NewJob:
     version = routed.known.version
     job = NewJob(
         id=new_uuid(),
@@ -179,8 +171,10 @@ def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input) -> 
         model=version.model,
         version=version.version,
         content_type=input.content_type,
-        size=len(input.body or b""),
+        size=pinned.size if pinned else len(input.body or b""),
         body=input.body,
+        blob=pinned.key if pinned else None,
+        etag=pinned.etag if pinned else None,
         input_url=input.url,
         **options,
     )

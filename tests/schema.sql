@@ -96,6 +96,7 @@ requests
     batch uuid
     shadow_of uuid
     input_url text
+    etag text
     CHECK ((num_nonnulls(body, blob, input_url) = 1)) NOT VALID
     PRIMARY KEY (id)
     RANGE (id)
@@ -124,6 +125,18 @@ tenants
     CREATE UNIQUE INDEX tenants_name_key ON public.tenants USING btree (name)
     PRIMARY KEY (id)
     UNIQUE (name)
+
+uploads
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    content_type text NOT NULL
+    size bigint NOT NULL
+    sha256 text
+    etag text
+    expires_at timestamp with time zone NOT NULL
+    kept_until timestamp with time zone NOT NULL
+    CREATE INDEX uploads_kept_until_idx ON public.uploads USING btree (kept_until)
+    PRIMARY KEY (id)
 
 versions
     model text NOT NULL

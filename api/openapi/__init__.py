@@ -5,11 +5,11 @@ from functools import cache
 
 import msgspec
 
-from api.openapi import events, health, jobs, models, pools
+from api.openapi import events, health, jobs, models, pools, uploads
 from api.openapi.calls import Problem
 
-_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, Problem]
-_PATHS = {**jobs.PATHS, **events.PATHS, **models.PATHS, **pools.PATHS, **health.PATHS}
+_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, *uploads.TYPES, Problem]
+_PATHS = {**jobs.PATHS, **events.PATHS, **models.PATHS, **pools.PATHS, **uploads.PATHS, **health.PATHS}
 
 
 @cache

@@ -27,9 +27,9 @@ KEY = {
 _PROBLEMS = {
     "400": "the body cannot be parsed",
     "401": "no key, or a wrong one",
-    "404": "no such model, version, alias, pool or job",
+    "404": "no such model, version, alias, pool, job or upload",
     "405": "this method is not served here",
-    "409": "the job's state forbids it, or the first request with this key is still in flight",
+    "409": "the state of the job or upload forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",
     "415": "this content type is not taken",
     "422": "valid JSON that is refused; errors[].pointer says where",

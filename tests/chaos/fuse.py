@@ -103,6 +103,7 @@ def _guard_calls(at: Callable[[str], None]) -> None:
         setattr(owner, method, call)
 
     guard(Directory, "put", "put")
+    guard(Directory, "put_file", "put")
     guard(redis.client.Pipeline, "execute", "push")
     guard(redis.Redis, "lmpop", "pop")
     guard(redis.Redis, "publish", "notify")

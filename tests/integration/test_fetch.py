@@ -204,7 +204,7 @@ def test_a_connection_that_leads_to_another_peer_carries_nothing() -> None:
 
 def job(url: str | None, content_type: str = "application/json") -> store.ClaimedJob:
     body = b"1" if url is None else None
-    return store.ClaimedJob(new_uuid(), 1, 1, 0, content_type, body, None, None, None, url)
+    return store.ClaimedJob(new_uuid(), 1, 1, 0, content_type, body, None, None, None, url, 1, None)
 
 
 def claim(*jobs: store.ClaimedJob) -> Claim:

@@ -1,13 +1,25 @@
 """Blobs in S3, against a real server of the protocol."""
 
+import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.s3 import ENVIRONMENT, Server
-from tundish.blobs import S3, BlobMissing, BlobUnavailable, job_prefix, key, open_blobs
+from tundish.blobs import (
+    BlobChanged,
+    BlobMissing,
+    Blobs,
+    BlobUnavailable,
+    job_prefix,
+    key,
+    open_blobs,
+    upload_key,
+)
+from tundish.blobs.s3 import S3
 from tundish.ids import new_uuid
 from tundish.settings import Settings
 
@@ -65,3 +77,79 @@ def test_a_server_that_is_gone_or_refuses_is_told_from_a_missing_blob(
     for call in (lambda: blobs.get("1/2/3"), lambda: blobs.put("1/2/3", b"x", "text/plain"), blobs.check):
         with pytest.raises(BlobUnavailable, match="does not answer"):
             call()
+
+
+BODY = b"\0\xff" * 6_000_000  # over the size of one part
+
+
+def test_a_large_blob_goes_in_and_out_as_a_file(blobs: Blobs, tmp_path: Path) -> None:
+    name = key(1, new_uuid(), 1, "output")
+    (tmp_path / "file").write_bytes(BODY * 2)
+    with (tmp_path / "file").open("rb") as file:
+        blobs.put_file(name, file, "image/png")
+    found = blobs.stat(name)
+    assert found.size == 2 * len(BODY)
+    with blobs.reading(name, found.etag) as source:
+        assert source.read(10) == BODY[:10]
+        assert source.read() == (BODY * 2)[10:]
+    with httpx.stream("GET", blobs.get_url(name, "image/png"), trust_env=False) as answer:
+        assert answer.headers["content-type"] == "image/png"
+    for call in (lambda: blobs.stat("1/2/3"), lambda: blobs.get("1/2/3"), lambda: blobs.copy("1/2/3", "1/2/4", "")):
+        with pytest.raises(BlobMissing):
+            call()
+
+
+def test_what_is_overwritten_is_told_from_what_was_pinned(blobs: Blobs) -> None:
+    name, other = upload_key(1, new_uuid()), key(1, new_uuid(), 0, "input")
+    blobs.put(name, b"first", "text/plain")
+    pinned = blobs.stat(name).etag
+    blobs.copy(name, other, "text/plain", pinned)
+    blobs.put(name, b"other", "text/plain")
+    for call in (lambda: blobs.get(name, pinned), lambda: blobs.copy(name, other, "text/plain", pinned)):
+        with pytest.raises(BlobChanged):
+            call()
+    assert (blobs.get(other), blobs.get(name)) == (b"first", b"other")
+
+
+def test_a_signed_put_binds_type_size_and_checksum(blobs: Blobs) -> None:
+    name, sum = upload_key(1, new_uuid()), sha256(b"body").hexdigest()
+    url, headers = blobs.put_url(name, "image/png", 4, sum, 900)
+    for body, change in (
+        (b"body+", {"Content-Length": "5"}),
+        (b"bod", {"Content-Length": "3"}),
+        (b"body", {"Content-Type": "text/html"}),
+        (b"body", {"x-amz-checksum-sha256": "0000"}),
+    ):
+        assert httpx.put(url, content=body, headers={**headers, **change}, trust_env=False).status_code == 403
+    for old, new in (("Expires=900", "Expires=90000"), ("/uploads/", "/20200101/")):
+        assert httpx.put(url.replace(old, new), content=b"body", headers=headers, trust_env=False).status_code == 403
+    with pytest.raises(BlobMissing):
+        blobs.stat(name)
+    assert httpx.put(url, content=b"body", headers=headers, trust_env=False).status_code == 200
+    assert blobs.holds_to(name, sum)
+    assert blobs.get(name) == b"body"
+
+
+def test_bytes_that_have_not_their_checksum_are_not_read(blobs: Blobs) -> None:
+    """This server keeps the checksum of a PUT and does not look at it, as AWS does."""
+    name = upload_key(1, new_uuid())
+    url, headers = blobs.put_url(name, "image/png", 4, sha256(b"body").hexdigest(), 900)
+    assert httpx.put(url, content=b"bodY", headers=headers, trust_env=False).status_code == 200
+    assert blobs.holds_to(name, sha256(b"body").hexdigest())
+    with pytest.raises(BlobChanged, match="checksum"):
+        blobs.get(name, blobs.stat(name).etag)
+    url, headers = blobs.put_url(name, "image/png", 4, None, 900)
+    assert httpx.put(url, content=b"bodY", headers=headers, trust_env=False).status_code == 200
+    assert not blobs.holds_to(name, sha256(b"bodY").hexdigest())
+
+
+def test_a_server_that_ends_within_a_blob_is_unavailable(server: Server, blobs: Blobs) -> None:
+    name = upload_key(1, new_uuid())
+    with tempfile.TemporaryFile() as file:
+        file.truncate(64 * 2**20)
+        blobs.put_file(name, file, "image/png")
+    with blobs.reading(name) as source:
+        assert len(source.read(10)) == 10
+        server.kill()
+        with pytest.raises(BlobUnavailable, match="does not answer"):
+            source.read()

@@ -5,13 +5,26 @@ import json
 import logging
 import os
 import stat
+from hashlib import sha256
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import pytest
 
 from tundish import logs, webhooks
-from tundish.blobs import BadSignature, BlobMissing, BlobUnavailable, Directory, job_prefix, key, open_blobs
+from tundish.blobs import (
+    BadSignature,
+    BlobChanged,
+    BlobMissing,
+    BlobRefused,
+    BlobTooLarge,
+    BlobUnavailable,
+    Directory,
+    job_prefix,
+    key,
+    open_blobs,
+    upload_key,
+)
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
 from workers.courier import DELAYS, verdict
@@ -101,20 +114,66 @@ def test_a_signed_url_opens_one_blob_for_a_while(directory: Directory) -> None:
     url = urlsplit(directory.get_url(name, "text/plain"))
     given = {name: values[0] for name, values in parse_qs(url.query).items()}
     path = unquote(url.path).removeprefix("/v1/blobs/")
-    arguments = {"content_type": given["type"], "expires": given["expires"], "signature": given["signature"]}
-    assert directory.open_signed("GET", path, **arguments).path.read_bytes() == b"body"
-    for method, other, change in (
-        ("PUT", path, {}),
-        ("GET", path.replace("/1/output", "/2/output"), {}),
-        ("GET", path, {"expires": "99999999999"}),
-        ("GET", path, {"content_type": "text/html"}),
-        ("GET", path, {"signature": "é"}),
+    assert directory.open_signed(path, given).path.read_bytes() == b"body"
+    for other, change in (
+        (path.replace("/1/output", "/2/output"), {}),
+        (path, {"expires": "99999999999"}),
+        (path, {"type": "text/html"}),
+        (path, {"signature": "é"}),
     ):
         with pytest.raises(BadSignature):
-            directory.open_signed(method, other, **{**arguments, **change})
+            directory.open_signed(other, {**given, **change})
+    with pytest.raises(BadSignature):
+        directory.receive(path, given)
     signature = directory._sign("GET", path, "text/plain", "1000")
     with pytest.raises(BadSignature, match="expired"):
-        directory.open_signed("GET", path, "text/plain", "1000", signature)
+        directory.open_signed(path, {"type": "text/plain", "expires": "1000", "signature": signature})
+
+
+def test_a_signed_put_takes_what_it_was_made_for(directory: Directory, tmp_path: Path) -> None:
+    name = upload_key(1, new_uuid())
+    signed = directory.put_url(name, "image/png", 4, sha256(b"body").hexdigest(), 60)
+    given = dict(parse_qsl(urlsplit(signed.url).query))
+    for pieces, fault in (((b"bo", b"dyx"), BlobTooLarge), ((b"bo", b"d"), BlobRefused), ((b"bodY",), BlobRefused)):
+        with pytest.raises(fault):
+            receive(directory, name, given, *pieces)
+        with pytest.raises(BlobMissing):
+            directory.stat(name)
+    receive(directory, name, given, b"bo", b"dy")
+    assert directory.get(name) == b"body"
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    with pytest.raises(BadSignature):
+        directory.open_signed(name, given)
+    for change in ({"size": "5"}, {"sha256": ""}, {"type": "text/html"}, {"expires": "99999999999"}):
+        with pytest.raises(BadSignature, match="not valid"):
+            directory.receive(name, {**given, **change})
+    expired = directory.put_url(name, "image/png", 4, None, -1)
+    with pytest.raises(BadSignature, match="expired"):
+        directory.receive(name, dict(parse_qsl(urlsplit(expired.url).query, keep_blank_values=True)))
+
+
+def receive(directory: Directory, name: str, given: dict[str, str], *pieces: bytes) -> None:
+    arrival = directory.receive(name, given)
+    try:
+        for piece in pieces:
+            arrival.write(piece)
+        arrival.keep()
+    finally:
+        arrival.discard()
+
+
+def test_a_copy_is_of_what_was_pinned(directory: Directory) -> None:
+    name, first, second = (key(1, new_uuid(), 0, "input") for _ in range(3))
+    directory.put(name, b"body", "text/plain")
+    pinned = directory.stat(name).etag
+    directory.copy(name, first, "text/plain", pinned)
+    directory.put(name, b"bodY", "text/plain")
+    assert directory.get(first, pinned) == b"body"
+    for call in (lambda: directory.copy(name, second, "text/plain", pinned), lambda: directory.get(name, pinned)):
+        with pytest.raises(BlobChanged):
+            call()
+    with pytest.raises(BlobMissing):
+        directory.copy(key(1, new_uuid(), 0, "input"), second, "text/plain")
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ class ClaimedJob(NamedTuple):
     timeout: float | None
     webhook: str | None
     input_url: str | None
+    size: int
+    etag: str | None
 
 
 _CLAIM = text("""
@@ -52,7 +54,7 @@ _CLAIM = text("""
         FROM claimed HAVING count(*) > 0
     )
     SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook,
-           q.input_url
+           q.input_url, q.size, q.etag
     FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)

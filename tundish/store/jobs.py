@@ -16,9 +16,9 @@ from tundish.store.connect import span
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as it is submitted. `body` or `blob` holds the input of `size` bytes. Or `input_url` leads to it: then
-    `size` is 0, and `content_type` is what the model takes. `shadow` is stored with it: its copy for another version,
-    whose `shadow_of` is this job's id."""
+    """A job as it is submitted. `body` or `blob` holds the input of `size` bytes; `etag` pins a blob that is an upload,
+    which its caller may overwrite. Or `input_url` leads to it: then `size` is 0, and `content_type` is what the model
+    takes. `shadow` is stored with it: its copy for another version, whose `shadow_of` is this job's id."""
 
     id: UUID
     tenant: int
@@ -38,6 +38,7 @@ class NewJob:
     input_url: str | None = None
     shadow_of: UUID | None = None
     shadow: "NewJob | None" = None
+    etag: str | None = None
 
 
 _NEW = Rows(
@@ -59,6 +60,7 @@ _NEW = Rows(
         "retry_of": "uuid",
         "input_url": "text",
         "shadow_of": "uuid",
+        "etag": "text",
     }
 )
 _SUBMIT = text(f"""
@@ -66,9 +68,9 @@ _SUBMIT = text(f"""
         SELECT * FROM {_NEW.sql}
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
-                              sticky_key, retry_of, input_url, shadow_of)
+                              sticky_key, retry_of, input_url, shadow_of, etag)
         SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of,
-               input_url, shadow_of
+               input_url, shadow_of, etag
         FROM new
     ), rows AS (
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
@@ -174,7 +176,7 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
     row = connection.execute(
         text("""
             SELECT j.status, j.id, j.tenant, j.model, j.version, j.priority, q.expires_in, q.content_type, q.size,
-                   q.body, q.blob, q.metadata, q.webhook, q.timeout, q.sticky_key, q.input_url
+                   q.body, q.blob, q.metadata, q.webhook, q.timeout, q.sticky_key, q.input_url, q.etag
             FROM jobs j JOIN requests q ON q.id = j.id AND q.id = :id WHERE j.id = :id AND j.tenant = :tenant
         """),
         {"id": id, "tenant": tenant},
@@ -215,18 +217,21 @@ def shadow(connection: Connection, tenant: int, id: UUID) -> UUID | None:
 
 
 class Payload(NamedTuple):
-    """An input or output: `body`, the key of its blob, or an input's `url`."""
+    """An input or output: `body`, the key of its blob, pinned by `etag` where it is an upload, or an input's `url`."""
 
     content_type: str
     size: int
     body: bytes | None
     blob: str | None
     url: str | None = None
+    etag: str | None = None
 
 
 def read_input(connection: Connection, tenant: int, id: UUID) -> Payload | None:
     row = connection.execute(
-        text("SELECT content_type, size, body, blob, input_url FROM requests WHERE id = :id AND tenant = :tenant"),
+        text(
+            "SELECT content_type, size, body, blob, input_url, etag FROM requests WHERE id = :id AND tenant = :tenant"
+        ),
         {"id": id, "tenant": tenant},
     ).one_or_none()
     return None if row is None else Payload(*row)

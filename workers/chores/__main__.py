@@ -12,13 +12,13 @@ from tundish import logs, store
 from tundish.blobs import BlobUnavailable, open_blobs
 from tundish.settings import SettingError, Settings
 from workers import connect
-from workers.chores import Chore, Tools, expire, forget, marks, partitions, reap, resend, retention
+from workers.chores import Chore, Tools, expire, forget, marks, partitions, reap, resend, retention, uploads
 
 log = logging.getLogger("workers.chores")
 
 CHORES = [
     Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
-    for module in (partitions, reap, resend, expire, marks, retention, forget)
+    for module in (partitions, reap, resend, expire, marks, retention, uploads, forget)
 ]
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
@@ -55,7 +55,7 @@ def _once(chore: Chore, tools: Tools) -> float:
         log.warning("%s has to wait: %s", chore.name, error)
         return RETRY
     if moved:
-        log.info("%s: %d jobs", chore.name, moved)
+        log.info("%s: %d moved", chore.name, moved)
     return 0.1 if moved else chore.every
 
 

@@ -1,0 +1,27 @@
+"""A verb of the store, for a request."""
+
+import logging
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from tundish import store
+from tundish.errors import Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+async def run(
+    engine: store.AsyncEngine,
+    verb: Callable[Concatenate[store.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run it in a transaction of its own. Raises Unavailable where Postgres does not answer."""
+    try:
+        return await store.run(engine, verb, *args, **kwargs)
+    except (store.StoreError, store.PoolTimeout, OSError) as error:
+        log.warning("Postgres does not answer: %s", error)
+        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error

@@ -1,0 +1,122 @@
+"""Uploads as they are stored, kept and deleted."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from api.pins import Pins
+from tests.local import Local
+from tundish import store
+from tundish.blobs import BlobMissing, Directory, upload_key
+from tundish.errors import Problem
+from tundish.ids import new_uuid, to_text
+from tundish.settings import Settings
+from workers.chores import Tools, uploads
+
+BODY = b"body"
+SUM = "230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Directory:
+    return Directory(tmp_path, b"secret")
+
+
+def made(
+    engine: store.Engine, blobs: Directory, *, size: int = len(BODY), sha256: str | None = None, body: bytes = BODY
+) -> UUID:
+    """An upload of tenant 1 that holds `body`."""
+    id = new_uuid()
+    with engine.begin() as connection:
+        at = store.new_upload(connection, store.NewUpload(id, 1, "text/plain", size, sha256, 60.0), grace=30.0)
+    assert timedelta(seconds=50) < at - datetime.now(UTC) < timedelta(seconds=70)
+    blobs.put(upload_key(1, id), body, "text/plain")
+    return id
+
+
+def aged(engine: store.Engine, seconds: float) -> None:
+    with engine.begin() as connection:
+        for column in ("expires_at", "kept_until"):
+            connection.execute(text(f"UPDATE uploads SET {column} = {column} - interval '{seconds} seconds'"))
+
+
+def pin(database_url: str, blobs: Directory, tenant: int, id: UUID) -> str:
+    """The ETag, or the code of the problem."""
+
+    async def pinned() -> str:
+        engine = store.async_engine(database_url, 1)
+        try:
+            return (await Pins(engine, blobs, retention=1000.0).pin(tenant, to_text("upl", id))).etag
+        except Problem as problem:
+            return problem.code
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(pinned())
+
+
+def test_an_upload_is_its_tenants_own(database_url: str, engine: store.Engine, blobs: Directory) -> None:
+    id = made(engine, blobs)
+    assert pin(database_url, blobs, 2, id) == "upload_not_found"
+    assert pin(database_url, blobs, 1, id) == blobs.stat(upload_key(1, id)).etag
+    with engine.begin() as connection:
+        assert store.read_upload(connection, 2, id) is None
+        assert not store.keep_upload(connection, 2, id, etag="", keep=1.0)
+
+
+def test_an_upload_is_pinned_until_it_expires(database_url: str, engine: store.Engine, blobs: Directory) -> None:
+    id = made(engine, blobs)
+    aged(engine, 59)
+    assert pin(database_url, blobs, 1, id) == pin(database_url, blobs, 1, id)
+    aged(engine, 2)
+    assert pin(database_url, blobs, 1, id) == "upload_expired"
+    with engine.begin() as connection:
+        assert not store.keep_upload(connection, 1, id, etag="", keep=1.0)
+
+
+class Careless(Directory):
+    """A store that takes whatever is put, and says so."""
+
+    def holds_to(self, key: str, sha256: str) -> bool:
+        return False
+
+
+def test_a_store_that_checks_nothing_is_checked(database_url: str, engine: store.Engine, tmp_path: Path) -> None:
+    careless = Careless(tmp_path, b"secret")
+    assert pin(database_url, careless, 1, made(engine, careless, size=5)) == "upload_mismatch"
+    assert pin(database_url, careless, 1, made(engine, careless, sha256=SUM, body=b"bodY")) == "upload_mismatch"
+    right = made(engine, careless, sha256=SUM)
+    etag = pin(database_url, careless, 1, right)
+    assert etag == careless.stat(upload_key(1, right)).etag
+    with engine.begin() as connection:
+        found = store.read_upload(connection, 1, right)
+    assert found is not None
+    assert found.etag == etag, "it is not summed up again"
+
+
+def test_what_has_expired_goes_with_its_blob_and_what_a_job_reads_stays(
+    database_url: str, engine: store.Engine, blobs: Directory, system: Local
+) -> None:
+    unused, used = made(engine, blobs), made(engine, blobs)
+    pin(database_url, blobs, 1, used)
+    tools = Tools(Settings(), engine, redis.Redis.from_url(system.ps()["valkey"]["url"]), blobs)
+    aged(engine, 89)
+    assert uploads.run(tools) == 0, "a PUT that began in time may still end"
+    aged(engine, 2)
+    assert uploads.run(tools) == 1
+    with pytest.raises(BlobMissing):
+        blobs.stat(upload_key(1, unused))
+    assert blobs.get(upload_key(1, used)) == BODY
+    aged(engine, 1000 + 2 * 86400)
+    with engine.begin() as other:
+        assert store.lock(other, "uploads")
+        assert uploads.run(tools) == 0, "one process at a time"
+    assert uploads.run(tools) == 1
+    with pytest.raises(BlobMissing):
+        blobs.stat(upload_key(1, used))
+    assert pin(database_url, blobs, 1, used) == "upload_not_found"

@@ -1,0 +1,66 @@
+"""Payloads too large for a row: a directory whose URLs we sign and serve, or a bucket that speaks S3.
+
+A key is tenant/day/job/attempt/name, so that what belongs together goes by its prefix: a tenant's day, a job, an
+attempt whose result was never accepted. Such a blob is written once; the same bytes again do no harm. An upload lies
+under tenant/uploads; its caller may overwrite it, and who reads it says by an ETag which bytes he means.
+
+Only `s3.py` knows boto3, and it is imported when an S3 URL is opened: a directory does not pay for it.
+"""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tundish.blobs.directory import Arrival, Directory
+from tundish.blobs.interface import (
+    CHUNK,
+    BadSignature,
+    BlobChanged,
+    BlobError,
+    BlobMissing,
+    BlobRefused,
+    Blobs,
+    BlobTooLarge,
+    BlobUnavailable,
+    SignedPut,
+    Stat,
+)
+from tundish.blobs.keys import day_prefix, job_prefix, key, upload_key, upload_prefix
+from tundish.settings import SettingError, Settings
+
+__all__ = [
+    "CHUNK",
+    "Arrival",
+    "BadSignature",
+    "BlobChanged",
+    "BlobError",
+    "BlobMissing",
+    "BlobRefused",
+    "BlobTooLarge",
+    "BlobUnavailable",
+    "Blobs",
+    "Directory",
+    "SignedPut",
+    "Stat",
+    "day_prefix",
+    "job_prefix",
+    "key",
+    "open_blobs",
+    "upload_key",
+    "upload_prefix",
+]
+
+
+def open_blobs(settings: Settings) -> Blobs:
+    """The store of TUNDISH_BLOB_URL. Raises SettingError."""
+    url = urlsplit(settings.blob_url)
+    if url.scheme == "file" and not url.netloc and url.path:
+        # Without any secret the API serves loopback alone, and a URL holds as long as its process.
+        secret = (settings.secret or settings.api_key).encode() or os.urandom(32)
+        return Directory(Path(url.path), sha256(b"tundish blobs" + secret).digest(), settings.public_url)
+    if url.scheme == "s3" and url.netloc:
+        from tundish.blobs.s3 import S3
+
+        return S3(url.netloc, url.path.strip("/"), settings.s3_endpoint_url)
+    raise SettingError(f"TUNDISH_BLOB_URL is {settings.blob_url!r}; set it to file:///directory or s3://bucket/prefix")
