@@ -25,7 +25,6 @@ from api.submit import Submitter
 from api.waiters import Bells, Waiters
 from tundish import events, outbound, queue, store
 from tundish.blobs import Blobs, open_blobs
-from tundish.errors import Unavailable
 from tundish.ids import seconds_of
 from tundish.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 TREE = Path(__file__).parent.parent
-MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3"
+MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
 
 T = TypeVar("T")
 

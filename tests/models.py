@@ -3,11 +3,12 @@
 import os
 import time
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tundish import Batch, Model, Reject
+from tundish import Batch, File, Model, Reject
 
 
 @dataclass
@@ -61,6 +62,95 @@ class Octets(Model[bytes, bytes]):
 
     def predict(self, batch: Batch[bytes]) -> list[bytes | Reject]:
         return [item[::-1] for item in batch]
+
+
+class Shout(Model[str, str]):
+    """Gives back a text, louder."""
+
+    name = "shout"
+    version = "1"
+    output_type = "text/markdown; charset=utf-8"
+    example = "hello"
+
+    def predict(self, batch: Batch[str]) -> list[str | Reject]:
+        return [item.upper() for item in batch]
+
+
+_INVERSE = bytes(255 - each for each in range(256))
+
+
+class Inverted(Model[File, File]):
+    """Gives back a file, each byte inverted, a piece at a time."""
+
+    name = "inverted"
+    version = "1"
+    max_batch = 2
+
+    def predict(self, batch: Batch[File]) -> list[File | Reject]:
+        outputs: list[File | Reject] = []
+        for item in batch:
+            path = batch.file(".inverted")
+            with item.path.open("rb") as source, path.open("wb") as target:
+                while piece := source.read(1 << 20):
+                    target.write(piece.translate(_INVERSE))
+            outputs.append(File(path, item.content_type))
+        return outputs
+
+
+@dataclass
+class Measures:
+    size: int
+    sha256: str
+    content_type: str | None
+    path: str
+
+
+class Measured(Model[File, Measures]):
+    """Says what it finds in a file."""
+
+    name = "measured"
+    version = "1"
+
+    def predict(self, batch: Batch[File]) -> list[Measures | Reject]:
+        return [self._one(item) for item in batch]
+
+    def _one(self, item: File) -> Measures:
+        with item.path.open("rb") as file:
+            sum = file_digest(file, "sha256").hexdigest()
+        return Measures(item.path.stat().st_size, sum, item.content_type, str(item.path))
+
+
+@dataclass
+class Wish:
+    size: int
+    fault: str = ""
+
+
+class Made(Model[Wish, File]):
+    """Makes files of zeros, or what is none."""
+
+    name = "made"
+    version = "1"
+    output_type = "video/mp4"
+
+    def predict(self, batch: Batch[Wish]) -> list[File | Reject]:
+        return [self._one(batch, item) for item in batch]
+
+    def _one(self, batch: Batch[Wish], item: Wish) -> File | Reject:
+        path = batch.file()
+        with path.open("wb") as file:
+            file.truncate(item.size)
+        match item.fault:
+            case "gone":
+                path.unlink()
+            case "a path":
+                return str(path)  # type: ignore[return-value]  # that is the fault
+            case "a folder":
+                path.unlink()
+                path.mkdir()
+            case "raise":
+                raise ValueError("told to")
+        return File(path)
 
 
 @dataclass

@@ -5,6 +5,7 @@
 Importing this costs the standard library alone.
 """
 
+from tundish.file import File
 from tundish.model import Batch, DefinitionError, Model, Reject
 
-__all__ = ["Batch", "DefinitionError", "Model", "Reject"]
+__all__ = ["Batch", "DefinitionError", "File", "Model", "Reject"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tundish.codec import codec_for
-from tundish.model import DefinitionError, Model, check, types_of
+from tundish.codec import codecs_of
+from tundish.model import DefinitionError, Model, check
 from tundish.version import Version
 
 DEFAULT_POOL = "default"
@@ -33,7 +33,7 @@ def describe(served: Served) -> Version:
     """What the catalog shall say of a model. Raises DefinitionError."""
     model = served.model
     check(model)
-    reads, writes = map(codec_for, types_of(model))
+    reads, writes = codecs_of(model)
     return Version(
         model=model.name,
         version=model.version,

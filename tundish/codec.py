@@ -1,22 +1,23 @@
-"""Between bytes and a model's types: JSON for dataclasses, msgspec Structs, pydantic models and plain types; npy for
-numpy arrays and torch tensors; bytes as they are.
+"""Between bytes and a model's types: JSON for dataclasses, msgspec Structs, pydantic models and plain types; UTF-8 for
+str; npy and safetensors for arrays and tensors (`tensors.py`); bytes as they are, and local files past the memory.
 
 A codec is made once a type. numpy, torch and pydantic are imported only where a type comes from them.
 """
 
 import dataclasses
-import io
 import sys
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tundish.model import DefinitionError
+from tundish.file import File
+from tundish.model import DefinitionError, Model, types_of
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
-NPY = "application/x-npy"
+TEXT = "text/plain; charset=utf-8"
 
 
 class DecodeError(ValueError):
@@ -35,35 +36,45 @@ class Codec(ABC):
     """Reads and writes one type."""
 
     content_type: str
+    in_files = False  # whether bodies are Files, not bytes
 
     def schema(self) -> dict[str, Any] | None:
         """JSON Schema 2020-12; None for what is not JSON."""
         return None
 
     @abstractmethod
-    def decode(self, body: bytes) -> Any:
-        """Raises DecodeError."""
+    def decode(self, body: Any) -> Any:
+        """Of bytes, or of a File. Raises DecodeError."""
 
     @abstractmethod
-    def encode(self, value: Any) -> bytes:
-        """Raises EncodeError."""
+    def encode(self, value: Any) -> Any:
+        """To bytes, or to a File. Raises EncodeError."""
 
 
 def codec_for(type_: Any) -> Codec:
     """The codec of a type. Raises DefinitionError for one that has none."""
     if type_ is bytes:
         return _Bytes()
+    if type_ is str:
+        return _Text()
+    if type_ is File:
+        return _Files()
     pydantic = sys.modules.get("pydantic")
     if pydantic and isinstance(type_, type) and issubclass(type_, pydantic.BaseModel):
         return _Pydantic(type_)
-    module = getattr(type_, "__module__", "").partition(".")[0]
-    if module in ("numpy", "torch") or (getattr(type_, "__origin__", None) is not None and _is_array(type_)):
-        return _Npy(torch=module == "torch")
-    return _Json(type_)
+    from tundish.tensors import tensors_codec
+
+    return tensors_codec(type_) or _Json(type_)
 
 
-def _is_array(type_: Any) -> bool:
-    return str(getattr(type_.__origin__, "__module__", "")).partition(".")[0] == "numpy"
+def codecs_of(model: type[Model[Any, Any]]) -> tuple[Codec, Codec]:
+    """What reads a model's inputs and what writes its outputs. Raises DefinitionError."""
+    reads, writes = map(codec_for, types_of(model))
+    if model.output_type is not None:
+        if not isinstance(writes, _Bytes | _Text | _Files):
+            raise DefinitionError(f"{model.__qualname__}.output_type is for outputs of bytes, str or tundish.File")
+        writes.content_type = model.output_type
+    return reads, writes
 
 
 class _Bytes(Codec):
@@ -142,41 +153,42 @@ class _Pydantic(Codec):
         return bytes(value.model_dump_json().encode())
 
 
-class _Npy(Codec):
-    content_type = NPY
+class _Text(Codec):
+    content_type = TEXT
 
-    def __init__(self, torch: bool) -> None:
-        self._torch = torch
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string"}
 
-    def decode(self, body: bytes) -> Any:
-        import numpy
-
+    def decode(self, body: bytes) -> str:
         try:
-            array = numpy.load(io.BytesIO(body), allow_pickle=False)
-        except (ValueError, EOFError, OSError, SyntaxError) as error:
-            raise DecodeError(f"not an npy file: {error}") from error
-        if not isinstance(array, numpy.ndarray):
-            raise DecodeError("an npz archive, not an npy file")
-        if not self._torch:
-            return array
-        import torch
-
-        try:
-            return torch.from_numpy(array)
-        except TypeError as error:
-            raise DecodeError(str(error)) from error
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"the text is not UTF-8: {error}") from error
 
     def encode(self, value: Any) -> bytes:
-        import numpy
+        if not isinstance(value, str):
+            raise EncodeError(f"the output is of type {type(value).__name__}, not str")
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"the output is no text: {error}") from error
 
-        array = value.detach().cpu().numpy() if self._torch and hasattr(value, "detach") else value
-        if not isinstance(array, numpy.ndarray) or array.dtype.hasobject:
-            raise EncodeError(f"the output is of type {type(value).__name__}, not an array of numbers")
-        if array.dtype.kind in "fc" and not numpy.isfinite(array).all():
-            raise EncodeError("the output holds NaN or an infinite number")
-        file = io.BytesIO()
-        numpy.save(file, array, allow_pickle=False)
-        return file.getvalue()
+
+class _Files(Codec):
+    """Its bodies are Files themselves: whoever fetches and stores them streams them."""
+
+    content_type = OCTETS
+    in_files = True
+
+    def decode(self, body: File) -> File:
+        return body
+
+    def encode(self, value: Any) -> File:
+        if not isinstance(value, File):
+            raise EncodeError(f"the output is of type {type(value).__name__}, not tundish.File")
+        if not Path(value.path).is_file():
+            raise EncodeError(f"the output says that it lies in {Path(value.path).name}, and there is no such file")
+        return value
 
 
 def _pointer(path: str) -> str:

@@ -1,5 +1,5 @@
 """Execute a batch: decode, part by cost, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure
-out.
+out; a File in place of bytes is passed on, and not read.
 
 One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
 batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too
@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tundish import device
 from tundish.codec import Codec, DecodeError, EncodeError
+from tundish.file import File
 from tundish.job import Code
 from tundish.model import Batch, Model, Reject, Reporter
 
@@ -31,7 +33,7 @@ class DeviceLost(Exception):
 class Item(NamedTuple):
     """An input as it lies in the store, and how many seconds a predict with it may take."""
 
-    body: bytes
+    body: bytes | File
     content_type: str
     timeout: float = float("inf")
 
@@ -39,7 +41,7 @@ class Item(NamedTuple):
 class Done(NamedTuple):
     """An output as it shall lie in the store."""
 
-    body: bytes
+    body: bytes | File
     content_type: str
 
 
@@ -79,7 +81,7 @@ def execute(
     model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter, **how: Any
 ) -> list[Outcome]:
     """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. `how` is `run`'s
-    watch and ceilings. Raises DeviceLost."""
+    watch, ceilings and folder. Raises DeviceLost."""
     inputs = decode(reads, items)
     return encode(writes, run(model, items, inputs, reporter, **how))
 
@@ -93,6 +95,9 @@ def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
         except DecodeError as error:
             details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
             inputs.append(Failed(Code.INVALID_INPUT, str(error), details))
+        except Exception as error:  # of the author's own type
+            log.warning("an input of %s cannot be made", type(reads).__name__, exc_info=True)
+            inputs.append(_failed(error))
     return inputs
 
 
@@ -103,11 +108,13 @@ def run(
     reporter: Reporter,
     watch: Watch = lambda timeout: nullcontext(),
     ceilings: Ceilings | None = None,
+    folder: Path | None = None,
 ) -> list[Any]:
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
-    An input that is one of these two is not run. Raises DeviceLost."""
+    An input that is one of these two is not run. A model that writes Files may put them into `folder`. Raises
+    DeviceLost."""
     wanted = {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
-    results = _Run(model, items, wanted, _Canceling(reporter), watch, ceilings or Ceilings()).all()
+    results = _Run(model, items, wanted, _Canceling(reporter), watch, ceilings or Ceilings(), folder).all()
     return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
 
 
@@ -165,6 +172,7 @@ class _Run:
     reporter: _Canceling
     watch: Watch
     ceilings: Ceilings
+    folder: Path | None
     told: bool = False  # that predict raised
 
     def all(self) -> dict[int, Any]:
@@ -192,7 +200,7 @@ class _Run:
         """Each input's result: an output, a Reject, Canceled, or a Failed where it fails even alone."""
         count = len(positions)
         timeout = min(self.items[position].timeout for position in positions)
-        batch = Batch([self.inputs[position] for position in positions], self.reporter, positions)
+        batch = Batch([self.inputs[position] for position in positions], self.reporter, positions, self.folder)
         began = time.monotonic()
         raised: Failed | None = None
         try:
@@ -246,7 +254,7 @@ class _Run:
         return {position: results.get(position, Canceled()) for position in positions}
 
     def _largest(self, positions: list[int]) -> int:
-        return max(len(self.items[position].body) for position in positions)
+        return max(_size(self.items[position].body) for position in positions)
 
 
 def _failed(error: Exception) -> Failed:
@@ -261,6 +269,22 @@ def _written(writes: Codec, result: Any) -> Outcome:
     if isinstance(result, Reject):
         return Failed(Code.REJECTED, result.reason)
     try:
-        return Done(writes.encode(result), writes.content_type)
+        return encoded(writes, result)
     except EncodeError as error:
         return Failed(Code.OUTPUT_INVALID, str(error))
+    except Exception as error:  # of the author's own type, or of the device that a tensor lies on
+        if device.lost(error):
+            raise DeviceLost(str(error)) from error
+        log.warning("an output cannot be written", exc_info=True)
+        return _failed(error)
+
+
+def encoded(codec: Codec, value: Any) -> Done:
+    """A value as it shall lie in the store. Raises EncodeError."""
+    body = codec.encode(value)
+    own = body.content_type if isinstance(body, File) else None
+    return Done(body, own or codec.content_type)
+
+
+def _size(body: bytes | File) -> int:
+    return body.path.stat().st_size if isinstance(body, File) else len(body)

@@ -1,14 +1,18 @@
 """What a model author writes against: Model, Batch and Reject. The standard library alone."""
 
+import os
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, overload
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w!#$&^.+-]+=[\w!#$&^.+-]+)*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -36,10 +40,13 @@ class Reporter(Protocol):
 class Batch(Sequence[In]):
     """The items of one predict call, in order. Always a sequence, at size one too."""
 
-    def __init__(self, items: Sequence[In], reporter: Reporter, positions: Sequence[int]) -> None:
+    def __init__(
+        self, items: Sequence[In], reporter: Reporter, positions: Sequence[int], folder: Path | None = None
+    ) -> None:
         self._items = items
         self._reporter = reporter
         self._positions = positions
+        self._folder = folder
 
     @overload
     def __getitem__(self, index: int) -> In: ...
@@ -68,6 +75,14 @@ class Batch(Sequence[In]):
         """Whether the caller of item `index` has asked to cancel: its result may be anything."""
         return self._reporter.canceled(self._positions[index])
 
+    def file(self, suffix: str = "") -> Path:
+        """A new, empty file to write an output to (`tundish.File`); it is removed once the results are stored."""
+        if self._folder is None:
+            raise DefinitionError("only a model that reads or writes tundish.File has files of its batch")
+        descriptor, path = tempfile.mkstemp(suffix, "output-", self._folder)
+        os.close(descriptor)
+        return Path(path)
+
 
 class Model(ABC, Generic[In, Out]):
     """One version of a model: `class Embed(Model[Text, Vector])`. `name` and `version` match
@@ -79,6 +94,7 @@ class Model(ABC, Generic[In, Out]):
     max_wait: ClassVar[float] = 0.005  # seconds an item waits at most for company; not at all on an idle device
     max_cost: ClassVar[int | None] = None  # of one predict call: its dearest item's `cost` times its count
     timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
+    output_type: ClassVar[str | None] = None  # Content-Type of an output of bytes, str or tundish.File: "image/png"
     example: ClassVar[Any] = None  # an input, shown in the catalog
 
     def load(self, device: str) -> None:  # a model may have nothing to load
@@ -125,5 +141,7 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
     if model.max_cost is not None and (not isinstance(model.max_cost, int) or model.max_cost < 1):
         raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
+    if model.output_type is not None and not _TYPE.fullmatch(str(model.output_type)):
+        raise DefinitionError(f"{model.__qualname__}.output_type is {model.output_type!r}; set it to a media type")
     if not model.max_wait >= 0:
         raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")

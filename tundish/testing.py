@@ -1,12 +1,14 @@
 """Run a model with no service, by the same code as a worker."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from tundish.codec import codec_for
-from tundish.execute import Canceled, Done, Failed, Item, execute
+from tundish.codec import codecs_of
+from tundish.execute import Canceled, Done, Failed, Item, encoded, execute
 from tundish.job import Code
-from tundish.model import Model, Reject, check, types_of
+from tundish.model import Model, Reject, check
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -47,20 +49,27 @@ class Recorder:
 
 
 def run(
-    model: type[Model[In, Out]], items: Sequence[In], device: str = "cpu", reporter: Recorder | None = None
+    model: type[Model[In, Out]],
+    items: Sequence[In],
+    device: str = "cpu",
+    reporter: Recorder | None = None,
+    folder: Path | None = None,
 ) -> "list[Out | Reject]":
     """Load `model`, predict `items` in batches of its `max_batch`, unload it. An output, or the Reject, for each item;
     both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled.
-    Raises JobFailed for the first item that fails otherwise."""
+    A tundish.File is passed on as it is; those that the model makes lie in `folder`, else in a temporary one, and are
+    left there. Raises JobFailed for the first item that fails otherwise."""
     check(model)
-    reads, writes = map(codec_for, types_of(model))
+    reads, writes = codecs_of(model)
+    if writes.in_files and folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="tundish-"))
     loaded = model()
     loaded.load(device)
     results: list[Out | Reject] = []
     try:
         for at in range(0, len(items), model.max_batch):
-            encoded = [Item(reads.encode(each), reads.content_type) for each in items[at : at + model.max_batch]]
-            for outcome in execute(loaded, reads, writes, encoded, reporter or Recorder()):
+            batch = [Item(*encoded(reads, each)) for each in items[at : at + model.max_batch]]
+            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), folder=folder):
                 match outcome:
                     case Done(body):
                         results.append(writes.decode(body))

@@ -76,16 +76,13 @@ def job_view(
     id = to_text("job", job.id)
     created_at = time_of(job.id)
     here = f"{public_url}/v1/jobs/{id}"
-    shown = job.output is not None and job.output_type == "application/json"
-    if shown and output_max is not None:
-        shown = len(job.output or b"") <= output_max
     return JobView(
         id=id,
         model=job.model,
         version=job.version,
         status=job.status.name.lower(),
         cancel_requested=job.cancel_requested,
-        output=msgspec.Raw(job.output) if shown and job.output is not None else _NULL,
+        output=_output(job, output_max),
         output_type=job.output_type,
         output_size=job.output_size,
         error=msgspec.Raw(job.error) if job.error is not None else _NULL,
@@ -124,6 +121,20 @@ def webhook_body(job: JobRow, public_url: str) -> bytes:
         "data": job_view(job, public_url, WEBHOOK_OUTPUT),
     }
     return encode(body)
+
+
+def _output(job: JobRow, most: int | None) -> msgspec.Raw:
+    """JSON as it is, a text as a string of JSON; null for all else."""
+    if job.output is None or job.output_type is None or (most is not None and len(job.output) > most):
+        return _NULL
+    if job.output_type == "application/json":
+        return msgspec.Raw(job.output)
+    if job.output_type.startswith("text/"):
+        try:
+            return msgspec.Raw(encode(job.output.decode()))
+        except UnicodeDecodeError:
+            return _NULL
+    return _NULL
 
 
 def _id(prefix: str, id: UUID | None) -> str | None:

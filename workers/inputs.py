@@ -102,9 +102,14 @@ def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:
 
 def _checked(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob:
     """The job with its input; until here `content_type` is what its model takes. Raises Unavailable and InvalidJSON."""
-    wanted, essence = job.content_type, given.partition(";")[0].strip().lower()
-    if wanted != OCTETS and essence != wanted and essence not in _UNSAID:
+    wanted, essence = job.content_type, _essence(given)
+    if wanted != OCTETS and essence != _essence(wanted) and essence not in _UNSAID:
         raise Unavailable(f"it is {essence}; the model takes {wanted}")
     if wanted == JSON:
         strictjson.loads(body)
     return job._replace(body=body, content_type=wanted if essence in _UNSAID else given)
+
+
+def _essence(content_type: str) -> str:
+    """A media type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()

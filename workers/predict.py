@@ -11,6 +11,7 @@ from tundish.codec import Codec
 from workers.batch import Target
 from workers.claim import Claim
 from workers.events import Events
+from workers.folders import Folder
 from workers.load import Loaded
 from workers.prepare import Prepared
 from workers.report import Reporter
@@ -27,6 +28,7 @@ class Prediction:
     predict_ms: float
     results: Sequence[Any]
     writes: Codec
+    folder: Folder | None = None
 
 
 def predict(
@@ -52,7 +54,8 @@ def predict(
         ]
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
-    results = execute.run(loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings)
+    folder = prepared.folder.path if prepared.folder else None
+    results = execute.run(loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings, folder)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
-    return Prediction(claim, predict_ms, results, loaded.writes)
+    return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)

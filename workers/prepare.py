@@ -6,49 +6,64 @@ from dataclasses import dataclass
 from typing import Any
 
 from tundish import execute
-from tundish.blobs import BlobMissing, Blobs
+from tundish.blobs import BlobChanged, BlobMissing, Blobs
+from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code
 from tundish.store import ClaimedJob
 from workers.batch import Target
 from workers.claim import Claim
+from workers.folders import Folder, NoRoom
 from workers.load import Loaded
 
 log = logging.getLogger(__name__)
 
-_GONE = execute.Failed(Code.INPUT_UNAVAILABLE, "the input is no longer in the blob store; submit it again")
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch that can run: for each job, in order, its item and its input, or Failed where it has none."""
+    """A batch that can run: for each job, in order, its item and its input, or Failed where it has none; `folder`
+    holds those that are files, and takes outputs that will be."""
 
     claim: Claim
     items: Sequence[execute.Item]
     inputs: list[Any]
+    folder: Folder | None
 
 
 def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, timeout: float) -> Prepared:
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises BlobUnavailable."""
     loaded = models[claim.target]
     timeout = loaded.version.timeout or timeout
+    folder = loaded.folders.new() if loaded.folders else None
+    into = folder if loaded.reads.in_files else None
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []
     for job in claim.jobs:
-        body = job.body if job.blob is None else _fetched(job, blobs)
-        if body is None:
-            missing[len(items)] = claim.failed.get(job.id, _GONE)
-        items.append(execute.Item(body or b"", job.content_type, job.timeout or timeout))
+        body = claim.failed.get(job.id) or _body(job, blobs, into)
+        if isinstance(body, execute.Failed):
+            missing[len(items)] = body
+            body = b""
+        items.append(execute.Item(body, job.content_type, job.timeout or timeout))
     inputs = execute.decode(loaded.reads, items)
     for place, failed in missing.items():
         inputs[place] = failed
-    return Prepared(claim, items, inputs)
+    return Prepared(claim, items, inputs, folder)
 
 
-def _fetched(job: ClaimedJob, blobs: Blobs) -> bytes | None:
-    """None where the blob is gone."""
+def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:
+    """An input, from its blob where it is not inline; as a file where there is a folder for it."""
+    if job.blob is None and folder is None:
+        return job.body or b""
     try:
-        return blobs.get(job.blob or "")
+        return folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
+    except BlobChanged as error:
+        return _unavailable(job, error, "the upload was overwritten after the job was submitted; submit it again")
     except BlobMissing as error:
-        log.warning("the input of a job is gone: %s", error, extra={"job": to_text("job", job.id)})
-        return None
+        return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
+    except NoRoom as error:
+        return _unavailable(job, error, str(error))
+
+
+def _unavailable(job: ClaimedJob, error: Exception, message: str) -> execute.Failed:
+    log.warning("a job has no input: %s", error, extra={"job": to_text("job", job.id)})
+    return execute.Failed(Code.INPUT_UNAVAILABLE, message)

@@ -2,11 +2,13 @@
 the webhook rows."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 from tundish import execute, outbox, store
 from tundish.blobs import Blobs, key
+from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code, Status, error_json
 from workers.predict import Prediction
@@ -41,6 +43,9 @@ def record(
         done = _one_by_one(finished, write)
     if len(done) < len(finished):
         log.info("%d results came too late and were dropped", len(finished) - len(done))
+    for each in predictions:
+        if each.folder:
+            each.folder.remove()
     return list(done)
 
 
@@ -65,7 +70,9 @@ def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[sto
     for job, outcome in zip(prediction.claim.jobs, outcomes, strict=True):
         if isinstance(outcome, execute.Done):
             body, content_type = outcome
-            if len(body) <= inline_max:
+            if isinstance(body, File):
+                yield _of_file(job, body, content_type, blobs, inline_max)
+            elif len(body) <= inline_max:
                 yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
             else:
                 name = key(job.tenant, job.id, job.attempt, "output")
@@ -76,3 +83,19 @@ def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[sto
             yield store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
         else:
             yield store.Finished(job.id, job.attempt, Status.CANCELED)
+
+
+def _of_file(job: store.ClaimedJob, output: File, content_type: str, blobs: Blobs, inline_max: int) -> store.Finished:
+    """The end of a job whose output is a file: it goes from the disk to its blob."""
+    ended = store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type)
+    try:
+        with output.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= inline_max:
+                return ended._replace(body=file.read())
+            name = key(job.tenant, job.id, job.attempt, "output")
+            blobs.put_file(name, file, content_type)
+            return ended._replace(blob=name, size=size)
+    except OSError as error:
+        fault = error_json(Code.OUTPUT_INVALID, f"the output's file cannot be read: {error.strerror or error}")
+        return store.Finished(job.id, job.attempt, Status.FAILED, error=fault)

@@ -71,6 +71,31 @@ def test_out_of_memory_is_told_from_a_fault_of_the_model() -> None:
     assert codes(run(Fussy(MemoryError), [b"-1"])) == ["out_of_memory"]
 
 
+class Touchy:
+    """A type of an author that raises what it likes."""
+
+    content_type = "application/json"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def decode(self, body: bytes) -> Any:
+        raise self.error
+
+    encode = decode
+
+
+def test_an_author_s_type_that_raises_fails_its_item_alone() -> None:
+    touchy: Any = Touchy(KeyError("x"))
+    items = [Item(b"1", "application/json")]
+    for reads, writes in ((touchy, codec_for(float)), (codec_for(int), touchy)):
+        [outcome] = execute(Fussy(), reads, writes, items, Recorder())
+        assert outcome == Failed(Code.MODEL_ERROR, "KeyError: 'x'")
+    lost: Any = Touchy(RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(DeviceLost):
+        execute(Fussy(), codec_for(int), lost, items, Recorder())
+
+
 def test_what_ends_the_process_passes_through() -> None:
     class Ending(Fussy):
         def predict(self, batch: Batch[int]) -> list[float | Reject]:

@@ -5,8 +5,8 @@ Expand only: what ran before this migration runs beside it.
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 DDL = """
 CREATE TABLE uploads (

@@ -1,0 +1,131 @@
+"""Payloads as a worker handles them: fetched to files, pinned, bounded by the disk, and removed."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import Inverted, Made, Octets
+from tundish import execute
+from tundish.blobs import Directory, upload_key
+from tundish.catalog import Served
+from tundish.file import File
+from tundish.ids import new_uuid
+from tundish.job import Code
+from tundish.store import ClaimedJob
+from workers.claim import Claim
+from workers.folders import Folders
+from workers.load import load
+from workers.prepare import Prepared, prepare
+
+BODY = b"\0\xff" * 1000
+UPLOAD = upload_key(1, new_uuid())
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Directory:
+    blobs = Directory(tmp_path / "blobs", b"secret")
+    blobs.put(UPLOAD, BODY, "image/png")
+    return blobs
+
+
+@pytest.fixture(autouse=True)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where files go: a folder of the test."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    return disk
+
+
+def job(**given: Any) -> ClaimedJob:
+    fields = dict.fromkeys(ClaimedJob._fields) | {"tenant": 1, "attempt": 1, "deaths": 0, "content_type": "image/png"}
+    return ClaimedJob(**{**fields, "id": new_uuid(), "size": len(BODY), **given})
+
+
+def prepared(model: Any, blobs: Directory, *jobs: ClaimedJob) -> Prepared:
+    target, loaded = load(Served(model), "cpu")
+    return prepare({target: loaded}, Claim(new_uuid(), target, jobs), blobs, timeout=1.0)
+
+
+@pytest.mark.parametrize("source", ["row", "blob"])
+def test_an_input_lies_in_a_file_while_its_batch_is_held(blobs: Directory, disk: Path, source: str) -> None:
+    given = {"body": BODY} if source == "row" else {"blob": UPLOAD, "etag": blobs.stat(UPLOAD).etag}
+    batch = prepared(Inverted, blobs, job(**given))
+    [file] = batch.inputs
+    assert isinstance(file, File)
+    assert (file.path.read_bytes(), file.content_type) == (BODY, "image/png")
+    assert disk in file.path.parents
+    del batch
+    assert not file.path.exists()
+
+
+@pytest.mark.parametrize("model", [Inverted, Octets])
+def test_what_was_overwritten_or_is_gone_fails_alone(blobs: Directory, model: Any) -> None:
+    pinned = blobs.stat(UPLOAD).etag
+    there, gone = job(body=BODY), job(blob=upload_key(1, new_uuid()), etag=pinned)
+    overwritten = job(blob=UPLOAD, etag=pinned)
+    [before] = prepared(model, blobs, overwritten).inputs
+    assert not isinstance(before, execute.Failed)
+    blobs.put(UPLOAD, BODY, "image/png")
+    first, *others = prepared(model, blobs, there, gone, overwritten).inputs
+    assert not isinstance(first, execute.Failed)
+    assert [each.code for each in others] == [Code.INPUT_UNAVAILABLE] * 2
+    assert "no longer" in others[0].message
+    assert "overwritten" in others[1].message
+
+
+def test_an_input_that_the_disk_does_not_hold_fails_alone(blobs: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 100 * 2**20))
+    fits, too_large = prepared(Inverted, blobs, job(body=BODY), job(body=BODY, size=50 * 2**20)).inputs
+    assert isinstance(fits, File)
+    assert too_large.code == Code.INPUT_UNAVAILABLE
+    assert "TMPDIR" in too_large.message
+
+
+def test_what_a_kill_left_is_swept_and_what_lives_is_not(disk: Path) -> None:
+    live = Folders()
+    kept = live.new()
+    for name in ("tundish-files-dead", "tundish-files-locked", "others"):
+        (disk / name).mkdir()
+        (disk / name / "file").touch()
+    lock = os.open(disk / "tundish-files-locked", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    Folders()
+    os.close(lock)
+    assert kept.path.is_dir()
+    assert {path.name for path in disk.iterdir()} >= {"tundish-files-locked", "others"}
+    assert not (disk / "tundish-files-dead").exists()
+
+
+def test_a_model_of_files_runs_with_no_service(tmp_path: Path) -> None:
+    from tundish.testing import run
+
+    source = tmp_path / "source"
+    source.write_bytes(BODY)
+    [output] = run(Inverted, [File(source, "image/png")], folder=tmp_path)
+    assert isinstance(output, File)
+    assert (output.path.read_bytes(), output.content_type) == (b"\xff\0" * 1000, "image/png")
+    assert output.path.parent == tmp_path
+
+
+def test_parts_of_a_batch_do_not_write_over_each_other(tmp_path: Path) -> None:
+    from tests.models import Wish
+    from tundish.codec import codecs_of
+    from tundish.testing import Recorder
+
+    reads, writes = codecs_of(Made)
+    sizes = [10, 20, 30, 40]
+    wishes = [Wish(size, "raise" if size == 30 else "") for size in sizes]
+    items = [execute.Item(reads.encode(wish), "application/json") for wish in wishes]
+    outcomes = execute.execute(Made(), reads, writes, items, Recorder(), folder=tmp_path)
+    assert isinstance(outcomes[2], execute.Failed)
+    found = [each.body for each in outcomes if isinstance(each, execute.Done)]
+    assert [each.path.stat().st_size for each in found if isinstance(each, File)] == [10, 20, 40]
+    assert {each.content_type for each in outcomes if isinstance(each, execute.Done)} == {"video/mp4"}
