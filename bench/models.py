@@ -1,10 +1,11 @@
 """Models that cost nothing, or a known amount."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tundish import Batch, Model, Reject
+from tundish import Batch, File, Model, Reject
 
 
 class Noop(Model[int, int]):
@@ -92,3 +93,19 @@ class Speaker(Model[Speech, int]):
                 said += 1
             time.sleep(0.005)
         return [said] * len(batch)
+
+
+class Copied(Model[File, File]):
+    """Gives back a copy of its file."""
+
+    name = "copied"
+    version = "1"
+    max_batch = 1
+
+    def predict(self, batch: Batch[File]) -> list[File | Reject]:
+        outputs: list[File | Reject] = []
+        for item in batch:
+            path = batch.file()
+            shutil.copyfile(item.path, path)
+            outputs.append(File(path, item.content_type))
+        return outputs

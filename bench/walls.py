@@ -12,5 +12,6 @@ WALLS: dict[str, str] = {
     "wake": "",
     "backlog": "",
     "memory": "",
+    "payload": "",
     "scale": "",
 }
