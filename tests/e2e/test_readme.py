@@ -1,5 +1,6 @@
 """What the README shows works as it stands there."""
 
+import gzip
 import re
 import subprocess
 from pathlib import Path
@@ -50,5 +51,21 @@ def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -
         shown = subprocess.run(command, shell=True, capture_output=True, text=True).stdout
         assert shown.count("event: output\n") == 2000
         assert shown.rpartition("event: status\n")[2].count('"status":"succeeded"') == 1
+    finally:
+        assert local.run("down").returncode == 0
+
+
+def test_the_page_of_payloads_uploads_a_file(tmp_path: Path) -> None:
+    page = (TREE / "docs" / "payloads.md").read_text()
+    [code], [commands] = (re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) for language in ("python", "sh"))
+    (tmp_path / "squeeze.py").write_text(code)
+    local = Local(tmp_path / "data", {"TUNDISH_MODELS": "squeeze:Squeeze"}, here=tmp_path)
+    started = local.run("up", "-d")
+    try:
+        assert started.returncode == 0, started.stdout
+        script = commands.replace("localhost:8000", f"localhost:{local.port}")
+        ran = subprocess.run(["sh", "-e"], input=script, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, ran
+        assert gzip.decompress((tmp_path / "numbers.gz").read_bytes()) == (tmp_path / "numbers.txt").read_bytes()
     finally:
         assert local.run("down").returncode == 0
