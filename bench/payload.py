@@ -63,10 +63,15 @@ def _through(bench: Bench, count: int) -> None:
     sum = sha256()
     for piece in _pieces(count):
         sum.update(piece)
-    with httpx.Client(base_url=bench.system.api.url, trust_env=False, timeout=300) as client:
+    api = bench.system.api
+    key = {"authorization": f"Bearer {api.key}"}
+    with (
+        httpx.Client(base_url=api.url, trust_env=False, timeout=300, headers=key) as client,
+        httpx.Client(base_url=api.url, trust_env=False, timeout=300) as anybody,
+    ):
         asked = {"content_type": "video/mp4", "size": count * len(PIECE), "sha256": sum.hexdigest()}
         upload = client.post("/v1/uploads", json=asked).raise_for_status().json()
-        client.put(upload["url"], content=_pieces(count), headers=upload["headers"]).raise_for_status()
+        anybody.put(upload["url"], content=_pieces(count), headers=upload["headers"]).raise_for_status()
         job = client.post("/v1/jobs", json={"model": "copied", "upload": upload["id"]}).raise_for_status().json()
         while job["status"] in ("queued", "running"):
             job = client.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).raise_for_status().json()
