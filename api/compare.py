@@ -22,7 +22,7 @@ from tundish.view import rfc3339
 #: Without `since`, the last hour.
 LATELY = timedelta(hours=1)
 #: Jobs that are looked at, the newest first.
-BUDGET = 50_000
+BUDGET = 20_000
 #: Pairs that differ of which the ids are told.
 EXAMPLES = 5
 #: What may become of a pair; outputs in blobs are not compared.

@@ -72,7 +72,7 @@ _LOOKED = text(_NEWEST + "SELECT count(*), (SELECT id FROM newest ORDER BY id LI
 
 
 def compare(
-    connection: Connection, tenant: int, model: str, versions: Sequence[str], since: UUID, *, budget: int = 50_000
+    connection: Connection, tenant: int, model: str, versions: Sequence[str], since: UUID, *, budget: int = 20_000
 ) -> tuple[Looked, list[Figures]]:
     """Figures of the newest jobs since the id `since`, by version. No index knows a model: at most `budget` jobs of the
     tenant are looked at."""
@@ -109,7 +109,7 @@ def pairs(
     versions: Sequence[str],
     since: UUID,
     *,
-    budget: int = 50_000,
+    budget: int = 20_000,
     limit: int = 1000,
     size: int = 8 * 1024 * 1024,
 ) -> list[Pair]:
