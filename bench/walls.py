@@ -14,4 +14,6 @@ WALLS: dict[str, str] = {
     "memory": "",
     "payload": "",
     "scale": "",
+    "streams": "",
+    "swap": "",
 }

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from local.place import Place
 from local.say import Stop, say
 from local.watchdog import end
+from workers import exits
 
 #: Seconds of the first and the longest wait before a dead child is started again.
 BACK_OFF = (1.0, 30.0)
@@ -47,6 +48,17 @@ class _Running:
     started_at: float = field(default_factory=time.time)
     back_off: float = BACK_OFF[0]
     again_at: float | None = None  # by the monotonic clock, while it waits to be started again
+
+    def wait_after(self, status: int | None) -> float:
+        """Seconds until it is started again, after it ended with that exit status."""
+        if status == exits.GROWN:  # in good order, to be replaced
+            return 0.0
+        if status == exits.LOST:
+            return BACK_OFF[1]
+        if time.time() - self.started_at > RECOVERED:
+            self.back_off = BACK_OFF[0]
+        wait, self.back_off = self.back_off, min(2 * self.back_off, BACK_OFF[1])
+        return wait
 
     def shown(self, log: Path) -> dict[str, Any]:
         return {
@@ -127,11 +139,9 @@ class Supervisor:
             running = self._children[event.name]
             if running.process is not event.process:
                 continue
-            if time.time() - running.started_at > RECOVERED:
-                running.back_off = BACK_OFF[0]
-            running.again_at = time.monotonic() + running.back_off
-            say(f"{event.name} ended ({_how(event.process)}); it is started again in {running.back_off:.0f} s")
-            running.back_off = min(2 * running.back_off, BACK_OFF[1])
+            wait = running.wait_after(event.process.returncode)
+            running.again_at = time.monotonic() + wait
+            say(f"{event.name} ended ({_how(event.process)}); it is started again in {wait:.0f} s")
             self._write()
 
     def stop(self) -> None:

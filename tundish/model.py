@@ -58,6 +58,13 @@ class Batch(Sequence[In]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def padded(self, size: int) -> "Batch[In]":
+        """The batch with its last item repeated up to `size`: nobody hears what is said of the copies."""
+        copies = size - len(self)
+        positions = [*self._positions, *[_COPY] * copies]
+        items = [*self._items, *[self._items[-1]] * copies]
+        return Batch(items, _ToItems(self._reporter), positions, self._folder)
+
     def progress(self, index: int, fraction: float) -> None:
         """Item `index` is done by `fraction`, 0 to 1."""
         self._reporter.progress(self._positions[index], fraction)
@@ -84,6 +91,35 @@ class Batch(Sequence[In]):
         return Path(path)
 
 
+#: The position of an item that only fills a batch up.
+_COPY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _ToItems:
+    """A reporter for the items of a batch, and not for the copies that fill it up."""
+
+    reporter: Reporter
+
+    def progress(self, index: int, fraction: float) -> None:
+        if index != _COPY:
+            self.reporter.progress(index, fraction)
+
+    def emit(self, index: int, piece: Any) -> None:
+        if index != _COPY:
+            self.reporter.emit(index, piece)
+
+    def log(self, index: int, text: str) -> None:
+        if index != _COPY:
+            self.reporter.log(index, text)
+
+    def canceled(self, index: int) -> bool:
+        return index == _COPY or self.reporter.canceled(index)
+
+    def again(self, indexes: Sequence[int]) -> None:
+        self.reporter.again(indexes)
+
+
 class Model(ABC, Generic[In, Out]):
     """One version of a model: `class Embed(Model[Text, Vector])`. `name` and `version` match
     `[a-z0-9][a-z0-9._-]{0,62}`."""
@@ -95,7 +131,17 @@ class Model(ABC, Generic[In, Out]):
     max_cost: ClassVar[int | None] = None  # of one predict call: its dearest item's `cost` times its count
     timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
     output_type: ClassVar[str | None] = None  # Content-Type of an output of bytes, str or tundish.File: "image/png"
-    example: ClassVar[Any] = None  # an input, shown in the catalog
+    example: ClassVar[Any] = None  # an input, shown in the catalog, and what the model is warmed up with
+
+    # For workers with more models than memory:
+    pinned: ClassVar[bool] = False  # stays on the device once it is there
+    memory: ClassVar[int | None] = None  # bytes of the device that it takes; None: measured when it has loaded
+
+    # Applied to the torch modules among its attributes once it has loaded:
+    half: ClassVar[bool] = False  # weights and arithmetic in half precision
+    compile: ClassVar[bool] = False  # torch.compile
+    cuda_graphs: ClassVar[bool] = False  # kernels are recorded once for each shape, and replayed
+    pad_to: ClassVar[Sequence[int]] = ()  # a batch is filled up to the next of these sizes, so that its shapes are few
 
     def load(self, device: str) -> None:  # a model may have nothing to load
         """Put the weights on `device` (`cpu`, `cuda:0`). Called once, before the first predict."""
@@ -105,8 +151,12 @@ class Model(ABC, Generic[In, Out]):
         """As many results as items, in order. An exception fails the batch: it is halved until the item at fault is
         alone. Outputs are encoded while the next batch runs: none may lie in memory that the next call writes to."""
 
+    def to(self, device: str) -> None:
+        """Move the weights to `cpu` to make room for another model, or back. Torch modules and tensors among its
+        attributes are moved without this; override it for weights of another kind, else they are loaded again."""
+
     def unload(self) -> None:
-        """Free what `load` took."""
+        """Free what `load` took; the instance is not used again."""
 
     def cost(self, item: In) -> int:
         """What an item counts towards `max_cost`: tokens, pixels. With a `max_cost`, items of like cost are predicted
@@ -139,9 +189,20 @@ def check(model: type[Model[Any, Any]]) -> None:
             )
     if not isinstance(model.max_batch, int) or model.max_batch < 1:
         raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
+    for attribute in ("pinned", "half", "compile", "cuda_graphs"):
+        if not isinstance(value := getattr(model, attribute), bool):
+            raise DefinitionError(f"{model.__qualname__}.{attribute} is {value!r}; set it to True or False")
+    if model.memory is not None and not _count(model.memory):
+        raise DefinitionError(f"{model.__qualname__}.memory is {model.memory!r}; set it to bytes, or to None")
+    if not isinstance(model.pad_to, (list, tuple)) or not all(map(_count, model.pad_to)):
+        raise DefinitionError(f"{model.__qualname__}.pad_to is {model.pad_to!r}; set it to sizes of 1 or more: (8, 64)")
     if model.max_cost is not None and (not isinstance(model.max_cost, int) or model.max_cost < 1):
         raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
     if model.output_type is not None and not _TYPE.fullmatch(str(model.output_type)):
         raise DefinitionError(f"{model.__qualname__}.output_type is {model.output_type!r}; set it to a media type")
     if not model.max_wait >= 0:
         raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -29,6 +29,11 @@ class Settings:
     models: str = ""  # package.module:Class,…
     pool: str = "default"  # the pool that a worker belongs to
     device: str = "cpu"  # torch's name of the worker's device
+    device_memory: int = 0  # bytes of the device that models may take; 0: most of what is free, on a CPU no limit
+    host_memory: int = 0  # bytes of host memory for models that made room; 0: a quarter of the machine's
+    max_jobs: int = 0  # jobs after which a worker is replaced; 0: never
+    max_rss: int = 0  # bytes of memory past which a worker is replaced; 0: never
+    max_device_memory: int = 0  # bytes in use on the device past which its worker is replaced; 0: never
     public_url: str = ""  # links are absolute with it, else relative
     secret: str = ""  # signs blob URLs; every process must have the same. Empty: derived from api_key
     lease: float = 30.0  # seconds that a claim holds without a heart-beat
@@ -50,18 +55,19 @@ class Settings:
             variable = f"TUNDISH_{field.name.upper()}"
             text = environment.get(variable, "")
             if text:
-                given[field.name] = _parse(variable, text, type(field.default))
+                given[field.name] = _parse(variable, text, field.default)
         return cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
 
 
-def _parse(variable: str, text: str, kind: type) -> object:
+def _parse(variable: str, text: str, default: object) -> object:
+    kind = type(default)
     if kind not in (int, float):
-        return kind(text)
+        return kind(text)  # type: ignore[call-arg]  # a str or a Path
     try:
         number = kind(text)
     except ValueError:
         number = -1
-    if not 0 < number < float("inf"):
-        wanted = "a whole number over 0" if kind is int else "a number over 0"
-        raise SettingError(f"{variable} is {text!r}; set it to {wanted}")
+    if number != default and not 0 < number < float("inf"):
+        wanted = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{variable} is {text!r}; set it to {wanted} {'over 0' if default else 'of 0 or more'}")
     return number

@@ -9,6 +9,7 @@ from tundish.codec import codecs_of
 from tundish.execute import Canceled, Done, Failed, Item, encoded, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check
+from tundish.tune import tune
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -65,6 +66,7 @@ def run(
         folder = Path(tempfile.mkdtemp(prefix="tundish-"))
     loaded = model()
     loaded.load(device)
+    tune(loaded, device)
     results: list[Out | Reject] = []
     try:
         for at in range(0, len(items), model.max_batch):

@@ -1,12 +1,15 @@
-"""`python -m workers`: one worker process, which loads its pool's models on its device and serves their queues."""
+"""`python -m workers`: one worker process, which puts its pool's models on its device and serves their queues."""
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from celery import Celery
@@ -15,31 +18,34 @@ from celery.signals import worker_shutting_down
 
 from tundish import logs, store
 from tundish.blobs import Blobs, open_blobs
-from tundish.catalog import CatalogError, Served, load_models
+from tundish.catalog import CatalogError, Served, describe, load_models
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
-from workers import app, connect
-from workers.batch import Batcher, Limits
+from workers import app, connect, exits, gpu, growth
+from workers.batch import Batcher, Limits, Target
+from workers.consume import Consumers
 from workers.ears import Ears
 from workers.events import Events
 from workers.heart import Heart
 from workers.intake import Intake
-from workers.load import load
 from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
 from workers.run import Bench, Pipeline
+from workers.shelf import SHARE, Shelf
+from workers.turn import Policy, turn
 
 log = logging.getLogger("workers")
 
 #: Seconds that a thread may hold the GIL while another waits: at Python's 5 ms a stage that comes back from Postgres
 #: waited as long as its statement took (11 % of the no-op drain).
 SWITCH = 0.0005
-#: The exit status of a worker that was interrupted twice, as shells have it.
-INTERRUPTED = 130
+#: The share of the machine's memory that models which made room may take, where no setting says.
+HOST_SHARE = 0.25
 
 
-def main() -> int:
+def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn) -> int:
+    """`named` gives the device of a name, `policy` decides which models are on it."""
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()
@@ -51,45 +57,94 @@ def main() -> int:
     except (SettingError, CatalogError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    return _serve(settings, served, blobs)
+    return _serve(settings, served, blobs, named(settings.device), policy)
 
 
-def _serve(settings: Settings, served: list[Served], blobs: Blobs) -> int:
+def _serve(settings: Settings, served: list[Served], blobs: Blobs, device: gpu.Device, policy: Policy) -> int:
     worker = new_uuid()
     engine = store.engine(settings.database_url)
     client = connect.redis_client(settings.redis_url)
-    loaded = {target: each for target, each in (load(one, settings.device) for one in served)}
-    with engine.begin() as connection:
-        store.register(connection, [each.version for each in loaded.values()])
-    limits = {target: Limits(each.version.max_batch, each.version.max_wait) for target, each in loaded.items()}
-    intake = Intake(Batcher(limits), client)
+    limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
+    consumers = Consumers(limits)
+    shelf = _shelf(settings, served, device, consumers, policy)
+    intake = Intake(Batcher(limits), client, consumers, shelf)
+    pace = Pace(time.monotonic())
+    ends: list[int] = []  # why this process ends by itself
 
-    def stop() -> None:
+    def end(status: int) -> None:
+        ends.append(status)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    pace = Pace(time.monotonic())
+    def lose(fault: str) -> None:
+        log.critical("the device %s is gone: %s", device.name, fault)
+        pipeline.lose()
+        heart.drain("lost")
+        end(exits.LOST)
+
     by_ids = store.engine(settings.database_url, by_ids=True)
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
-    bench = Bench(worker, settings, engine, by_ids, client, events, blobs, loaded, pace)
-    pipeline = Pipeline(bench, intake, on_failure=stop)
-    presence = Presence(worker, settings.pool, settings.device, lambda: loaded, pipeline.idle, pace)
+    bench = Bench(worker, settings, engine, by_ids, client, events, blobs, shelf, device, pace)
+    pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
+    presence = Presence(worker, settings.pool, settings.device, lambda: limits, pipeline.idle, pace, shelf.memory)
+    if fault := device.probe():
+        return _quarantine(engine, presence, fault)
+    pipeline.start()
+    pipeline.filled.wait()
+    allowed = growth.Limits(settings.max_jobs, settings.max_rss, settings.max_device_memory)
+    if past := allowed.past(0, growth.rss(), (shelf.memory() or (0, 0))[1]):
+        print(f"worker: with its models loaded, and no job run, {past}; set it higher", file=sys.stderr)
+        return 2
+    with engine.begin() as connection:
+        store.register(connection, [describe(each) for each in served])
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
     heart.start()
-    pauses = Pauses(engine, client, settings.pool, lambda: loaded, intake.pause)
+
+    def pause(paused: frozenset[Target]) -> None:
+        intake.pause(paused)
+        consumers.follow(consumers.targets - paused, "pause")
+
+    pauses = Pauses(engine, client, settings.pool, lambda: limits, pause)
     pauses.start()
-    pipeline.start()
+    gpu.guard(device, lose)
+    growth.watch(allowed, lambda: pipeline.jobs, shelf.memory, lambda: end(exits.GROWN))
     Ears(client, intake, pipeline.idle)
     log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
-    _consume(app.make(settings.redis_url, intake, loaded), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
+    _consume(app.make(settings.redis_url, intake), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(exits.INTERRUPTED))
     pauses.stop()
     pipeline.stop(settings.grace)
-    heart.stop()
-    for each in loaded.values():
-        each.model.unload()
+    heart.stop("lost" if pipeline.lost else "stopped")
+    if pipeline.lost:
+        logging.shutdown()
+        os._exit(exits.LOST)  # nothing more may be asked of the device, not even to free its memory
+    shelf.close()
     log.info("stopped")
-    return 1 if pipeline.broken else 0
+    return exits.BROKEN if pipeline.broken else (ends or [0])[0]
+
+
+def _quarantine(engine: store.Engine, presence: Presence, fault: str) -> int:
+    """The device is of no use: say so where operators look, and let the supervisor wait before it tries again."""
+    print(f"worker: the device {presence.device} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
+    with engine.begin() as connection:
+        store.see_worker(connection, replace(presence, memory=lambda: None)(state="lost"))
+    return exits.LOST
+
+
+def _shelf(settings: Settings, served: list[Served], device: gpu.Device, consumers: Consumers, policy: Policy) -> Shelf:
+    total, used = device.memory() or (math.inf, 0)
+    return Shelf(
+        served,
+        device,
+        budget=settings.device_memory or SHARE * (total - used),
+        host_budget=settings.host_memory or HOST_SHARE * gpu.host_memory(),
+        follow=lambda targets: consumers.follow(targets, "rest"),
+        policy=policy,
+    )
+
+
+def _target(served: Served) -> Target:
+    return Target(served.model.name, served.model.version)
 
 
 def _consume(application: Celery, name: str, intake: Intake, heart: Heart) -> None:

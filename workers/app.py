@@ -1,14 +1,14 @@
 """The Celery application of a worker: its broker, its queues, and the task whose messages go to the intake."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from celery import Celery
 from kombu import Queue as KombuQueue
 from kombu.utils.scheduling import round_robin_cycle
 
 from tundish import queue
-from tundish.job import Priority
-from workers.batch import Target
+from workers.consume import queues
 from workers.intake import Intake, strategy
 
 #: A blackholed connection heals after BRPOP's time-out and twice the health check's interval: 11 s, under 15.
@@ -21,21 +21,19 @@ PREFETCH = 1
 
 
 class ByPriority(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs alone
-    """The order in which Redis is asked: all high queues, then normal, then low; in turn within a priority."""
+    """The order in which Redis is asked: all high queues, then normal, then low; in turn within a priority. What is not
+    `heard` is not asked for now."""
 
-    def consume(self, n: int) -> Iterator[str]:
-        return iter(sorted(super().consume(n), key=_priority))
+    def __init__(self, heard: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def consume(self, n: int) -> list[str]:  # type: ignore[override]  # its stubs name an iterator; a list is asked for
+        return sorted(filter(self._heard, super().consume(n)), key=_priority)
 
 
 def _priority(name: str) -> int:
     return queue.Queue.parse(name).priority if name.startswith("tundish:") else -1
-
-
-def queues(targets: Iterable[Target]) -> Iterator[queue.Queue]:
-    """The queues that serve `targets`."""
-    for target in targets:
-        for priority in Priority:
-            yield queue.Queue(target.model, target.version, priority)
 
 
 def broker_url(redis_url: str) -> str:
@@ -45,14 +43,16 @@ def broker_url(redis_url: str) -> str:
     return redis_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
 
 
-def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
-    """The application that consumes the queues of `targets` into `intake`."""
+def make(redis_url: str, intake: Intake) -> Celery:
+    """The application that consumes what the intake's consumers follow."""
     app = Celery("tundish", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_ignore_result=True,
         task_default_queue="tundish",
-        task_queues=[KombuQueue(each.name, exchange="", routing_key=each.name) for each in queues(targets)],
+        task_queues=[
+            KombuQueue(each.name, exchange="", routing_key=each.name) for each in queues(intake.consumers.targets)
+        ],
         task_create_missing_queues=True,
         worker_prefetch_multiplier=PREFETCH,
         worker_concurrency=1,
@@ -64,7 +64,7 @@ def make(redis_url: str, intake: Intake, targets: Iterable[Target]) -> Celery:
             # Postgres guards instead: the emulation costs three round trips a message and makes duplicates.
             "ack_emulation": False,
             "priority_steps": [0],
-            "queue_order_strategy": "workers.app:ByPriority",
+            "queue_order_strategy": partial(ByPriority, intake.hears),
             "polling_interval": BRPOP_TIMEOUT,  # kombu's name for it
             "health_check_interval": HEALTH_CHECK,
             "socket_timeout": SOCKET_TIMEOUT,

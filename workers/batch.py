@@ -1,7 +1,7 @@
 """Which jobs run together, and when: pure. Time is passed in; nothing here waits, locks or talks to anyone."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -30,8 +30,16 @@ class Draft:
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for a target: how many full batches (a part of one is a fraction), and since when the oldest."""
+
+    batches: float
+    since: float
+
+
 #: An id and when it arrived.
-_Waiting = tuple[str, float]
+_Arrived = tuple[str, float]
 
 
 @dataclass(slots=True)
@@ -39,8 +47,8 @@ class _Line:
     """The jobs that wait for one target: first in, first out within a priority; the small number goes first."""
 
     limits: Limits
-    by_priority: dict[int, deque[_Waiting]] = field(default_factory=dict)
-    alone: deque[_Waiting] = field(default_factory=deque)
+    by_priority: dict[int, deque[_Arrived]] = field(default_factory=dict)
+    alone: deque[_Arrived] = field(default_factory=deque)
 
     def heads(self) -> Iterator[tuple[int, float]]:
         """Each priority that waits, and since when its first does."""
@@ -53,6 +61,10 @@ class _Line:
 
     def oldest(self) -> float:
         return min((arrived for _, arrived in self.heads()), default=float("inf"))
+
+    def waiting(self) -> Waiting:
+        lonely = self.alone[0][1] if self.alone else float("inf")
+        return Waiting(self.count() / self.limits.max_batch + len(self.alone), min(self.oldest(), lonely))
 
 
 class Batcher:
@@ -82,9 +94,14 @@ class Batcher:
         line = self._lines[target]
         return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone))
 
-    def take(self, now: float, *, idle: bool) -> Draft | None:
-        """The next batch that is due, the best priority first and then the oldest; None where none is."""
-        due = [(*self._rank(line), target) for target, line in self._running() if self._due(line, now, idle)]
+    def waiting(self) -> dict[Target, Waiting]:
+        """What waits, by the targets that something waits for."""
+        return {target: line.waiting() for target, line in self._running() if line.count() or line.alone}
+
+    def take(self, now: float, *, idle: bool, among: Container[Target] | None = None) -> Draft | None:
+        """The next batch that is due, the best priority first and then the oldest; None where none is. `among`: of
+        these targets alone."""
+        due = [(*self._rank(line), target) for target, line in self._running(among) if self._due(line, now, idle)]
         if not due:
             return None
         target = min(due, key=lambda each: each[:2])[2]
@@ -93,14 +110,16 @@ class Batcher:
             return Draft(target, (line.alone.popleft()[0],))
         return Draft(target, tuple(self._pop(line)))
 
-    def due_at(self) -> float | None:
+    def due_at(self, among: Container[Target] | None = None) -> float | None:
         """When the next batch becomes due on a busy device; None where nothing waits."""
-        moments = [line.oldest() + line.limits.max_wait for _, line in self._running() if line.count()]
+        moments = [line.oldest() + line.limits.max_wait for _, line in self._running(among) if line.count()]
         return min(moments, default=None)
 
-    def _running(self) -> Iterator[tuple[Target, _Line]]:
+    def _running(self, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
         """The lines that are not paused."""
-        return ((target, line) for target, line in self._lines.items() if target not in self.paused)
+        for target, line in self._lines.items():
+            if target not in self.paused and (among is None or target in among):
+                yield target, line
 
     @staticmethod
     def _due(line: _Line, now: float, idle: bool) -> bool:

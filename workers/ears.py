@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import redis
 
+from workers.exits import DEAF
 from workers.intake import Intake
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,6 @@ log = logging.getLogger(__name__)
 SILENT = 15.0
 #: Seconds between two looks.
 LOOK = 5.0
-#: The exit status of a worker that heard nothing.
-DEAF = 69
 
 
 class Ears:
@@ -44,7 +43,7 @@ class Ears:
 
     def _waiting(self) -> bool:
         pipeline = self._client.pipeline(transaction=False)
-        for name in self._intake.names():
+        for name in self._intake.consumers.names():
             pipeline.llen(name)
         try:
             return any(pipeline.execute())

@@ -27,6 +27,7 @@ class Heart:
         self._lease = lease
         self._bell = threading.Event()
         self._state: str | None = None
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
@@ -34,14 +35,15 @@ class Heart:
         self._beat()
         self._thread.start()
 
-    def drain(self) -> None:
-        """Say at once that the worker claims nothing any more."""
-        self._state = "draining"
+    def drain(self, state: str = "draining") -> None:
+        """Say at once that the worker claims nothing any more; that its device is lost is said for good."""
+        self._state = "lost" if "lost" in (state, self._state) else state
         self._bell.set()
 
-    def stop(self) -> None:
-        """Say that the worker is gone."""
-        self._state = "stopped"
+    def stop(self, state: str = "stopped") -> None:
+        """Say what has become of the worker."""
+        self._state = state
+        self._ended = True
         self._bell.set()
         self._thread.join()
         self._beat()
@@ -50,7 +52,7 @@ class Heart:
         while True:
             if self._bell.wait(self._lease / 3):
                 self._bell.clear()
-            if self._state == "stopped":
+            if self._ended:
                 return
             try:
                 self._beat()

@@ -9,6 +9,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from celery.exceptions import InvalidTaskError
 
 from tundish import queue
 from workers.batch import Batcher, Draft, Target
+from workers.consume import Consumers, queues
+from workers.shelf import Choice, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +31,17 @@ class Intake:
     It outlives Celery's consumer, which is built again at every reconnect.
     """
 
-    def __init__(self, batcher: Batcher, client: redis.Redis) -> None:
+    def __init__(self, batcher: Batcher, client: redis.Redis, consumers: Consumers, shelf: Shelf) -> None:
         self._batcher = batcher
         self._client = client
+        self._shelf = shelf
+        self.consumers = consumers
         self._bell = threading.Condition()
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._silent_since = float("inf")
-        #: The queues that Celery consumes: those of the pool, less what operators told it to leave.
-        self.names: Callable[[], list[str]] = list
         self._turn = 0
+        shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
     def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> bool:
@@ -55,7 +59,9 @@ class Intake:
             return not paused
 
     def pause(self, targets: frozenset[Target]) -> None:
-        """Hand out no batch of these from now on, and again of all others. What waits here already goes on waiting."""
+        """Hand out no batch of these from now on, and again of all others. What waits here already goes on waiting, the
+        rest in Redis."""
+        self.consumers.follow(self.consumers.targets - targets, "pause")
         with self._bell:
             self._batcher.paused = targets
             # A message of theirs must not fill the window in which those of others come.
@@ -65,6 +71,14 @@ class Intake:
     def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
         """Wait for the next batch that is due; None once closed. `idle` tells whether the device has nothing to do,
         `ready` whether a batch is wanted at all."""
+        draft = self._take(idle, ready)
+        if draft and not self._shelf.complete:
+            # Celery was told to leave what there was no room for, and may be waiting on other queues.
+            with suppress(redis.RedisError):
+                self.fill(set(self.consumers.names()).intersection(each.name for each in queues([draft.target])))
+        return draft
+
+    def _take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
         with self._bell:
             self._silent_since = time.monotonic()
             while not self._closed:
@@ -72,13 +86,32 @@ class Intake:
                 if not ready():
                     self._bell.wait()
                     continue
-                if draft := self._batcher.take(now, idle=idle()):
+                choice = self._choose(now, idle())
+                if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
+                    self._shelf.drafted(draft.target)
                     self._silent_since = float("inf")
                     self._let_go()
                     return draft
-                due = self._batcher.due_at()
-                self._bell.wait(None if due is None else max(0.0, due - now))
+                if choice:  # what may not be drafted must not keep Celery from the rest
+                    self._let_go()
+                moments = [self._batcher.due_at(choice and choice.targets), choice and choice.look_at]
+                soonest = min((moment for moment in moments if moment is not None), default=None)
+                self._bell.wait(None if soonest is None else max(0.0, soonest - now))
             return None
+
+    def _choose(self, now: float, idle: bool) -> Choice | None:
+        """What may be drafted; None for everything: all is loaded, as most of the time."""
+        return None if self._shelf.complete else self._shelf.choose(self._batcher.waiting(), now, idle)
+
+    def hears(self, name: str) -> bool:
+        """Whether Redis is asked for a queue now: while not all models fit on the device, those that wait for their
+        turn leave in Redis, for other workers, what there is no room for."""
+        if self._shelf.complete or not name.startswith("tundish:"):
+            return True
+        source = queue.Queue.parse(name)
+        with self._bell:
+            target = Target(source.model, source.version)
+            return target not in self.consumers.targets or self._batcher.room(target) > 0
 
     @property
     def silent(self) -> float:
@@ -130,7 +163,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     """A Celery Strategy that feeds `intake`."""
 
     def start(task: Task[Any, Any], app: Celery, consumer: Any, **options: object) -> Callable[..., None]:
-        intake.names = lambda: [each.name for each in consumer.task_consumer.queues] if consumer.task_consumer else []
+        intake.consumers.attach(consumer)
 
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
@@ -142,7 +175,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
                 message.ack_log_error(log, consumer.connection_errors)
                 return
             intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
-            intake.fill(intake.names())
+            intake.fill(intake.consumers.names())
 
         return on_message
 

@@ -1,40 +1,91 @@
-"""Load: a model class becomes an instance on the device, with what reads its inputs and writes its outputs."""
+"""Load: a model class becomes an instance on the device, tuned as its class asks and warmed up with its example."""
 
 import logging
-import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tundish import execute, store
-from tundish.catalog import Served, describe
-from tundish.codec import Codec, codecs_of
+from tundish.catalog import Served
+from tundish.codec import Codec, EncodeError
 from tundish.model import Model
-from workers.batch import Target
+from tundish.tune import tune
 from workers.folders import Folders
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loaded:
-    """A model on the device, with what decodes its inputs and encodes its outputs, and what the catalog says of it;
-    `folders` where its payloads are files."""
+    """What decodes a model's inputs and encodes its outputs, what the catalog says of it, `folders` where its payloads
+    are files, and the model itself while it is on the shelf."""
 
-    model: Model[Any, Any]
     reads: Codec
     writes: Codec
     version: store.Version
     folders: Folders | None = None
     ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
+    model: Model[Any, Any] = field(init=False)
 
 
-def load(served: Served, device: str) -> tuple[Target, Loaded]:
+def load(served: Served, on: str) -> Model[Any, Any]:
     """Whatever the model's `load` raises passes through."""
-    version = describe(served)
-    began = time.monotonic()
     model = served.model()
-    model.load(device)
-    log.info("loaded %s@%s on %s in %.1f s", version.model, version.version, device, time.monotonic() - began)
-    reads, writes = codecs_of(served.model)
-    folders = Folders() if reads.in_files or writes.in_files else None
-    return Target(version.model, version.version), Loaded(model, reads, writes, version, folders)
+    model.load(on)
+    tune(model, on)
+    return model
+
+
+def warm_up(loaded: Loaded) -> None:
+    """Predict the example in each size that is padded to, or alone and in a full batch: kernels are chosen, compiled
+    and recorded before a caller waits for them, and the memory that a batch needs is claimed. Raises DeviceLost; what
+    else goes wrong is left for the jobs to tell."""
+    model, example = loaded.model, type(loaded.model).example
+    if example is None:
+        return
+    try:
+        item = execute.Item(loaded.reads.encode(example), loaded.reads.content_type)
+    except EncodeError as error:
+        log.warning("%s@%s has an example that is none of its inputs: %s", model.name, model.version, error)
+        return
+    for size in _sizes(type(model)):
+        ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), ceilings=loaded.ceilings)
+        failures = [each for each in ran if isinstance(each, execute.Failed)]
+        if failures:
+            log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
+            return
+
+
+def unload(model: Model[Any, Any]) -> None:
+    """What goes wrong is logged: the instance is dropped."""
+    try:
+        model.unload()
+    except Exception:
+        log.warning("%s@%s raised while it was unloaded", model.name, model.version, exc_info=True)
+    with suppress(TypeError):  # a model without attributes has no dict
+        vars(model).clear()
+
+
+def _sizes(model: type[Model[Any, Any]]) -> Iterable[int]:
+    padded = sorted(size for size in model.pad_to if size <= model.max_batch)
+    return padded or sorted({1, model.max_batch})
+
+
+class _Silent:
+    """Nobody hears of a warm-up."""
+
+    def progress(self, index: int, fraction: float) -> None:
+        """Nobody hears."""
+
+    def emit(self, index: int, piece: Any) -> None:
+        """Nobody hears."""
+
+    def log(self, index: int, text: str) -> None:
+        """Nobody hears."""
+
+    def canceled(self, index: int) -> bool:
+        return False
+
+    def again(self, indexes: Sequence[int]) -> None:
+        """Nobody hears."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from tundish import execute, store
 from tundish.codec import Codec
+from tundish.job import Code
 from workers.batch import Target
 from workers.claim import Claim
 from workers.events import Events
@@ -29,6 +30,13 @@ class Prediction:
     results: Sequence[Any]
     writes: Codec
     folder: Folder | None = None
+
+
+def unloaded(prepared: Prepared, writes: Codec, reason: str) -> Prediction:
+    """The model cannot be brought to the device: the jobs fail, but for those that have failed for another reason."""
+    failed = execute.Failed(Code.MODEL_LOAD_FAILED, reason)
+    results = [each if isinstance(each, execute.Failed) else failed for each in prepared.inputs]
+    return Prediction(prepared.claim, 0.0, results, writes)
 
 
 def predict(

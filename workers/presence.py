@@ -28,8 +28,8 @@ class Presence:
     pace: Pace
     memory: Callable[[], tuple[int, int] | None] = _uncounted
 
-    def __call__(self) -> store.Worker:
-        """The worker at this moment."""
+    def __call__(self, state: str | None = None) -> store.Worker:
+        """The worker at this moment; in `state`, where that is not to be told from whether it is idle."""
         total, used = self.memory() or (None, None)
         return store.Worker(
             id=self.id,
@@ -38,7 +38,7 @@ class Presence:
             host=socket.gethostname(),
             pid=os.getpid(),
             models=[f"{target.model}@{target.version}" for target in self.models()],
-            state="idle" if self.idle() else "busy",
+            state=state or ("idle" if self.idle() else "busy"),
             memory_total=total,
             memory_used=used,
             batch_size=self.pace.batch_size,

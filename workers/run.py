@@ -8,7 +8,7 @@ the no-op drain). The queues between the stages are short: they bound what a wor
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
@@ -19,20 +19,22 @@ import redis
 
 from tundish import outbound, store
 from tundish.blobs import Blobs, BlobUnavailable
+from tundish.execute import DeviceLost
 from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim, split
 from workers.events import Events
+from workers.gpu import Device
 from workers.inputs import Fetcher
 from workers.intake import Intake
-from workers.load import Loaded
 from workers.notify import notify
 from workers.pace import Pace
-from workers.predict import Prediction, predict
+from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
 from workers.record import record
 from workers.resend import resend
+from workers.shelf import LoadFailed, Shelf
 from workers.watch import Watch
 
 P = ParamSpec("P")
@@ -63,7 +65,8 @@ class Bench:
     client: redis.Redis
     events: Events
     blobs: Blobs
-    models: Mapping[Target, Loaded]
+    shelf: Shelf
+    device: Device
     pace: Pace
 
 
@@ -84,8 +87,13 @@ class Pipeline:
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
         self._recorded = threading.Condition()
+        #: The models are on the shelf.
+        self.filled = threading.Event()
         self.held: set[UUID] = set()
+        self.jobs = 0
         self.broken = False
+        #: Its device is gone: what it still gives may be garbage, and no job is to blame.
+        self.lost = False
         self._threads = [
             threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
             for stage in (self._claim, self._predict, self._record, self._record)
@@ -106,9 +114,12 @@ class Pipeline:
             if claimed:
                 self.held.add(claimed.id)
                 if any(job.input_url for job in claimed.jobs):
+                    bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
                     self._remote.put(claimed)
                 else:
                     self._prepare(claimed)
+            else:
+                bench.shelf.dropped(draft.target)
         self._prepared.put(None)
 
     def _fetch(self) -> None:
@@ -121,7 +132,7 @@ class Pipeline:
 
     def _prepare(self, claimed: Claim) -> None:
         bench = self._bench
-        prepared = self._persist(prepare, bench.models, claimed, bench.blobs, timeout=bench.settings.timeout)
+        prepared = self._persist(prepare, bench.shelf.models, claimed, bench.blobs, timeout=bench.settings.timeout)
         if prepared:
             self._prepared.put(prepared)
 
@@ -132,24 +143,39 @@ class Pipeline:
             self._predicted.put(None)
 
     def _predict_all(self) -> None:
-        bench, settings = self._bench, self._bench.settings
+        settings = self._bench.settings
+        self._bench.shelf.fill()
+        self.filled.set()
         while prepared := self._prepared.get():
             if self._closing.is_set():
                 continue
             claimed = self._running = prepared.claim
             with self._watch.batch():
-                prediction = self._persist(
-                    predict, self._single, bench.models, prepared, self._watch, bench.events, lease=settings.lease
-                )
+                prediction = self._run(prepared)
                 self._took[claimed.target] = self._watch.running
             self._running = None
             self._intake.ring()
+            if self.lost:
+                return
             if prediction:
                 self._predicted.put(prediction)
                 if claimed.jobs[0].deaths >= settings.max_attempts - 1:
                     self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
+
+    def _run(self, prepared: Prepared) -> Prediction | None:
+        """None where the claim is no longer ours: it was lost, or given back."""
+        bench, claimed = self._bench, prepared.claim
+        models, lease = bench.shelf.models, bench.settings.lease
+        try:
+            with bench.shelf.lend(claimed.target):
+                return self._persist(predict, self._single, models, prepared, self._watch, bench.events, lease=lease)
+        except LoadFailed as failure:
+            if failure.final:
+                return unloaded(prepared, models[claimed.target].writes, str(failure))
+            self._try_release([claimed.id])
+            return None
 
     def _record(self) -> None:
         bench, settings = self._bench, self._bench.settings
@@ -166,6 +192,7 @@ class Pipeline:
             with self._recorded:
                 if done is not None:
                     self.held.difference_update(each.claim.id for each in predictions)
+                    self.jobs += len(done)
                 self._recorded.notify_all()
             if done is not None:
                 notify(bench.client, done)
@@ -183,12 +210,17 @@ class Pipeline:
         not started goes back to its queue, and no death is charged."""
         self._close()
         log.info("no claim from now on; the running batch may end")
-        until = time.monotonic() + (min(BROKEN, grace) if self.broken else grace)
+        until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if self.held and not self.broken:
             self._release(list(self.held))
+
+    def lose(self) -> None:
+        """The device is gone: nothing is claimed from now on, and what runs is not recorded but given back."""
+        self.lost = True
+        self._close()
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
@@ -224,11 +256,16 @@ class Pipeline:
                 waiting.append(self._prepared.get_nowait())
         if None in waiting:  # no more claims come
             self._prepared.put(None)
+        if given_back := [each.claim for each in waiting if each]:
+            self._try_release([claim.id for claim in given_back])
+            for claim in given_back:
+                self._bench.shelf.dropped(claim.target)
+
+    def _try_release(self, claims: Sequence[UUID]) -> None:
         try:
-            if claims := [each.claim.id for each in waiting if each]:
-                self._release(claims)
+            self._release(claims)
         except store.StoreError as error:
-            log.warning("what waits behind a long batch is free once its lease has run out: %s", error)
+            log.warning("what is given back is free once its lease has run out: %s", error)
 
     def _release(self, claims: Sequence[UUID]) -> None:
         settings = self._bench.settings
@@ -274,8 +311,10 @@ class Pipeline:
     def _guard(self, stage: Callable[[], None]) -> None:
         try:
             stage()
-        except BaseException:
-            self.broken = True
+        except BaseException as error:
+            # A poisoned context may be a job's fault; the loss of the device is not.
+            self.lost = self.lost or (isinstance(error, DeviceLost) and self._bench.device.fault() is not None)
+            self.broken = not self.lost
             self._close()
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)
             self._on_failure()

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from workers.exits import HUNG
+
 log = logging.getLogger(__name__)
 
 #: Seconds that a batch may run before what was claimed behind it is given back.
@@ -25,8 +27,6 @@ PATIENCE = 10.0
 TIMER = 2.0
 #: Seconds between two looks at the clock: a bell for each batch would cost a switch of threads.
 LOOK = 0.25
-#: The exit status of a worker whose predict hung.
-HUNG = 70
 
 
 class Watch:

@@ -18,9 +18,10 @@ from tundish.file import File
 from tundish.ids import new_uuid
 from tundish.job import Code
 from tundish.store import ClaimedJob
+from workers.batch import Target
 from workers.claim import Claim
+from workers.entry import Entry
 from workers.folders import Folders
-from workers.load import load
 from workers.prepare import Prepared, prepare
 
 BODY = b"\0\xff" * 1000
@@ -49,8 +50,8 @@ def job(**given: Any) -> ClaimedJob:
 
 
 def prepared(model: Any, blobs: Directory, *jobs: ClaimedJob) -> Prepared:
-    target, loaded = load(Served(model), "cpu")
-    return prepare({target: loaded}, Claim(new_uuid(), target, jobs), blobs, timeout=1.0)
+    target = Target(model.name, model.version)
+    return prepare({target: Entry.of(Served(model)).loaded}, Claim(new_uuid(), target, jobs), blobs, timeout=1.0)
 
 
 @pytest.mark.parametrize("source", ["row", "blob"])

@@ -1,0 +1,170 @@
+"""Many models on one device, a worker that leaks, and a device that goes away."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from celery import Celery
+
+from tests.conftest import KEY
+from tests.local import TREE, Local, wait_until
+from workers import exits
+
+MODELS = "tests.shelf_models:One,Two,Three,Large,Broken,Leaking"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A worker with memory for two models."""
+    folder = tmp_path_factory.mktemp("shelf")
+    settings = {
+        "TUNDISH_MODELS": MODELS,
+        "TUNDISH_DEVICE_MEMORY": "2000",
+        "TUNDISH_MAX_RSS": "500000000",
+        "SHELF": str(folder),
+    }
+    local = Local(folder / "data", settings)
+    started = local.run("up", "-d")
+    assert started.returncode == 0, started.stdout
+    yield local
+    assert local.run("down").returncode == 0
+
+
+@pytest.fixture
+def client(local: Local) -> Iterator[httpx.Client]:
+    with local.client() as client:
+        yield client
+
+
+def submit(client: httpx.Client, model: str, count: int = 1) -> list[str]:
+    inputs = [{"value": number} for number in range(count)]
+    data = client.post("/v1/jobs:batch", json={"model": model, "inputs": inputs}).json()["data"]
+    return [each["id"] for each in data]
+
+
+def ended(client: httpx.Client, id: str) -> dict[str, Any]:
+    job: dict[str, Any] = wait_until(
+        lambda: (job := client.get(f"/v1/jobs/{id}?wait=20").json())["finished_at"] and job, f"{id} ended", 100
+    )
+    return job
+
+
+def ledger(local: Local) -> list[list[str]]:
+    lines = Path(local.settings["SHELF"], "ledger").read_text().splitlines()
+    return [line.split() for line in lines]
+
+
+def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Client) -> None:
+    jobs = [id for _ in range(5) for model in ("one", "two", "three") for id in submit(client, model, 4)]
+    assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+    there: set[str] = set()
+    for what, model, _ in ledger(local):
+        if what == "load":
+            there.add(model)
+        else:
+            there.remove(model)
+        assert len(there) <= 2
+    assert sum(what == "load" for what, _, _ in ledger(local)) < len(jobs)
+
+
+def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: httpx.Client) -> None:
+    [large], [one] = submit(client, "large"), submit(client, "one")
+    error = ended(client, large)["error"]
+    assert (error["code"], error["retryable"]) == ("model_load_failed", True)
+    assert "5,000 bytes of the device's 2,000; set TUNDISH_DEVICE_MEMORY" in error["message"]
+    assert ended(client, one)["status"] == "succeeded"
+
+
+def test_a_load_that_fails_harms_no_other_model_and_is_tried_again(local: Local, client: httpx.Client) -> None:
+    worker = local.ps()["worker"]["pid"]
+    control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
+
+    def consumed() -> set[str]:
+        [found] = (control.inspect(timeout=5, limit=1).active_queues() or {"": []}).values()
+        return {each["name"].split(":")[1] for each in found}
+
+    [broken], [one] = submit(client, "broken"), submit(client, "one")
+    assert ended(client, one)["status"] == "succeeded"
+    error = ended(client, broken)["error"]
+    assert error["code"] == "model_load_failed"
+    assert "OSError: the weights are not there" in error["message"]
+    wait_until(lambda: "broken@1" not in consumed(), "its queues are left to others")
+    assert "one@1" in consumed()
+    Path(local.settings["SHELF"], "mended").touch()
+    [mended] = submit(client, "broken")
+    assert ended(client, mended)["status"] == "succeeded"
+    assert local.ps()["worker"]["pid"] == worker
+
+
+def test_a_worker_that_leaks_is_replaced_and_no_job_fails(local: Local, client: httpx.Client) -> None:
+    worker = local.ps()["worker"]["pid"]
+    jobs = submit(client, "leaking", 160)
+    done = [ended(client, id) for id in jobs]
+    assert {job["status"] for job in done} == {"succeeded"}
+    wait_until(lambda: local.ps()["worker"]["pid"] not in (None, worker), "another worker runs")
+    assert "worker ended (exit status 75); it is started again in 0 s" in (local.folder / "logs/up.log").read_text()
+    with psycopg.connect(local.ps()["postgres"]["url"]) as connection:
+        assert connection.execute("SELECT sum(deaths) FROM jobs WHERE model = 'leaking'").fetchone() == (0,)
+    assert len({job["worker"] for job in done}) > 1
+
+
+def test_a_device_that_goes_away_takes_no_job_along(system: Local, tmp_path: Path) -> None:
+    shown = system.ps()
+    environment = system.environment | {
+        "TUNDISH_MODELS": "tests.shelf_models:Lonely",
+        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
+        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
+        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
+        "TUNDISH_SECRET": "x",
+        "SHELF": str(tmp_path),
+    }
+
+    @contextmanager
+    def worker() -> Iterator["subprocess.Popen[str]"]:
+        command = [sys.executable, "-m", "tests.shelf_models"]
+        with subprocess.Popen(command, cwd=TREE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def lost() -> int:
+        with psycopg.connect(shown["postgres"]["url"]) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM workers WHERE state = 'lost' AND models = '{lonely@1}' AND host = %s",
+                [os.uname().nodename],
+            ).fetchone()
+        assert row
+        return int(row[0])
+
+    with system.client(KEY) as client:
+        with worker() as first:
+            wait_until(lambda: client.get("/v1/models/lonely").status_code == 200, "the model is known")
+            gate = {"model": "lonely", "input": {"folder": str(tmp_path), "name": "job"}}
+            job = client.post("/v1/jobs", json=gate).json()["id"]
+            wait_until((tmp_path / "began").exists, "predict began")
+            (tmp_path / "gone").touch()
+            wait_until(lambda: lost() == 1, "the worker says so", 5)
+            (tmp_path / "open").touch()  # the batch comes back, from a device of which nothing may be trusted
+            _, said = first.communicate(timeout=20)
+        assert first.returncode == exits.LOST, said
+        assert "the device cpu is gone: told to" in said
+        assert client.get(f"/v1/jobs/{job}").json()["status"] == "queued"
+
+        with worker() as second:
+            _, said = second.communicate(timeout=20)
+        assert second.returncode == exits.LOST
+        assert "the device cpu cannot be used: told to" in said
+        assert lost() == 2
+
+        (tmp_path / "gone").unlink()
+        with worker():
+            done = ended(client, job)
+        assert (done["status"], done["attempt"]) == ("succeeded", 2)

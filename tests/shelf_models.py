@@ -1,0 +1,101 @@
+"""Models for a worker whose device does not hold them all, and a device that goes away when it is told to."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from threading import Event
+from typing import ClassVar
+
+from tests.models import Gate, Gated, Value
+from tundish import Batch, Model, Reject
+from workers import gpu
+from workers.__main__ import main
+
+
+class Sized(Model[Value, Value]):
+    """Says so in a ledger when it comes and goes."""
+
+    version = "1"
+    memory: ClassVar[int | None] = 1000
+    max_batch = 4
+
+    def _tell(self, what: str) -> None:
+        with Path(os.environ["SHELF"], "ledger").open("a") as ledger:
+            ledger.write(f"{what} {self.name} {os.getpid()}\n")
+
+    def load(self, device: str) -> None:
+        self._tell("load")
+
+    def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
+        return list(batch)
+
+    def unload(self) -> None:
+        self._tell("unload")
+
+
+class One(Sized):
+    name = "one"
+    example = Value("hello")
+
+
+class Two(Sized):
+    name = "two"
+
+
+class Three(Sized):
+    name = "three"
+
+
+class Large(Sized):
+    name = "large"
+    memory = 5000
+
+
+class Broken(Sized):
+    """Cannot be loaded until there is a file."""
+
+    name = "broken"
+
+    def load(self, device: str) -> None:
+        if not Path(os.environ["SHELF"], "mended").exists():
+            raise OSError("the weights are not there")
+
+
+class Leaking(Sized):
+    """Keeps 4 MiB a job."""
+
+    name = "leaking"
+    kept: ClassVar[list[bytes]] = []
+
+    def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
+        self.kept.extend(os.urandom(2**20) * 4 for _ in batch)
+        Event().wait(0.1)
+        return list(batch)
+
+
+class Lonely(Gated):
+    """As Gated, for a worker of its own."""
+
+    name = "lonely"
+
+    def predict(self, batch: Batch[Gate]) -> list[Value | Reject]:
+        return super().predict(batch)
+
+
+class Breakable(gpu.Cpu):
+    """Is gone once there is a file."""
+
+    def fault(self, wait: float = 0.0) -> str | None:
+        gone = Path(os.environ["SHELF"], "gone")
+        until = time.monotonic() + wait
+        while not gone.exists() and time.monotonic() < until:
+            Event().wait(0.02)
+        return "told to" if gone.exists() else None
+
+    def probe(self) -> str | None:
+        return self.fault()
+
+
+if __name__ == "__main__":
+    sys.exit(main(named=lambda name: Breakable()))

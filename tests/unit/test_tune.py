@@ -1,0 +1,125 @@
+"""What a model's class asks of the runtime, on a CPU."""
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tundish import Batch, Model, Reject
+from tundish.model import DefinitionError, check
+from tundish.testing import Recorder, run
+from tundish.tune import padded_size, tune
+
+
+class Doubled(Model[int, float]):
+    """One layer that doubles, and the sizes and kinds that it saw."""
+
+    name = "doubled"
+    version = "1"
+    seen: ClassVar[list[tuple[int, torch.dtype]]] = []
+
+    def load(self, device: str) -> None:
+        self.seen.clear()
+        self.layers = [torch.nn.Linear(1, 1, bias=False, device=device)]
+        torch.nn.init.constant_(self.layers[0].weight, 2.0)
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch[int]) -> list[float | Reject]:
+        for index in range(len(batch)):
+            batch.log(index, f"item {batch[index]}")
+        output = self.layers[0](torch.tensor([[float(item)] for item in batch]))
+        self.seen.append((len(batch), output.dtype))
+        return [Reject("canceled") if batch.canceled(i) else float(each) for i, each in enumerate(output)]
+
+
+def test_a_batch_is_filled_up_to_the_next_size_and_nobody_hears_of_the_copies() -> None:
+    class Padded(Doubled):
+        pad_to = (4, 8)
+        max_batch = 16
+
+    recorder = Recorder()
+    assert run(Padded, [1, 2, 3, 4, 5], reporter=recorder) == [2, 4, 6, 8, 10]
+    assert recorder.logged == [(index, f"item {index + 1}") for index in range(5)]
+    assert run(Padded, list(range(9))) == [2.0 * item for item in range(9)]
+    assert [size for size, _ in Padded.seen] == [9]
+
+
+def test_a_padded_batch_that_gives_too_few_results_is_told_so() -> None:
+    class Short(Doubled):
+        pad_to = (4,)
+
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            return [1.0]
+
+    with pytest.raises(AssertionError, match="predict gave 1 for 3 items"):
+        run(Short, [1, 2, 3])
+
+
+def test_half_precision_holds_for_weights_and_arithmetic() -> None:
+    class Half(Doubled):
+        half = True
+
+    assert run(Half, [1, 2]) == [2, 4]
+    assert Half.seen == [(2, torch.bfloat16)]
+
+
+def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
+
+    class Compiled(Doubled):
+        compile = True
+
+    class Recorded(Doubled):
+        cuda_graphs = True
+
+    class Both(Compiled):
+        cuda_graphs = True
+
+    for kind in (Compiled, Recorded, Both):
+        model = kind()
+        model.load("cpu")
+        tune(model, "cuda:0")
+        tune(model, "cpu")
+    assert compiled == [
+        {"mode": None},
+        {"mode": None},
+        {"backend": "cudagraphs"},
+        {"mode": "reduce-overhead"},
+        {"mode": None},
+    ]
+
+
+def test_nothing_is_wrapped_where_nothing_is_asked_for() -> None:
+    model = Doubled()
+    model.load("cpu")
+    tune(model, "cpu")
+    assert "predict" not in vars(model)
+
+
+@given(st.integers(1, 100), st.lists(st.integers(1, 100)))
+def test_the_next_size_is_the_smallest_that_holds_them(count: int, sizes: list[int]) -> None:
+    size = padded_size(count, sizes)
+    assert size == count or size in sizes
+    assert size >= count
+    assert not any(count <= each < size for each in sizes)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("pinned", 1),
+        ("half", "yes"),
+        ("memory", 0),
+        ("memory", "1 GB"),
+        ("pad_to", 8),
+        ("pad_to", (0,)),
+        ("compile", 0),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(attribute: str, value: object) -> None:
+    wrong = type("Wrong", (Doubled,), {attribute: value})
+    with pytest.raises(DefinitionError, match=f"{attribute} is {value!r}".replace("(", r"\(").replace(")", r"\)")):
+        check(wrong)

@@ -1,0 +1,89 @@
+"""Tune: what a model's class asks of the runtime, applied to the torch modules among its attributes once it has loaded.
+
+`half` makes weights and arithmetic half precise, `compile` compiles the modules, `cuda_graphs` records their kernels
+and replays them, `pad_to` keeps the sizes of their batches few. torch is not imported for a model that has none.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+from tundish.model import Batch, Model
+
+log = logging.getLogger(__name__)
+
+Predict = Callable[[Batch[Any]], Any]
+
+
+def modules(model: Model[Any, Any]) -> list[Any]:
+    """The torch modules among a model's attributes, those in its lists, tuples and dicts too; the outermost alone."""
+    torch = sys.modules.get("torch")
+    return [] if torch is None else [each for each in attributes(model) if isinstance(each, torch.nn.Module)]
+
+
+def attributes(model: Model[Any, Any]) -> list[Any]:
+    """The values of a model's attributes, and those in its lists, tuples and dicts."""
+    found: list[Any] = []
+    for value in vars(model).values():
+        match value:
+            case list() | tuple():
+                found.extend(value)
+            case dict():
+                found.extend(value.values())
+            case _:
+                found.append(value)
+    return found
+
+
+def tune(model: Model[Any, Any], device: str) -> None:
+    """Apply the options of a model that has just loaded on `device`."""
+    kind, found = type(model), modules(model)
+    if (kind.half or kind.compile or kind.cuda_graphs) and not found:
+        log.warning("%s@%s has no torch module among its attributes to tune", kind.name, kind.version)
+    graphs = kind.cuda_graphs and device.startswith("cuda")
+    for module in found:
+        if kind.half:
+            module.to(_half(device))
+        if kind.compile:
+            module.compile(mode="reduce-overhead" if graphs else None)
+        elif graphs:
+            module.compile(backend="cudagraphs")
+    if kind.half or graphs or kind.pad_to:
+        _wrap(model, partial(_autocast, device) if kind.half and found else nullcontext, graphs)
+
+
+def padded_size(count: int, sizes: Sequence[int]) -> int:
+    """The smallest of `sizes` that holds `count` items; `count` where none does."""
+    return min((size for size in sizes if size >= count), default=count)
+
+
+def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[Any]], graphs: bool) -> None:
+    """Stand before the model's own predict, on this instance alone."""
+    own: Predict = model.predict
+
+    def predict(batch: Batch[Any]) -> Any:
+        count, size = len(batch), padded_size(len(batch), type(model).pad_to)
+        if graphs:  # what the last call gave is no longer needed
+            sys.modules["torch"].compiler.cudagraph_mark_step_begin()
+        with around():
+            results = own(batch.padded(size) if size > count else batch)
+        if size > count and isinstance(results, (list, tuple)) and len(results) == size:
+            return results[:count]
+        return results
+
+    model.predict = predict  # type: ignore[method-assign]  # of this instance
+
+
+def _autocast(device: str) -> AbstractContextManager[Any]:
+    """Inputs of single precision meet weights of half precision."""
+    cast: AbstractContextManager[Any] = sys.modules["torch"].autocast(device.partition(":")[0], dtype=_half(device))
+    return cast
+
+
+def _half(device: str) -> Any:
+    """float16 where a GPU computes in it; CPUs know bfloat16."""
+    torch = sys.modules["torch"]
+    return torch.float16 if device.startswith("cuda") else torch.bfloat16

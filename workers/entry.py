@@ -1,0 +1,108 @@
+"""What the shelf knows of one model: where its weights lie, what they take, and what bringing them costs."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from tundish.catalog import Served, describe
+from tundish.codec import codecs_of
+from tundish.model import Model
+from workers.folders import Folders
+from workers.load import Loaded
+from workers.turn import Standing
+from workers.weights import Weights
+
+#: Seconds in which half of a model's uses are forgotten.
+HALF_LIFE = 60.0
+#: Bytes a second from host memory, until it was measured: a PCIe 4 GPU copies ten times as much.
+COPY_RATE = 2e9
+
+
+class Place(Enum):
+    """Where the weights of a model lie."""
+
+    DEVICE = "device"
+    HOST = "host"
+    NOWHERE = "nowhere"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One model. `known` are its bytes on the device, None until it was measured; times are of the monotonic clock."""
+
+    served: Served
+    loaded: Loaded
+    known: int | None
+    place: Place = Place.NOWHERE
+    weights: Weights | None = None
+    since: float = 0.0
+    used: float = -math.inf
+    heat: float = 0.0
+    load_seconds: float = 0.0
+    copy_seconds: float | None = None
+    failures: int = 0
+    rests_until: float = 0.0
+
+    @classmethod
+    def of(cls, served: Served) -> "Entry":
+        """A model that is not loaded. Raises DefinitionError."""
+        reads, writes = codecs_of(served.model)
+        folders = Folders() if reads.in_files or writes.in_files else None
+        return cls(served, Loaded(reads, writes, describe(served), folders), served.model.memory)
+
+    @property
+    def name(self) -> str:
+        return f"{self.served.model.name}@{self.served.model.version}"
+
+    @property
+    def size(self) -> int:
+        """Bytes on the device; 0 while nobody knows."""
+        return self.known or 0
+
+    @property
+    def pinned(self) -> bool:
+        return self.served.model.pinned
+
+    @property
+    def there(self) -> bool:
+        """On the device."""
+        return self.place is Place.DEVICE
+
+    @property
+    def moves(self) -> bool:
+        """The model moves its weights itself."""
+        return self.served.model.to is not Model.to
+
+    @property
+    def movable(self) -> bool:
+        return self.moves or bool(self.weights and self.weights.movable)
+
+    @property
+    def in_host(self) -> int:
+        """Bytes of host memory that are kept for it."""
+        if self.moves:
+            return self.size if self.place is Place.HOST else 0
+        return self.weights.in_host if self.weights else 0
+
+    def use(self, now: float) -> None:
+        """A batch of it has ended."""
+        self.heat = self.heat_at(now) + 1
+        self.used = now
+
+    def heat_at(self, now: float) -> float:
+        """Its batches, of which half are forgotten after a while."""
+        return self.heat * 2 ** ((self.used - now) / HALF_LIFE) if self.heat else 0.0
+
+    def standing(self, host_budget: float, now: float) -> Standing:
+        """As the policy sees it."""
+        copied = self.place is Place.HOST or (self.there and self.movable and self.size <= host_budget)
+        copy = self.size / COPY_RATE if self.copy_seconds is None else self.copy_seconds
+        return Standing(
+            size=self.size,
+            reload=min(copy, self.load_seconds) if copied else self.load_seconds,
+            there=self.there,
+            pinned=self.pinned,
+            since=self.since,
+            used=self.used,
+            heat=self.heat_at(now),
+        )

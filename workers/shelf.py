@@ -1,0 +1,347 @@
+"""The shelf: a worker's models under the memory of its device. What must make room goes to host memory where there is
+room, so that a swap is a copy, and is loaded again where there is none.
+
+The policy in `workers/turn.py` decides; here it is done, by the thread that predicts, so that nothing moves under a
+running batch, and torch's records of CUDA graphs stay with the thread that made them.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+from tundish import device as says
+from tundish.catalog import Served
+from tundish.execute import DeviceLost
+from workers.batch import Target, Waiting
+from workers.entry import Entry, Place
+from workers.gpu import Device
+from workers.load import Loaded, load, unload, warm_up
+from workers.turn import Policy, Standing, Turn, fewest, room_for, turn
+from workers.weights import Weights
+
+log = logging.getLogger(__name__)
+
+#: A load that raised is tried again after 1 s, 2 s, 4 s … this many.
+LONGEST_REST = 30.0
+#: So often a load may raise in a row before the jobs that wait for it fail.
+TRIES = 3
+#: The share of a GPU's free memory that models may take: the rest is for what their batches need.
+SHARE = 0.9
+
+HINT = "set TUNDISH_DEVICE_MEMORY higher, or serve it from a pool whose devices have more"
+
+
+class LoadFailed(Exception):
+    """A model is not on the device. `final`: the jobs that asked for it fail; else they may be tried again."""
+
+    def __init__(self, message: str, final: bool) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class Choice(NamedTuple):
+    """The targets whose batches may be drafted now, and when that may change by time alone."""
+
+    targets: frozenset[Target]
+    look_at: float | None
+
+
+class Shelf:
+    """`follow` is called with the targets that a worker may load now, whenever that changes: not those whose load has
+    just failed. `policy` decides whose turn it is."""
+
+    def __init__(
+        self,
+        served: Iterable[Served],
+        device: Device,
+        *,
+        budget: float,
+        host_budget: float,
+        follow: Callable[[Iterable[Target]], None] = lambda targets: None,
+        policy: Policy = turn,
+    ) -> None:
+        self._device = device
+        self._budget = budget
+        self._host_budget = host_budget
+        self._follow = follow
+        self._policy = policy
+        self._entries = {Target(each.model.name, each.model.version): Entry.of(each) for each in served}
+        self._chosen = Turn()
+        self._next: Turn | None = None  # drafted, and not yet brought
+        self._moving = True  # until it is filled
+        self._resting: set[Target] = set()
+        #: Every model is on the device: nothing has to be decided.
+        self.complete = False
+        #: Called when what is on the device has changed.
+        self.changed: Callable[[], None] = lambda: None
+        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in self._entries.items()}
+
+    # Asked by the thread that claims.
+
+    def choose(self, waiting: Mapping[Target, Waiting], now: float, idle: bool) -> Choice:
+        """Whose batches may be drafted. A model is brought for a batch of its own, and only to an idle device: what
+        was claimed ahead of it has run then."""
+        if self._next or self._moving:
+            return Choice(frozenset(), None)
+        self._wake(now)
+        hopeless = {target for target in self._entries if self._too_large(target)}
+        hopeful = {target: each for target, each in waiting.items() if target not in hopeless | self._resting}
+        self._chosen = self._policy(self._standings(now), hopeful, self._budget, now)
+        if self._chosen.target:
+            return Choice(frozenset([self._chosen.target] if idle else []), None)
+        moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
+        moments += [] if self._chosen.look_at is None else [self._chosen.look_at]
+        there = {target for target, each in self._entries.items() if each.there}
+        return Choice(frozenset((there | hopeless) - self._resting), min(moments, default=None))
+
+    def drafted(self, target: Target) -> None:
+        """A batch of what was chosen is on its way: it is brought for it, and nothing else is drafted until then."""
+        if not self._entries[target].there:
+            self._next = self._chosen if self._chosen.target == target else Turn(target)
+
+    def dropped(self, target: Target) -> None:
+        """The batch that was drafted does not come."""
+        if self._next and self._next.target == target:
+            self._next = None
+
+    # Done by the thread that predicts.
+
+    def fill(self) -> None:
+        """Load what fits, the pinned ones first. The others are loaded too where nobody knows how large they are, so
+        that they lie in host memory. What does not load is told in the log, and when a job asks for it."""
+        for target in sorted(self._entries, key=lambda each: not self._entries[each].pinned):
+            entry = self._entries[target]
+            if entry.known is None or entry.size <= self._free():
+                try:
+                    self._load(target)
+                    if self._too_large(target):
+                        self._unload(entry)
+                        raise self._does_not_fit(target)
+                    if self._free() < 0:
+                        self._put_away(entry)
+                except LoadFailed as failure:
+                    self._failed(entry, failure)
+        self._settle()
+
+    @contextmanager
+    def lend(self, target: Target) -> Iterator[None]:
+        """The model is on the device within the block. Raises LoadFailed and DeviceLost."""
+        entry = self._entries[target]
+        if not entry.there:
+            self._bring(target)
+        try:
+            yield
+        finally:
+            entry.use(time.monotonic())
+
+    def close(self) -> None:
+        """Unload everything."""
+        for entry in self._entries.values():
+            if entry.place is not Place.NOWHERE:
+                unload(entry.loaded.model)
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of the device in all and in use; on a CPU the budget, where there is one."""
+        if (told := self._device.memory()) is not None:
+            return told
+        return None if self._budget == math.inf else (int(self._budget), int(self._budget - self._free()))
+
+    def _bring(self, target: Target) -> None:
+        entry, leaving = self._entries[target], self._next.leaving if self._next else ()
+        self._moving, began = True, time.monotonic()
+        try:
+            if self._too_large(target):
+                raise self._does_not_fit(target)
+            for each in leaving:
+                self._put_away(self._entries[each])
+            self._make_room(target)
+            if entry.place is Place.HOST:
+                self._copy(target)
+                entry.copy_seconds = time.monotonic() - began
+            else:
+                self._load(target)
+                entry.load_seconds = time.monotonic() - began
+            self._make_room(target)
+        except LoadFailed as failure:
+            raise self._failed(entry, failure) from failure
+        finally:
+            self._settle()
+        entry.failures = 0
+
+    def _load(self, target: Target) -> None:
+        entry = self._entries[target]
+        raised = self._try(entry, self._load_once)
+        if raised and says.out_of_memory(raised) and (others := self._others(target)):
+            log.info("%s does not fit beside others: they make room", entry.name)
+            for each in others:
+                self._put_away(self._entries[each])
+            raised = self._try(entry, self._load_once)
+        if raised:
+            hint = f"; {HINT}" if says.out_of_memory(raised) else ""
+            raise LoadFailed(f"{entry.name} cannot be loaded: {type(raised).__name__}: {raised}{hint}", False)
+
+    def _load_once(self, entry: Entry) -> None:
+        before, began = self._used(), time.monotonic()
+        entry.loaded.model = load(entry.served, self._device.name)
+        warm_up(entry.loaded)
+        entry.load_seconds = time.monotonic() - began
+        entry.weights = Weights(entry.loaded.model, self._device.name)
+        measured = max(0, self._used() - before)
+        entry.known = entry.served.model.memory or measured or entry.weights.size
+        self._arrived(entry)
+        log.info(
+            "loaded %s on %s in %.1f s: %.0f MiB", entry.name, self._device.name, entry.load_seconds, entry.size / 2**20
+        )
+
+    def _copy(self, target: Target) -> None:
+        entry = self._entries[target]
+        if raised := self._try(entry, self._copy_once):
+            log.warning("%s is loaded again, for it cannot be copied: %s", entry.name, raised)
+            self._unload(entry)
+            self._load(target)
+
+    def _copy_once(self, entry: Entry) -> None:
+        began = time.monotonic()
+        if entry.moves:
+            entry.loaded.model.to(self._device.name)
+        else:
+            assert entry.weights
+            entry.weights.to_device(self._device.name)
+        self._arrived(entry)
+        log.info("copied %s to %s in %.3f s", entry.name, self._device.name, time.monotonic() - began)
+
+    def _try(self, entry: Entry, verb: Callable[[Entry], None]) -> Exception | None:
+        """What it raised, without the frames that would hold on to memory. Raises DeviceLost."""
+        try:
+            verb(entry)
+            return None
+        except Exception as error:
+            if isinstance(error, DeviceLost) or says.lost(error):
+                raise DeviceLost(f"{entry.name}: {error}") from error
+            log.warning("%s could not be brought", entry.name, exc_info=True)
+            raised = error.with_traceback(None)
+        says.free()
+        return raised
+
+    def _put_away(self, entry: Entry) -> None:
+        """Off the device: to host memory where there is room, else to nowhere."""
+        if not entry.there:
+            return
+        if entry.movable and self._make_host_room(entry):
+            raised = self._try(entry, self._to_host)
+            if raised is None:
+                return
+        self._unload(entry)
+
+    def _to_host(self, entry: Entry) -> None:
+        if entry.moves:
+            entry.loaded.model.to("cpu")
+        else:
+            assert entry.weights
+            entry.weights.to_host(pinned=self._device.memory() is not None)
+        entry.place = Place.HOST
+        log.info("%s lies in host memory now", entry.name)
+
+    def _unload(self, entry: Entry) -> None:
+        unload(entry.loaded.model)
+        entry.place, entry.weights = Place.NOWHERE, None
+        self._free_cache()
+        log.info("unloaded %s", entry.name)
+
+    def _make_room(self, target: Target) -> None:
+        """For what is there, or comes, to fit."""
+        now, standings = time.monotonic(), self._standings(time.monotonic())
+        standings[target] = replace(standings[target], there=False)
+        leaving = room_for(target, self._others(target), standings, {}, self._budget, now)
+        if leaving is None:
+            self._put_away(self._entries[target])
+            raise self._does_not_fit(target)
+        for each in leaving:
+            self._put_away(self._entries[each])
+
+    def _make_host_room(self, entry: Entry) -> bool:
+        """Whether the entry's weights may go to host memory; what is cheaper to load again leaves it for them."""
+        kept = {target: each.in_host for target, each in self._entries.items()}
+        need = sum(kept.values()) - entry.in_host + entry.size - self._host_budget
+        now = time.monotonic()
+        costs = {
+            target: (kept[target], 0.0 if each.there else each.load_seconds, each.heat_at(now))
+            for target, each in self._entries.items()
+            if kept[target] and each is not entry
+        }
+        leaving = fewest(need, costs)
+        if leaving is None or sum(costs[each][1] for each in leaving) > entry.load_seconds:
+            return False
+        for each in leaving:
+            other = self._entries[each]
+            if other.there and other.weights:
+                other.weights.forget_host()
+            else:
+                self._unload(other)
+        return True
+
+    def _failed(self, entry: Entry, failure: LoadFailed) -> LoadFailed:
+        """Others may go on: it is not tried for a while."""
+        entry.failures += 1
+        rest = min(LONGEST_REST, 2.0 ** (entry.failures - 1))
+        entry.rests_until = time.monotonic() + rest
+        log.error("%s; it is tried again in %.0f s at the soonest", failure, rest)
+        return LoadFailed(str(failure), failure.final or entry.failures >= TRIES)
+
+    def _settle(self) -> None:
+        self.complete = all(each.there for each in self._entries.values())
+        self._next, self._moving = None, False
+        self._wake(time.monotonic())
+        self.changed()
+
+    def _arrived(self, entry: Entry) -> None:
+        entry.place, entry.since = Place.DEVICE, time.monotonic()
+
+    def _wake(self, now: float) -> None:
+        """Follow what may be loaded: what has failed to load rests for a while."""
+        resting = {target for target, each in self._entries.items() if each.rests_until > now}
+        if resting != self._resting:
+            self._resting = resting
+            self._follow(self._entries.keys() - resting)
+
+    # What is where.
+
+    def _others(self, target: Target) -> list[Target]:
+        """What may make room for the target."""
+        return [each for each, entry in self._entries.items() if each != target and entry.there and not entry.pinned]
+
+    def _free(self) -> float:
+        return self._budget - sum(each.size for each in self._entries.values() if each.there)
+
+    def _used(self) -> int:
+        """Bytes of the device's own memory, less what torch only caches."""
+        self._free_cache()
+        told = self._device.memory()
+        return told[1] if told else 0
+
+    def _free_cache(self) -> None:
+        """A CPU's memory is not counted so, and finding what is no longer used takes a tenth of a second."""
+        if self._device.memory() is not None:
+            says.free()
+
+    def _pinned(self, target: Target) -> int:
+        """Bytes that pinned models take, but for the target."""
+        there = [entry for each, entry in self._entries.items() if each != target and entry.there]
+        return sum(entry.size for entry in there if entry.pinned)
+
+    def _too_large(self, target: Target) -> bool:
+        return self._entries[target].size > self._budget - self._pinned(target)
+
+    def _does_not_fit(self, target: Target) -> LoadFailed:
+        entry, pinned = self._entries[target], self._pinned(target)
+        beside = f", of which pinned models take {pinned:,}" if pinned else ""
+        return LoadFailed(
+            f"{entry.name} takes {entry.size:,} bytes of the device's {self._budget:,.0f}{beside}; {HINT}", True
+        )
+
+    def _standings(self, now: float) -> dict[Target, Standing]:
+        return {target: each.standing(self._host_budget, now) for target, each in self._entries.items()}
