@@ -150,8 +150,8 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     each = shelf(layered("a"), layered("b"), follow=lambda targets: followed.append(set(targets)))
     each.fill()
     for number in range(2, TRIES + 1):
-        assert followed[-1] == {A}
         assert each.choose({B: Waiting(1.0, 0.0)}, 0.0, idle=True).targets == {A}
+        assert followed[-1] == {A}
         with pytest.raises(LoadFailed, match="OSError: the disk") as failed:
             bring(each, B)
         assert failed.value.final == (number == TRIES)
