@@ -16,6 +16,7 @@ from api.auth import needs_key, tenant_of
 from api.blobs import BlobFiles
 from api.catalog import Catalog
 from api.compare import Compare
+from api.deliveries import Deliveries
 from api.docs import routes as docs_routes
 from api.events import JobEvents
 from api.health import Health
@@ -24,6 +25,7 @@ from api.jobs import Jobs
 from api.parts import Parts, build, running
 from api.pools import Pools
 from api.uploads import Uploads
+from api.webhooks import Webhooks
 from tundish.errors import Problem
 from tundish.settings import Settings
 
@@ -115,6 +117,8 @@ def routes(parts: Parts) -> list[Route]:
         *Compare(parts).routes(),
         *Pools(parts).routes(),
         *Uploads(parts).routes(),
+        *Webhooks(parts).routes(),
+        *Deliveries(parts).routes(),
         *BlobFiles(parts).routes(),
     ]
 

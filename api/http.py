@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.options import unfit
 from tundish import strictjson
 from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
-from tundish.ids import from_text
+from tundish.ids import from_text, to_text
 
 T = TypeVar("T")
 
@@ -138,6 +138,29 @@ def moment(given: dict[str, str], name: str) -> datetime | None:
         return at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise bad_query(name, "is a time of RFC 3339, such as 2026-01-31T12:00:00Z") from None
+
+
+def page_limit(given: dict[str, str]) -> int:
+    """`limit` of the query. Raises Refused."""
+    text = given.get("limit", "20")
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
+        raise bad_query("limit", "is a number from 1 to 100")
+    return int(text)
+
+
+def page_before(given: dict[str, str]) -> UUID:
+    """Under which id a page begins: that of `cursor`, or any. Raises Refused."""
+    if "cursor" not in given:
+        return UUID(int=(1 << 128) - 1)
+    cursor = from_text("cur", given["cursor"])
+    if cursor is None:
+        raise bad_query("cursor", "is not the next_cursor of an earlier page")
+    return cursor
+
+
+def page(data: Sequence[Any], next_before: UUID | None) -> Response:
+    """A list's answer."""
+    return encoded({"data": data, "next_cursor": next_before and to_text("cur", next_before)})
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:

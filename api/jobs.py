@@ -23,6 +23,9 @@ from api.http import (
     known_parameters,
     moment,
     no_such_job,
+    page,
+    page_before,
+    page_limit,
     preferred_wait,
     read_body,
     seconds,
@@ -175,11 +178,10 @@ class Jobs:
     async def list(self, request: Request) -> Response:
         given = known_parameters(request, _LISTED)
         listing = await self._parts.run(store.list_jobs, request.state.tenant, self._search(given))
-        cursor = listing.next_before and to_text("cur", listing.next_before)
         public_url = self._parts.settings.public_url
         progress = await asyncio.gather(*map(self._parts.streams.progress, listing.jobs))
         data = [job_view(job, public_url, progress=each) for job, each in zip(listing.jobs, progress, strict=True)]
-        return encoded({"data": data, "next_cursor": cursor})
+        return page(data, listing.next_before)
 
     async def _submit(
         self,
@@ -259,14 +261,9 @@ class Jobs:
         oldest = datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention)
         after = moment(given, "created_after") or oldest
         before = moment(given, "created_before")
-        ends = [UUID(int=(1 << 128) - 1)]
+        ends = [page_before(given)]
         if before:
             ends.append(floor_uuid(before))
-        if "cursor" in given:
-            cursor = from_text("cur", given["cursor"])
-            if cursor is None:
-                raise bad_query("cursor", "is not the next_cursor of an earlier page")
-            ends.append(cursor)
         # An id of the very millisecond `after` was not made after it.
         since = floor_uuid(max(after, oldest) + timedelta(milliseconds=1))
         return store.Search(before=min(ends), since=since, **_filters(given))
@@ -296,12 +293,7 @@ def _cancel(connection: store.Connection, tenant: int, id: UUID, public_url: str
 
 
 def _filters(given: dict[str, str]) -> dict[str, Any]:
-    filters: dict[str, Any] = {}
-    if "limit" in given:
-        text = given["limit"]
-        if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
-            raise bad_query("limit", "is a number from 1 to 100")
-        filters["limit"] = int(text)
+    filters: dict[str, Any] = {"limit": page_limit(given)}
     if "status" in given:
         if given["status"] not in {status.name.lower() for status in Status}:
             raise bad_query("status", "is queued, running, succeeded, failed or canceled")

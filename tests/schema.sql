@@ -22,16 +22,35 @@ claims
 deliveries
     id uuid NOT NULL
     tenant integer NOT NULL
-    job uuid NOT NULL
+    job uuid
     event text NOT NULL
     url text NOT NULL
     body bytea NOT NULL
     status text NOT NULL DEFAULT 'pending'::text
     attempts json NOT NULL DEFAULT '[]'::json
     next_at timestamp with time zone DEFAULT now()
-    CREATE INDEX deliveries_next_at_idx ON ONLY public.deliveries USING btree (next_at) WHERE (status = 'pending'::text)
+    batch uuid
+    endpoint uuid
+    lane uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000001'::uuid
+    retried boolean NOT NULL DEFAULT false
+    tries smallint NOT NULL DEFAULT 0
+    give_up_at timestamp with time zone NOT NULL DEFAULT (now() + '4 days'::interval)
+    CREATE INDEX deliveries_dead ON ONLY public.deliveries USING btree (tenant, id) WHERE (status = 'dead'::text)
+    CREATE INDEX deliveries_fresh ON ONLY public.deliveries USING btree (lane, id) WHERE ((status = 'pending'::text) AND (NOT retried))
+    CREATE INDEX deliveries_job ON ONLY public.deliveries USING btree (job)
+    CREATE INDEX deliveries_retried ON ONLY public.deliveries USING btree (lane, next_at) WHERE ((status = 'pending'::text) AND retried)
     PRIMARY KEY (id)
     RANGE (id)
+
+endpoints
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    url text NOT NULL
+    events text[] NOT NULL
+    secret text NOT NULL
+    retired json NOT NULL DEFAULT '[]'::json
+    enabled boolean NOT NULL DEFAULT true
+    PRIMARY KEY (id)
 
 idempotency
     tenant integer NOT NULL
@@ -122,6 +141,7 @@ tenants
     name text NOT NULL
     webhook_secret text NOT NULL
     created_at timestamp with time zone NOT NULL DEFAULT now()
+    retired json NOT NULL DEFAULT '[]'::json
     CREATE UNIQUE INDEX tenants_name_key ON public.tenants USING btree (name)
     PRIMARY KEY (id)
     UNIQUE (name)

@@ -1,27 +1,89 @@
-"""A terminal move's webhooks: written in the transaction of the move, so that no caller can forget them."""
+"""The outbox: a move's webhooks are written in the transaction of the move, so that no caller can forget them.
 
-from collections.abc import Sequence
+Whoever calls this holds that transaction. Ids and bodies are frozen here. A job's own webhook gets its end, signed with
+the tenant's default secret; registered endpoints get the events that they asked for.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from tundish import store
 from tundish.ids import new_uuid
-from tundish.view import webhook_body
+from tundish.view import event_of, webhook_body
+
+Subject = tuple[UUID, int]
 
 
-def announce(connection: store.Connection, ended: Sequence[tuple[UUID, int]], public_url: str) -> None:
-    """Queue the webhook of each ended job (id, tenant) that has one. Its id and body are frozen here."""
+class Event(NamedTuple):
+    """Something that is told once to whoever asked: to `url`, where the job or batch came with one, and to the tenant's
+    endpoints that subscribed to `type`."""
+
+    tenant: int
+    type: str
+    body: bytes
+    job: UUID | None = None
+    batch: UUID | None = None
+    url: str | None = None
+
+
+def announce(
+    connection: store.Connection,
+    ended: Collection[Subject],
+    public_url: str,
+    urls: Mapping[UUID, str] | None = None,
+) -> set[int]:
+    """Tell of the ends of jobs (id, tenant). `urls` are the jobs' own webhooks, where the caller knows them. The answer
+    are the tenants that have an enabled endpoint, whatever it subscribed to."""
     if not ended:
-        return
-    urls = store.webhooks_of(connection, [id for id, _ in ended])
-    if not urls:
-        return
-    jobs = store.read(connection, [pair for pair in ended if pair[0] in urls])
-    store.deliver(
-        connection,
-        [
-            store.Delivery(
-                new_uuid(), job.id, f"job.{job.status.name.lower()}", urls[job.id], webhook_body(job, public_url)
-            )
-            for job in jobs.values()
-        ],
-    )
+        return set()
+    endpoints = store.subscribed(connection, {tenant for _, tenant in ended})
+    tenants = {each.tenant for each in endpoints}
+    if urls is None:
+        urls = store.webhooks_of(connection, [id for id, _ in ended])
+    told = [(id, tenant) for id, tenant in ended if id in urls or tenant in tenants]
+    if told:
+        jobs = _telling(store.read(connection, told).values())
+        tell(connection, [_event(job, public_url, urls.get(job.id)) for job in jobs], endpoints)
+    return tenants
+
+
+def announce_start(connection: store.Connection, started: Collection[Subject], public_url: str) -> None:
+    """Tell the endpoints that subscribed to `job.started`; no job's own webhook hears of it. A start is no end: it
+    needs no transaction with the move, for a job whose worker dies here starts again."""
+    endpoints = store.subscribed(connection, {tenant for _, tenant in started})
+    tenants = {each.tenant for each in endpoints if "job.started" in each.events}
+    if told := [(id, tenant) for id, tenant in started if tenant in tenants]:
+        jobs = _telling(store.read(connection, told).values())
+        tell(connection, [_event(job, public_url, None) for job in jobs], endpoints)
+
+
+def tell(connection: store.Connection, events: Sequence[Event], endpoints: Sequence[store.Endpoint]) -> None:
+    """Queue the deliveries of events, to their own URLs and to those of `endpoints` that want them."""
+    deliveries = [_delivery(event, event.url, lane(event.tenant, event.url)) for event in events if event.url]
+    for endpoint in endpoints:
+        wanted = [each for each in events if each.tenant == endpoint.tenant and each.type in endpoint.events]
+        deliveries += [_delivery(event, endpoint.url, endpoint.id, endpoint.id) for event in wanted]
+    store.deliver(connection, deliveries)
+
+
+@lru_cache(maxsize=1024)
+def lane(tenant: int, url: str) -> UUID:
+    """The lane of a URL that no endpoint is registered for: that of its tenant and origin."""
+    origin = "/".join(url.split("/", 3)[:3]).lower()
+    return UUID(bytes=hashlib.blake2b(f"{tenant} {origin}".encode(), digest_size=16).digest())
+
+
+def _telling(jobs: Iterable[store.JobRow]) -> list[store.JobRow]:
+    """Jobs of a batch file send nothing of their own, their batch does; of shadows nobody hears."""
+    return [job for job in jobs if job.batch is None and job.shadow_of is None]
+
+
+def _event(job: store.JobRow, public_url: str, url: str | None) -> Event:
+    return Event(job.tenant, event_of(job), webhook_body(job, public_url), job=job.id, url=url)
+
+
+def _delivery(event: Event, url: str, lane: UUID, endpoint: UUID | None = None) -> store.Delivery:
+    return store.Delivery(new_uuid(), event.tenant, lane, event.type, url, event.body, endpoint, event.job, event.batch)

@@ -7,10 +7,13 @@ from uuid import UUID
 import msgspec
 
 from tundish.ids import time_of, to_text
+from tundish.job import Status
 from tundish.store import JobRow
 
 #: A webhook carries an output up to this size; a larger one is fetched by its URL.
 WEBHOOK_OUTPUT = 16384
+#: Bytes of a webhook's body (Standard Webhooks asks for small ones: under 20 kB).
+WEBHOOK_BODY = 20_000
 
 _NULL = msgspec.Raw(b"null")
 _EMPTY = msgspec.Raw(b"{}")
@@ -113,14 +116,33 @@ def job_json(job: JobRow, public_url: str = "", progress: float | None = None) -
     return encode(job_view(job, public_url, progress=progress))
 
 
+def event_of(job: JobRow) -> str:
+    """The event that tells of a job's status."""
+    return "job.started" if job.status is Status.RUNNING else f"job.{job.status.name.lower()}"
+
+
 def webhook_body(job: JobRow, public_url: str) -> bytes:
-    """A job's end as Standard Webhooks carries it: `{type, timestamp, data}`."""
-    body: dict[str, Any] = {
-        "type": f"job.{job.status.name.lower()}",
-        "timestamp": rfc3339(job.finished_at or datetime.now(UTC)),
-        "data": job_view(job, public_url, WEBHOOK_OUTPUT),
-    }
-    return encode(body)
+    """A job's start or end as Standard Webhooks carries it, under 20 kB: where it would be more, it goes without the
+    output, and a long error is cut."""
+    at = job.finished_at or job.started_at or datetime.now(UTC)
+    body = event_body(event_of(job), at, job_view(job, public_url, WEBHOOK_OUTPUT))
+    if len(body) > WEBHOOK_BODY:
+        short = job._replace(output=None, error=job.error and _short(job.error))
+        body = event_body(event_of(job), at, job_view(short, public_url))
+    return body
+
+
+def event_body(event: str, at: datetime, data: Any) -> bytes:
+    """`{type, timestamp, data}`."""
+    return encode({"type": event, "timestamp": rfc3339(at), "data": data})
+
+
+def _short(error: bytes) -> bytes:
+    """A job's error, its message cut and its details left out where it is long."""
+    if len(error) <= 2048:
+        return error
+    shown = msgspec.json.decode(error)
+    return encode({**shown, "message": shown["message"][:256] + " …", "details": {}})
 
 
 def _output(job: JobRow, most: int | None) -> msgspec.Raw:

@@ -7,6 +7,18 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+#: What an endpoint can subscribe to.
+EVENTS = (
+    "job.started",
+    "job.succeeded",
+    "job.failed",
+    "job.canceled",
+    "batch.succeeded",
+    "batch.failed",
+    "batch.canceled",
+    "batch.expired",
+)
+
 
 class InvalidSignature(ValueError):
     """The webhook was not sent by who holds the secret, or too long ago."""

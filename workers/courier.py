@@ -1,121 +1,186 @@
 """`python -m workers.courier`: sends the webhooks of the outbox, at least once each, with one id and one body.
 
-Standard Webhooks 1.0.0: signed, a time-out of 15 s in all, 2xx alone is success, redirects are not followed.
+Two loops take what is due, one for fresh deliveries and one for those that are tried again; each delivery is a task of
+its own; another loop writes down what came of them.
 """
 
 import asyncio
+import json
 import logging
+import os
 import random
+import resource
 import signal
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from uuid import UUID
 
-import httpx
+import redis.asyncio
+import uvloop
+from redis import RedisError
 
-from tundish import logs, outbound, store, webhooks
+from tundish import logs, outbound, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.view import rfc3339
+from workers.lanes import FIRST, Kind, Lanes, Pace
+from workers.post import Post
+from workers.settle import Settler
+from workers.verdict import Answer, Verdict, pause, verdict
 
 log = logging.getLogger("workers.courier")
 
-#: Seconds before the second and each later try (Standard Webhooks); after the last the delivery is dead.
-DELAYS = [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]
-TIMEOUT = 15.0
+#: Seconds that a delivery is ours: the 15 s of its try, and time to write down what came of it.
 LEASE = 30.0
-AT_ONCE = 64
-#: Seconds between looks at an empty outbox.
+#: Seconds between looks at the outbox while nothing is heard.
 LOOK = 0.5
-ANSWER_MAX = 65536
+#: Seconds between tries while Postgres or Redis does not answer.
+RETRY = 1.0
+#: Deliveries that one statement takes.
+ROWS = 256
+#: Threads of the event loop, half of which may look up names: one that hangs must not hold up others.
+THREADS = "64"
+#: Open files.
+FILES = 8192
+
+_FIRST_LANE = UUID(int=0)
+_UNWANTED = Answer(None, "not sent: the endpoint is disabled or was deleted")
 
 
-async def deliver(client: httpx.AsyncClient, due: store.Due, allowed: list[outbound.Network]) -> dict[str, Any]:
-    """Send once. What came of it: {"at", "status_code", "error", "ms"}."""
-    began = time.monotonic()
-    status_code, error = None, None
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            status_code = await _post(client, due, allowed)
-    except TimeoutError:
-        error = f"no answer within {TIMEOUT:g} s"
-    except outbound.Refused as refused:
-        error = str(refused)
-    except httpx.HTTPError as failed:
-        error = f"the connection failed: {type(failed).__name__}"
-    ms = round((time.monotonic() - began) * 1000)
-    return {"at": rfc3339(datetime.now(UTC)), "status_code": status_code, "error": error, "ms": ms}
+class Courier:
+    """One process's share of the outbox."""
 
+    def __init__(self, engine: store.AsyncEngine, post: Post, client: redis.asyncio.Redis) -> None:
+        self._engine = engine
+        self._post = post
+        self._client = client
+        self._lanes = Lanes()
+        self._settler = Settler(engine)
+        self._bells = {kind: asyncio.Event() for kind in Kind}
+        self._sending: set[asyncio.Task[None]] = set()
 
-async def _post(client: httpx.AsyncClient, due: store.Due, allowed: list[outbound.Network]) -> int:
-    destination = outbound.parse(due.url)
-    address = await outbound.resolve(destination, allowed)
-    host = f"[{address}]" if address.version == 6 else str(address)
-    signed = webhooks.headers([due.secret], to_text("whd", due.id), int(time.time()), due.body)
-    request = client.build_request(
-        "POST",
-        f"{destination.scheme}://{host}:{destination.port}{destination.path}",
-        content=due.body,
-        headers={"host": destination.authority, "content-type": "application/json", **signed},
-        extensions={"sni_hostname": destination.host},
-    )
-    answer = await client.send(request, stream=True)
-    try:
-        read = 0
-        async for piece in answer.aiter_raw():
-            read += len(piece)
-            if read > ANSWER_MAX:
-                break
-    finally:
-        await answer.aclose()
-    return answer.status_code
+    async def run(self, stopped: asyncio.Event, grace: float) -> None:
+        """Send what is due until `stopped`; what is on its way has `grace` seconds to end then. A loop that breaks is a
+        bug: its error is raised, and what is on its way will be due again."""
+        loops = [self._take(Kind.FRESH), self._take(Kind.RETRIED), self._listen(), self._settler.run()]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        stop = asyncio.create_task(stopped.wait())
+        done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in (stop, *tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=grace)
+        await self._settler.write()
+        for task in done:
+            task.result()
 
-
-def verdict(attempt: int, status_code: int | None) -> tuple[str, float | None]:
-    """What becomes of a delivery after its `attempt`th try (from 1): its status, and the seconds until the next."""
-    if status_code is not None and 200 <= status_code < 300:
-        return "delivered", None
-    if status_code == 410 or attempt > len(DELAYS):
-        return "dead", None
-    return "pending", DELAYS[attempt - 1] * random.uniform(1.0, 1.2)
-
-
-async def run(settings: Settings, stopped: asyncio.Event) -> None:
-    """Send what is due until `stopped`, then let what is on its way end within TUNDISH_GRACE."""
-    allowed = outbound.networks(settings.outbound_allow)
-    engine = store.async_engine(settings.database_url)
-    running: set[asyncio.Task[None]] = set()
-
-    async def send(due: store.Due) -> None:
-        attempt = await deliver(client, due, allowed)
-        status, again_in = verdict(due.attempt, attempt["status_code"])
-        try:
-            await store.run(engine, store.settle, due.id, attempt, status, again_in)
-        except store.StoreError as error:
-            log.warning("a delivery will be sent again: %s", error, extra={"delivery": to_text("whd", due.id)})
-
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client:
-        while not stopped.is_set():
-            found = await _due(engine, AT_ONCE - len(running))
+    async def _take(self, kind: Kind) -> None:
+        """Take what is due, from each lane what it has room for, and set it on its way."""
+        bell, pace, after = self._bells[kind], Pace(), _FIRST_LANE
+        while True:
+            rung = bell.is_set()
+            bell.clear()
+            limit = min(ROWS, self._lanes.free(kind))
+            found = await self._due(kind, after, limit) if limit else []
             for due in found:
-                task = asyncio.create_task(send(due))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), 0.01 if found else LOOK)
-        if running:
-            await asyncio.wait(running, timeout=settings.grace)
-    await engine.dispose()
+                self._send(kind, due)
+            # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
+            more = after != _FIRST_LANE or (limit > 0 and len(found) == limit)
+            after = found[-1].lane if found and len(found) == limit else _FIRST_LANE
+            pace.looked(found=bool(found), rung=rung)
+            await asyncio.sleep(pace.gap)
+            if not more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), LOOK)
+
+    async def _due(self, kind: Kind, after: UUID, limit: int) -> list[store.Due]:
+        now = time.monotonic()
+        self._lanes.forget(now)
+        try:
+            return await store.run(
+                self._engine,
+                store.take,
+                retried=kind is Kind.RETRIED,
+                rooms=self._lanes.rooms(kind, now),
+                room=FIRST,
+                after=after,
+                limit=limit,
+                lease=LEASE,
+            )
+        except (store.StoreError, store.PoolTimeout, OSError) as error:
+            log.warning("the outbox has to wait: %s", error)
+            await asyncio.sleep(RETRY)
+            return []
+
+    def _send(self, kind: Kind, due: store.Due) -> None:
+        self._lanes.began(due.lane, kind, time.monotonic())
+        task = asyncio.create_task(self._deliver(kind, due))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _deliver(self, kind: Kind, due: store.Due) -> None:
+        """One try, and what becomes of it."""
+        at, began, answer = datetime.now(UTC), time.monotonic(), None
+        try:
+            if due.wanted:
+                answer = await self._post.send(due)
+        except Exception:
+            log.exception("a delivery failed in the courier itself", extra={"delivery": to_text("whd", due.id)})
+            answer = Answer(None, "a fault of the service; its log says more")
+        ended, now = time.monotonic(), time.time()
+        self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
+        ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
+        status_code, error, _ = answer or _UNWANTED
+        attempt = {"at": rfc3339(at), "status_code": status_code, "error": error, "ms": round((ended - began) * 1000)}
+        settled = store.Settled(due.id, due.tries, json.dumps(attempt), ruling.status, ruling.again_in)
+        self._settler.add(settled, due.endpoint if ruling.disable else None)
+        self._bells[kind].set()
+
+    async def _listen(self) -> None:
+        """Look soon after jobs have ended; where Redis forgets to say so, the next look finds their webhooks."""
+        while True:
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+                    await subscription.subscribe(queue.DONE)
+                    while True:
+                        if await subscription.get_message(timeout=LOOK):
+                            self._bells[Kind.FRESH].set()
+            except (RedisError, OSError) as error:
+                log.warning("webhooks are found by looking, Redis does not answer: %s", error)
+                await asyncio.sleep(RETRY)
 
 
-async def _due(engine: store.AsyncEngine, limit: int) -> list[store.Due]:
+async def serve(settings: Settings, stopped: asyncio.Event) -> None:
+    """Run until `stopped`."""
+    engine = store.async_engine(settings.database_url, 4)
+    client = redis.asyncio.Redis.from_url(
+        settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
+    )
     try:
-        return await store.run(engine, store.due, lease=LEASE, limit=limit)
-    except store.StoreError as error:
-        log.warning("the outbox has to wait: %s", error)
-        return []
+        async with Post(outbound.networks(settings.outbound_allow)) as post:
+            await Courier(engine, post, client).run(stopped, settings.grace)
+    finally:
+        await client.aclose()
+        await engine.dispose()
+
+
+async def _main(settings: Settings) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    log.info("courier runs")
+    await serve(settings, stopped)
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files: each delivery on its way has a connection, and some are kept."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if now != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def main() -> int:
@@ -129,15 +194,9 @@ def main() -> int:
         print(f"courier: TUNDISH_OUTBOUND_ALLOW: {error}; give networks such as 10.0.0.0/8", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-
-    async def serve() -> None:
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        log.info("courier runs")
-        await run(settings, stopped)
-
-    asyncio.run(serve())
+    os.environ["UV_THREADPOOL_SIZE"] = THREADS
+    _allow_connections()
+    uvloop.run(_main(settings))
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tundish import execute, store
 from tundish.codec import Codec
 from tundish.job import Code
+from tundish.outbox import announce_start
 from workers.batch import Target
 from workers.claim import Claim
 from workers.events import Events
@@ -47,14 +48,19 @@ def predict(
     events: Events,
     *,
     lease: float,
+    public_url: str,
 ) -> Prediction | None:
     """Mark the claim as started, and run it; None where the claim was lost before. Raises execute.DeviceLost."""
     claim = prepared.claim
     with engine.connect() as connection:
-        dropped = store.start(connection, claim.id, lease=lease)
-    if dropped is None:
-        log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
-        return None
+        started = store.start(connection, claim.id, lease=lease)
+        if started is None:
+            log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
+            return None
+        dropped = started.dropped
+        if started.heard:
+            begun = [(job.id, job.tenant) for job in claim.jobs if job.id not in dropped]
+            announce_start(connection, begun, public_url)
     loaded, inputs = models[claim.target], prepared.inputs
     if dropped:
         inputs = [

@@ -167,10 +167,19 @@ class Pipeline:
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
         bench, claimed = self._bench, prepared.claim
-        models, lease = bench.shelf.models, bench.settings.lease
+        models, settings = bench.shelf.models, bench.settings
         try:
             with bench.shelf.lend(claimed.target):
-                return self._persist(predict, self._single, models, prepared, self._watch, bench.events, lease=lease)
+                return self._persist(
+                    predict,
+                    self._single,
+                    models,
+                    prepared,
+                    self._watch,
+                    bench.events,
+                    lease=settings.lease,
+                    public_url=settings.public_url,
+                )
         except LoadFailed as failure:
             if failure.final:
                 return unloaded(prepared, models[claimed.target].writes, str(failure))

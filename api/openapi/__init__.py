@@ -5,11 +5,19 @@ from functools import cache
 
 import msgspec
 
-from api.openapi import events, health, jobs, models, pools, uploads
+from api.openapi import events, health, jobs, models, pools, uploads, webhooks
 from api.openapi.calls import Problem
 
-_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, *uploads.TYPES, Problem]
-_PATHS = {**jobs.PATHS, **events.PATHS, **models.PATHS, **pools.PATHS, **uploads.PATHS, **health.PATHS}
+_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, *uploads.TYPES, *webhooks.TYPES, Problem]
+_PATHS = {
+    **jobs.PATHS,
+    **events.PATHS,
+    **models.PATHS,
+    **pools.PATHS,
+    **uploads.PATHS,
+    **webhooks.PATHS,
+    **health.PATHS,
+}
 
 
 @cache

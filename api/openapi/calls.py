@@ -5,12 +5,14 @@ from typing import Any
 import msgspec
 
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "minilm"}
-ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^job_[0-7][0-9a-hjkmnp-tv-z]{25}$"},
-}
+
+
+def path_id(prefix: str) -> dict[str, Any]:
+    pattern = f"^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"
+    return {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
+
+
+ID = path_id("job")
 PREFER = {
     "name": "Prefer",
     "in": "header",
@@ -27,9 +29,9 @@ KEY = {
 _PROBLEMS = {
     "400": "the body cannot be parsed",
     "401": "no key, or a wrong one",
-    "404": "no such model, version, alias, pool, job or upload",
+    "404": "no such model, version, alias, pool, job, upload, endpoint or delivery",
     "405": "this method is not served here",
-    "409": "the state of the job or upload forbids it, or the first request with this key is still in flight",
+    "409": "the state of what is asked for forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",
     "415": "this content type is not taken",
     "422": "valid JSON that is refused; errors[].pointer says where",

@@ -141,10 +141,3 @@ def forget_workers(connection: Connection, unseen_for: float) -> int:
     return connection.execute(
         text("DELETE FROM workers WHERE seen_at < now() - :unseen * interval '1 second'"), {"unseen": unseen_for}
     ).rowcount
-
-
-def webhook_secret(connection: Connection, tenant: int) -> str:
-    secret: str = connection.execute(
-        text("SELECT webhook_secret FROM tenants WHERE id = :tenant"), {"tenant": tenant}
-    ).scalar_one()
-    return secret

@@ -1,6 +1,6 @@
 """Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -106,9 +106,17 @@ def part(connection: Connection, claim: UUID, new: UUID, ids: Sequence[UUID]) ->
     connection.execute(_PART, {**span(ids), "claim": claim, "new": new})
 
 
-def start(connection: Connection, claim: UUID, *, lease: float) -> set[UUID] | None:
-    """Predict begins now: from here on a death is charged and the jobs no longer expire. The jobs that were cancelled
-    or have expired since they were claimed; None where the claim is lost: nothing of it may run.
+class Started(NamedTuple):
+    """A claim whose predict begins: the jobs that were cancelled or have expired since they were claimed, and whether
+    an endpoint wants to hear of the others."""
+
+    dropped: set[UUID]
+    heard: bool
+
+
+def start(connection: Connection, claim: UUID, *, lease: float) -> Started | None:
+    """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is lost:
+    nothing of it may run.
 
     The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
     more than an uncharged death."""
@@ -116,11 +124,12 @@ def start(connection: Connection, claim: UUID, *, lease: float) -> set[UUID] | N
         text("""
             WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
             UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
-            WHERE id = :claim AND lease_until > now() RETURNING dropped
+            WHERE id = :claim AND lease_until > now()
+            RETURNING dropped, EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events)) AS heard
         """),
         {"claim": claim, "lease": lease},
     ).one_or_none()
-    return None if row is None else set(row.dropped)
+    return None if row is None else Started(set(row.dropped), row.heard)
 
 
 def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:
@@ -184,8 +193,10 @@ _ENDS = Rows(
 )
 _RAN = Rows({"claim": "uuid", "predict_ms": "float8"})
 _RECORD = text(f"""
-    WITH ended AS (
-        SELECT * FROM {_ENDS.sql}
+    WITH may AS MATERIALIZED (
+        SELECT NOT EXISTS (SELECT FROM endpoints WHERE enabled AND tenant = ANY(:unheard_by)) AS record
+    ), ended AS (
+        SELECT * FROM {_ENDS.sql} WHERE (SELECT record FROM may)
     ), done AS (
         UPDATE jobs j SET status = ended.status, finished_at = now()
         FROM ended
@@ -202,19 +213,28 @@ _RECORD = text(f"""
                predict_ms, batch_size, worker
         FROM done LEFT JOIN ran USING (claim)
     ), closed AS (
-        DELETE FROM claims WHERE :close AND id = ANY(:claim)
+        DELETE FROM claims WHERE :close AND (SELECT record FROM may) AND id = ANY(:claim)
     )
     SELECT id FROM done
 """)
 
 
 def record(
-    connection: Connection, finished: Sequence[Finished], ran: Sequence[Ran], *, close: bool = True
+    connection: Connection,
+    finished: Sequence[Finished],
+    ran: Sequence[Ran],
+    *,
+    close: bool = True,
+    unheard_by: Collection[int] = (),
 ) -> set[UUID]:
     """Write the ends of jobs, with what their claims tell of worker, start and batch, and `close` the claims. The ids
-    whose end was accepted: a job that another attempt holds, or that has ended, is left as it is."""
+    whose end was accepted: a job that another attempt holds, or that has ended, is left as it is.
+
+    Nothing at all is written where one of the tenants `unheard_by` has an enabled endpoint: the statement itself looks,
+    so that no end goes by an endpoint which was registered before."""
     ids = [end.id for end in finished]
     given = {**_ENDS.given(finished), **_RAN.given(ran), "low": min(ids), "high": max(ids), "close": close}
+    given["unheard_by"] = array("int4", list(unheard_by))
     return set(connection.execute(_RECORD, given).scalars())
 
 

@@ -1,8 +1,8 @@
-"""The outbox: webhooks that wait for the courier."""
+"""The outbox: webhooks that wait for the courier, and the log of what became of them."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,30 +11,59 @@ from sqlalchemy import Connection, text
 from tundish.store.arrays import Rows
 from tundish.store.connect import span
 
+#: Rows, and bytes of bodies, that one insert takes at most: no statement may take long.
+_PAGE_ROWS, _PAGE_BYTES = 2000, 4_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A webhook to send for a job's end; `body` never changes after."""
+    """A webhook to send; `body` never changes after. Those of one `lane` share a receiver, and so a cap and a breaker.
+    `endpoint` is None for a URL that a job or batch came with; `job` and `batch` say what it tells of."""
 
     id: UUID
-    job: UUID
+    tenant: int
+    lane: UUID
     event: str
     url: str
     body: bytes
+    endpoint: UUID | None = None
+    job: UUID | None = None
+    batch: UUID | None = None
 
 
-_DELIVERIES = Rows({"id": "uuid", "job": "uuid", "event": "text", "url": "text", "body": "bytea"})
-_DELIVER = text(f"""
-    INSERT INTO deliveries (id, tenant, job, event, url, body)
-    SELECT given.id, j.tenant, given.job, given.event, given.url, given.body
-    FROM {_DELIVERIES.sql} JOIN jobs j ON j.id = given.job AND j.id = ANY(:job)
-""")
+_DELIVERIES = Rows(
+    {
+        "id": "uuid",
+        "tenant": "int4",
+        "lane": "uuid",
+        "event": "text",
+        "url": "text",
+        "body": "bytea",
+        "endpoint": "uuid",
+        "job": "uuid",
+        "batch": "uuid",
+    }
+)
+_DELIVER = text(f"INSERT INTO deliveries ({_DELIVERIES.names}) SELECT * FROM {_DELIVERIES.sql}")
 
 
 def deliver(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """Queue webhooks, in the transaction of the move that they tell of."""
-    if deliveries:
-        connection.execute(_DELIVER, _DELIVERIES.given(deliveries))
+    for page in _pages(deliveries):
+        connection.execute(_DELIVER, _DELIVERIES.given(page))
+
+
+def _pages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    page: list[Delivery] = []
+    size = 0
+    for each in deliveries:
+        page.append(each)
+        size += len(each.body)
+        if len(page) == _PAGE_ROWS or size > _PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
 
 
 def webhooks_of(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, str]:
@@ -49,44 +78,94 @@ def webhooks_of(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, str]
     return {row.id: row.webhook for row in rows}
 
 
-class Due(NamedTuple):
-    """A webhook to send now, under the `attempt`th try (from 1), signed with the tenant's `secret`."""
+class DeliveryRow(NamedTuple):
+    """A line of the log. `attempts` are {"at", "status_code", "error", "ms"}; `status` is pending, delivered or
+    dead."""
 
     id: UUID
-    url: str
-    body: bytes
-    attempt: int
-    secret: str
+    endpoint: UUID | None
+    job: UUID | None
+    batch: UUID | None
+    event: str
+    status: str
+    attempts: list[dict[str, Any]]
+    next_at: datetime | None
 
 
-def due(connection: Connection, *, lease: float, limit: int) -> list[Due]:
-    """Take webhooks whose time has come. Whoever does not settle them within `lease` seconds has died: they are due
-    again."""
-    rows = connection.execute(
-        text("""
-            WITH taken AS (
-                SELECT id FROM deliveries WHERE status = 'pending' AND next_at <= now()
-                ORDER BY next_at LIMIT :limit FOR UPDATE SKIP LOCKED
-            )
-            UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
-            FROM taken, tenants t WHERE d.id = taken.id AND t.id = d.tenant
-            RETURNING d.id, d.url, d.body, json_array_length(d.attempts) + 1, t.webhook_secret
+_ROW = ", ".join(DeliveryRow._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySearch:
+    """Deliveries with `since <= id < before` that fit what is not None."""
+
+    before: UUID
+    since: UUID
+    limit: int = 20
+    status: str | None = None
+    endpoint: UUID | None = None
+    job: UUID | None = None
+
+
+class DeliveryListing(NamedTuple):
+    deliveries: list[DeliveryRow]
+    next_before: UUID | None  # where the next page begins; None after the last
+
+
+_WINDOW = "FROM deliveries WHERE tenant = :tenant AND id < :before AND id >= :since"
+_LIST = (
+    f"SELECT {_ROW} FROM {{source}} WHERE true {{fits}} ORDER BY id DESC LIMIT :limit + 1",
+    "(SELECT * " + _WINDOW + " {fits}) AS d",
+    "(SELECT * " + _WINDOW + " ORDER BY id DESC LIMIT :budget) AS d",
+)
+_SCAN_END = text(f"SELECT id {_WINDOW} ORDER BY id DESC OFFSET :budget - 1 LIMIT 1")
+
+
+def list_deliveries(connection: Connection, tenant: int, search: DeliverySearch, budget: int = 2000) -> DeliveryListing:
+    """What fits, newest first. Dead letters and those of one job have an index; else at most `budget` rows are looked
+    at, so that a page may be short and still have a next one."""
+    given = {name: getattr(search, name) for name in DeliverySearch.__dataclass_fields__}
+    given |= {"tenant": tenant, "budget": budget}
+    asked = [name for name in ("status", "endpoint", "job") if given[name] is not None]
+    # Written out, so that a generic plan sees the partial index.
+    fits = "".join(" AND status = 'dead'" if given[name] == "dead" else f" AND {name} = :{name}" for name in asked)
+    indexed = search.job is not None or search.status == "dead"
+    statement, whole, window = _LIST
+    source = whole.format(fits=fits) if indexed else window
+    rows = connection.execute(text(statement.format(source=source, fits=fits)), given).all()
+    found = [DeliveryRow(*row) for row in rows[: search.limit]]
+    if len(rows) > search.limit:
+        return DeliveryListing(found, found[-1].id)
+    return DeliveryListing(found, None if indexed else connection.execute(_SCAN_END, given).scalar())
+
+
+def delivery(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | None:
+    row = connection.execute(
+        text(f"SELECT {_ROW} FROM deliveries WHERE id = :id AND tenant = :tenant"), {"id": id, "tenant": tenant}
+    ).one_or_none()
+    return None if row is None else DeliveryRow(*row)
+
+
+def replay(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | None:
+    """Send a delivery again, with its id and body, under a schedule that begins anew. It goes behind no fresh one: it
+    lies with those that are tried again."""
+    row = connection.execute(
+        text(f"""
+            UPDATE deliveries SET status = 'pending', retried = true, tries = 0, next_at = now(),
+                   give_up_at = now() + interval '4 days'
+            WHERE id = :id AND tenant = :tenant RETURNING {_ROW}
         """),
-        {"lease": lease, "limit": limit},
-    )
-    return [Due(*row) for row in rows]
+        {"id": id, "tenant": tenant},
+    ).one_or_none()
+    return None if row is None else DeliveryRow(*row)
 
 
-def settle(
-    connection: Connection, id: UUID, attempt: dict[str, Any], status: str, again_in: float | None = None
-) -> None:
-    """Write down one try ({"at", "status_code", "error", "ms"}) and what becomes of the webhook: `delivered`, `dead`,
-    or `pending` and due `again_in` seconds."""
-    connection.execute(
+def forget_deliveries(connection: Connection, below: UUID, *, limit: int = 1000) -> int:
+    """Delete a page of what is settled, with ids under `below`."""
+    return connection.execute(
         text("""
-            UPDATE deliveries SET status = :status, next_at = now() + :again_in * interval '1 second',
-                   attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
-            WHERE id = :id AND status = 'pending'
+            DELETE FROM deliveries WHERE id < :below AND id IN (
+                SELECT id FROM deliveries WHERE id < :below AND status <> 'pending' ORDER BY id LIMIT :limit)
         """),
-        {"id": id, "attempt": json.dumps([attempt]), "status": status, "again_in": again_in},
-    )
+        {"below": below, "limit": limit},
+    ).rowcount

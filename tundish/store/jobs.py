@@ -188,8 +188,8 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
 
 
 def delete(connection: Connection, tenant: int, id: UUID) -> bool:
-    """Delete a job that has ended, with its payloads and its shadow, wherever that has come to; False where the job has
-    not ended, or there is none such."""
+    """Delete a job that has ended, with its payloads, the webhooks that are settled, and its shadow, wherever that has
+    come to; False where the job has not ended, or there is none such."""
     gone = connection.execute(
         text("""
             WITH ended AS (
@@ -199,7 +199,8 @@ def delete(connection: Connection, tenant: int, id: UUID) -> bool:
                        AND EXISTS (SELECT FROM requests q WHERE q.id = :shadow AND q.shadow_of = :id) RETURNING id
             ), gone AS (SELECT id FROM ended UNION ALL SELECT id FROM shadow),
             q AS (DELETE FROM requests WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
-            r AS (DELETE FROM results WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone))
+            r AS (DELETE FROM results WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
+            d AS (DELETE FROM deliveries WHERE job = :id AND status <> 'pending' AND EXISTS (SELECT FROM ended))
             SELECT true FROM ended
         """),
         {"id": id, "shadow": shadow_id(id), "tenant": tenant},

@@ -12,13 +12,13 @@ from tundish import logs, store
 from tundish.blobs import BlobUnavailable, open_blobs
 from tundish.settings import SettingError, Settings
 from workers import connect
-from workers.chores import Chore, Tools, expire, forget, marks, partitions, reap, resend, retention, uploads
+from workers.chores import Chore, Tools, bury, expire, forget, marks, partitions, reap, resend, retention, uploads
 
 log = logging.getLogger("workers.chores")
 
 CHORES = [
     Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
-    for module in (partitions, reap, resend, expire, marks, retention, uploads, forget)
+    for module in (partitions, reap, resend, expire, marks, retention, uploads, forget, bury)
 ]
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0

@@ -1,0 +1,140 @@
+"""What the courier does with the outbox: take what is due, lane by lane, settle it, and give up what waited too long.
+
+A lane's fresh deliveries and those to be tried again are taken apart from each other, each through an index of its own,
+and from each lane as many as it has room for: a lane that is full, or whose receiver fails, is stepped over, however
+much waits in it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from tundish.ids import floor_uuid
+from tundish.store.arrays import Rows, array
+from tundish.store.connect import span
+from tundish.store.endpoints import signing
+
+
+class Due(NamedTuple):
+    """A webhook to send now, after so many `tries`, signed with each of `secrets`. It is not `wanted` where its
+    endpoint is disabled or gone."""
+
+    id: UUID
+    lane: UUID
+    endpoint: UUID | None
+    url: str
+    body: bytes
+    tries: int
+    secrets: list[str]
+    wanted: bool
+
+
+_TAKE = """
+    WITH RECURSIVE lanes AS (
+        (SELECT lane FROM deliveries WHERE {waits} AND id < :top AND lane > :after ORDER BY lane LIMIT 1)
+        UNION ALL
+        SELECT (SELECT d.lane FROM deliveries d WHERE {waits} AND d.id < :top AND d.lane > lanes.lane
+                ORDER BY d.lane LIMIT 1)
+        FROM lanes WHERE lanes.lane IS NOT NULL
+    ), picked AS MATERIALIZED (
+        SELECT due.id FROM lanes
+        LEFT JOIN unnest(CAST(:lanes AS uuid[]), CAST(:rooms AS int[])) AS known(lane, room) ON known.lane = lanes.lane
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM deliveries d
+            WHERE {waits} AND d.id < :top AND d.lane = lanes.lane AND d.next_at <= now()
+            ORDER BY {order} LIMIT COALESCE(known.room, :room) FOR UPDATE SKIP LOCKED
+        ) due
+        LIMIT :limit
+    ), taken AS (
+        UPDATE deliveries d SET next_at = now() + :lease * interval '1 second' FROM picked
+        WHERE d.id = picked.id AND d.id < :top
+        RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries
+    )
+    SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries,
+           COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
+           d.endpoint IS NULL OR COALESCE(e.enabled, false)
+    FROM taken d JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
+    ORDER BY d.lane
+"""
+_TAKE_FRESH = text(_TAKE.format(waits="status = 'pending' AND NOT retried", order="d.id"))
+_TAKE_RETRIED = text(_TAKE.format(waits="status = 'pending' AND retried", order="d.next_at"))
+
+
+def take(
+    connection: Connection,
+    *,
+    retried: bool,
+    rooms: Mapping[UUID, int],
+    room: int,
+    after: UUID,
+    limit: int,
+    lease: float,
+) -> list[Due]:
+    """Take up to `limit` webhooks, fresh or `retried` ones, whose time has come. Lanes have their turn in order, from
+    the one after `after` on: each gives as many as `rooms` says, else `room`. Whoever does not settle them within
+    `lease` seconds has died: they are due again."""
+    rows = connection.execute(
+        _TAKE_RETRIED if retried else _TAKE_FRESH,
+        {
+            "lanes": array("uuid", list(rooms)),
+            "rooms": array("int4", list(rooms.values())),
+            "room": room,
+            "after": after,
+            "limit": limit,
+            "lease": lease,
+            # What lies ahead of now is empty: the partitions of the days to come are left out.
+            "top": floor_uuid(datetime.now(UTC) + timedelta(hours=1)),
+        },
+    )
+    return [Due._make([*row[:6], signing(row[6], row[7]), row[8]]) for row in rows]
+
+
+class Settled(NamedTuple):
+    """What came of a try, and what becomes of the webhook: `delivered`, `dead`, or `pending` and due `again_in`
+    seconds. `attempt` is JSON: {"at", "status_code", "error", "ms"}. `tries` is the number before this one: what was
+    settled meanwhile is left as it is."""
+
+    id: UUID
+    tries: int
+    attempt: str
+    status: str
+    again_in: float | None = None
+
+
+_SETTLED = Rows({"id": "uuid", "tries": "int2", "attempt": "text", "status": "text", "again_in": "float8"})
+_SETTLE = text(f"""
+    UPDATE deliveries d SET
+        status = given.status, retried = d.retried OR given.status = 'pending', tries = d.tries + 1,
+        next_at = now() + given.again_in * interval '1 second',
+        attempts = (d.attempts::jsonb || given.attempt::jsonb)::json
+    FROM {_SETTLED.sql}
+    WHERE d.id = given.id AND d.id = ANY(:ids) AND d.id BETWEEN :low AND :high
+          AND d.tries = given.tries AND d.status = 'pending'
+""")
+
+
+def settle(connection: Connection, settled: Sequence[Settled]) -> None:
+    """Write down tries, and what becomes of their webhooks."""
+    connection.execute(_SETTLE, {**_SETTLED.given(settled), **span([each.id for each in settled])})
+
+
+def bury(connection: Connection, reason: str, *, limit: int = 1000) -> int:
+    """Make dead letters of what has waited for longer than it may: its receiver took so little that its turn never
+    came. How many."""
+    attempt = [{"at": datetime.now(UTC).isoformat(), "status_code": None, "error": reason, "ms": 0}]
+    return connection.execute(
+        text("""
+            WITH late AS (
+                SELECT id FROM deliveries WHERE status = 'pending' AND id < :before AND give_up_at < now()
+                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+            )
+            UPDATE deliveries d SET status = 'dead', next_at = NULL,
+                   attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
+            FROM late WHERE d.id = late.id AND d.id < :before
+        """),
+        {"before": floor_uuid(datetime.now(UTC) - timedelta(days=4)), "limit": limit, "attempt": json.dumps(attempt)},
+    ).rowcount

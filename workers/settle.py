@@ -1,0 +1,62 @@
+"""Settle: what came of deliveries is written down by the hundred; what gathers while one write is on its way goes with
+the next."""
+
+import asyncio
+import logging
+from uuid import UUID
+
+from tundish import store
+
+log = logging.getLogger(__name__)
+
+#: Deliveries that one statement settles.
+ROWS = 256
+#: Seconds between tries while Postgres does not answer, and how many: then others have taken what is not settled.
+RETRY, TRIES = 1.0, 30
+
+
+class Settler:
+    """Writes what it is given, in turn."""
+
+    def __init__(self, engine: store.AsyncEngine) -> None:
+        self._engine = engine
+        self._waiting: list[store.Settled] = []
+        self._gone: set[UUID] = set()
+        self._bell = asyncio.Event()
+
+    def add(self, settled: store.Settled, gone: UUID | None = None) -> None:
+        """Write this down soon; `gone` is an endpoint to disable."""
+        self._waiting.append(settled)
+        if gone:
+            self._gone.add(gone)
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._bell.wait()
+            await self.write()
+
+    async def write(self) -> None:
+        """Write all that waits now."""
+        self._bell.clear()
+        while self._waiting:
+            page, self._waiting = self._waiting[:ROWS], self._waiting[ROWS:]
+            gone, self._gone = self._gone, set()
+            await self._keep(page, gone)
+
+    async def _keep(self, page: list[store.Settled], gone: set[UUID]) -> None:
+        for _ in range(TRIES):
+            try:
+                await store.run(self._engine, _settle, page, gone)
+                return
+            except (store.StoreError, store.PoolTimeout, OSError) as error:
+                log.warning("what came of %d deliveries has to wait: %s", len(page), error)
+                await asyncio.sleep(RETRY)
+        log.error("%d deliveries will be sent again: what came of them could not be written down", len(page))
+
+
+def _settle(connection: store.Connection, page: list[store.Settled], gone: set[UUID]) -> None:
+    store.settle(connection, page)
+    if gone:
+        store.disable_endpoints(connection, gone)
