@@ -7,7 +7,6 @@ its own; another loop writes down what came of them.
 import asyncio
 import json
 import logging
-import os
 import random
 import resource
 import signal
@@ -40,8 +39,6 @@ LOOK = 0.5
 RETRY = 1.0
 #: Deliveries that one statement takes.
 ROWS = 256
-#: Threads of the event loop, half of which may look up names: one that hangs must not hold up others.
-THREADS = "64"
 #: Open files.
 FILES = 8192
 
@@ -155,7 +152,7 @@ class Courier:
 
 async def serve(settings: Settings, stopped: asyncio.Event) -> None:
     """Run until `stopped`."""
-    engine = store.async_engine(settings.database_url, 4)
+    engine = store.async_engine(settings.database_url, 4, scans=False)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )
@@ -194,7 +191,6 @@ def main() -> int:
         print(f"courier: TUNDISH_OUTBOUND_ALLOW: {error}; give networks such as 10.0.0.0/8", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    os.environ["UV_THREADPOOL_SIZE"] = THREADS
     _allow_connections()
     uvloop.run(_main(settings))
     return 0

@@ -27,7 +27,6 @@ from tundish.blobs import (
 )
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
-from workers.courier import DELAYS, verdict
 
 
 def test_a_line_of_json_carries_ids_and_the_traceback() -> None:
@@ -72,15 +71,6 @@ def test_a_receiver_checks_signature_and_time() -> None:
         webhooks.verify(SECRET, headers, body + b" ", now=at)
     with pytest.raises(webhooks.InvalidSignature, match="required"):
         webhooks.verify(SECRET, {}, body)
-
-
-def test_the_schedule_of_deliveries() -> None:
-    assert verdict(1, 204) == ("delivered", None)
-    assert verdict(3, 410) == ("dead", None)
-    for attempt, delay in enumerate(DELAYS, 1):
-        status, again_in = verdict(attempt, 500)
-        assert (status, delay <= (again_in or 0) <= 1.2 * delay) == ("pending", True)
-    assert verdict(len(DELAYS) + 1, None) == ("dead", None)
 
 
 @pytest.fixture

@@ -66,9 +66,12 @@ def single(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def async_engine(url: str, pool: int = 8, *, by_ids: bool = False) -> AsyncEngine:
-    """For the API and the courier; `by_ids` as for `engine`."""
+def async_engine(url: str, pool: int = 8, *, by_ids: bool = False, scans: bool = True) -> AsyncEngine:
+    """For the API and the courier; `by_ids` as for `engine`. Without `scans` no plan reads a whole table where an index
+    would do: those of the courier are made while the outbox is small, and hold when it is large."""
     connect = _connect(_API_STATEMENT, by_ids)
+    if not scans:
+        connect["options"] += " -c enable_seqscan=off"
     made = create_async_engine(
         _dialect(url),
         pool_size=pool,

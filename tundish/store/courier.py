@@ -50,15 +50,16 @@ _TAKE = """
         ) due
         LIMIT :limit
     ), taken AS (
-        UPDATE deliveries d SET next_at = now() + :lease * interval '1 second' FROM picked
-        WHERE d.id = picked.id AND d.id < :top
+        UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
+        WHERE d.id = ANY(ARRAY(SELECT id FROM picked)) AND d.id BETWEEN
+              (SELECT id FROM picked ORDER BY id LIMIT 1) AND (SELECT id FROM picked ORDER BY id DESC LIMIT 1)
         RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries
     )
     SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries,
            COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
            d.endpoint IS NULL OR COALESCE(e.enabled, false)
     FROM taken d JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
-    ORDER BY d.lane
+    ORDER BY d.lane, d.id
 """
 _TAKE_FRESH = text(_TAKE.format(waits="status = 'pending' AND NOT retried", order="d.id"))
 _TAKE_RETRIED = text(_TAKE.format(waits="status = 'pending' AND retried", order="d.next_at"))

@@ -1,0 +1,82 @@
+"""A real receiver of webhooks that answers as a test says, and keeps what it got."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from typing import NamedTuple
+
+
+class Received(NamedTuple):
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    status: int = 204
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+@dataclass
+class Receiver:
+    """`answers[path]` are given one after the other, the last one for good; else 204. What is asked for under /hang
+    waits for `opened`."""
+
+    port: int = 0
+    received: "Queue[Received]" = field(default_factory=Queue)
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, timeout: float = 20) -> Received:
+        return self.received.get(timeout=timeout)
+
+    def answer(self, path: str) -> Answer:
+        given = self.answers.get(path, [Answer()])
+        return given.pop(0) if len(given) > 1 else given[0]
+
+
+@contextmanager
+def listening() -> Iterator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            receiver.received.put(Received(self.path, headers, body))
+            if self.path.startswith("/hang"):
+                receiver.opened.wait()
+            answer = receiver.answer(self.path)
+            self.send_response(answer.status)
+            for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", 0), Handler)
+    receiver.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.opened.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
