@@ -1,0 +1,190 @@
+"""One POST of a webhook over real sockets: where it goes, what it says, and how much it puts up with."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tundish import outbound, store
+from tundish.ids import new_uuid
+from workers import post
+from workers.post import Post
+from workers.verdict import Answer
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+#: A certificate for `localhost`, which signs itself, and its key.
+LOCALHOST = Path(__file__).parents[1] / "localhost.pem"
+OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | None = None) -> list[Answer]:
+    """What comes of sending to each path of a server, one after the other."""
+
+    serving: set[asyncio.Task[None] | None] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        try:
+            await serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def run() -> list[Answer]:
+        server = await asyncio.start_server(handle, "localhost", 0, ssl=tls)
+        ports = [each.getsockname()[1] for each in server.sockets]
+        port = ports[0]
+        if len(set(ports)) > 1:  # one a family: take the one that the name resolves to first
+            found = await asyncio.get_running_loop().getaddrinfo("localhost", None)
+            port = next(each.getsockname()[1] for each in server.sockets if each.family == found[0][0])
+        async with server, Post(outbound.networks("127.0.0.0/8,::1/128")) as sender:
+            answers = [await sender.send(due(f"{scheme}://localhost:{port}{path}")) for path in paths]
+        await asyncio.gather(*filter(None, serving))
+        return answers
+
+    return asyncio.run(run())
+
+
+def due(url: str) -> store.Due:
+    return store.Due(new_uuid(), new_uuid(), None, url, b'{"a": 1}', 0, [SECRET], True)
+
+
+async def request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return head[0], headers, await reader.readexactly(int(headers["content-length"]))
+
+
+def test_it_goes_to_the_judged_address_and_says_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(LOCALHOST)
+    names: list[str | None] = []
+    tls.sni_callback = lambda _, name, __: names.append(name)
+    seen: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request(reader))
+        writer.write(OK)
+
+    assert send(serve, "/a%2Fb?c=%20d&e", scheme="https", tls=tls) == [Answer(204)]
+    [(line, headers, body)] = seen
+    assert names == ["localhost"]
+    assert line == "POST /a%2Fb?c=%20d&e HTTP/1.1"
+    assert headers["host"].startswith("localhost:")
+    assert headers["content-type"] == "application/json"
+    assert (headers["webhook-id"][:4], body) == ("whd_", b'{"a": 1}')
+    assert set(headers) >= {"webhook-timestamp", "webhook-signature", "user-agent"}
+
+
+def test_a_certificate_that_nobody_trusts_is_refused() -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(LOCALHOST)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise AssertionError("a request came")
+
+    [answer] = send(serve, "/", scheme="https", tls=tls)
+    assert answer == Answer(None, "the connection failed: ClientConnectorCertificateError")
+
+
+def test_at_most_64_kib_of_an_answer_are_read() -> None:
+    written = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await request(reader)
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()  # fails once the courier has hung up
+            written += 65536
+
+    assert send(serve, "/") == [Answer(200)]
+    assert written < 20_000_000, "the rest lay in the buffers of the system"
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "TIMEOUT", 0.3)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    assert send(serve, "/") == [Answer(None, "no answer within 0.3 s")]
+
+
+def test_a_kept_connection_that_was_closed_costs_no_try() -> None:
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await request(reader)
+        requests += 1
+        writer.write(OK)
+        await request(reader)  # and hangs up: it was about to, when this came
+        requests += 1
+
+    assert send(serve, "/", "/") == [Answer(204), Answer(204)]
+    assert requests == 3
+
+
+def test_one_that_only_hangs_up_is_asked_once() -> None:
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await request(reader)
+        requests += 1
+
+    assert send(serve, "/") == [Answer(None, "the connection failed: ServerDisconnectedError")]
+    assert requests == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"220 mail.example.com ESMTP\r\n", "ClientResponseError"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", "ClientPayloadError"),
+    ],
+)
+def test_what_is_no_answer_of_http_is_a_failure(answer: bytes, error: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(answer)
+
+    assert send(serve, "/") == [Answer(None, f"the connection failed: {error}")]
+
+
+def test_what_it_says_of_when_to_come_again_is_kept() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")
+
+    assert send(serve, "/") == [Answer(429, None, "7")]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://localhost/", "http://2130706433/", "ftp://a/"])
+def test_nothing_private_is_connected_to(url: str) -> None:
+    async def run() -> Answer:
+        async with Post([]) as sender:
+            return await sender.send(due(url))
+
+    answer = asyncio.run(run())
+    assert answer.status_code is None
+    assert "the connection failed" not in (answer.error or "")
