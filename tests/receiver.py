@@ -23,13 +23,15 @@ class Answer(NamedTuple):
 
 @dataclass
 class Receiver:
-    """`answers[path]` are given one after the other, the last one for good; else 204. What is asked for under /hang
-    waits for `opened`."""
+    """`answers[path]` are given one after the other, the last one for good; else 204. What goes to /hang waits for
+    `opened`; to /flaky, each id fails at first."""
 
     port: int = 0
     received: "Queue[Received]" = field(default_factory=Queue)
     answers: dict[str, list[Answer]] = field(default_factory=dict)
+    came: threading.Event = field(default_factory=threading.Event)  # set by whatever comes
     opened: threading.Event = field(default_factory=threading.Event)
+    _failed: set[str] = field(default_factory=set)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -37,7 +39,10 @@ class Receiver:
     def get(self, timeout: float = 20) -> Received:
         return self.received.get(timeout=timeout)
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str, id: str) -> Answer:
+        if path == "/flaky" and id not in self._failed:
+            self._failed.add(id)
+            return Answer(500)
         given = self.answers.get(path, [Answer()])
         return given.pop(0) if len(given) > 1 else given[0]
 
@@ -53,9 +58,10 @@ def listening() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.put(Received(self.path, headers, body))
+            receiver.came.set()
             if self.path.startswith("/hang"):
                 receiver.opened.wait()
-            answer = receiver.answer(self.path)
+            answer = receiver.answer(self.path, headers["webhook-id"])
             self.send_response(answer.status)
             for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
                 self.send_header(name, value)

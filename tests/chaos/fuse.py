@@ -22,9 +22,15 @@ VERBS = {
     "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver"),
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
     "workers.chores": ("reap", "unsent", "expire", "advance_marks"),
+    "workers.courier": ("take", "settle"),
 }
 #: Calls of other libraries, each before and after.
-CALLS = {"api": ("push", "put"), "workers": ("pop", "put", "notify"), "workers.chores": ("push",)}
+CALLS = {
+    "api": ("push", "put"),
+    "workers": ("pop", "put", "notify"),
+    "workers.chores": ("push",),
+    "workers.courier": ("send",),
+}
 BOUNDARIES = [
     f"{role}:{verb}.{moment}" for role in VERBS for verb in VERBS[role] for moment in ("before", "after", "committed")
 ] + [f"{role}:{call}.{moment}" for role in CALLS for call in CALLS[role] for moment in ("before", "after")]
@@ -77,6 +83,7 @@ def _guard_calls(at: Callable[[str], None]) -> None:
     import redis.client
 
     from tundish.blobs import Directory
+    from workers.post import Post
 
     def guard(owner: Any, method: str, name: str) -> None:
         original = getattr(owner, method)
@@ -108,6 +115,7 @@ def _guard_calls(at: Callable[[str], None]) -> None:
     guard(redis.Redis, "lmpop", "pop")
     guard(redis.Redis, "publish", "notify")
     guard_async(redis.asyncio.client.Pipeline, "execute", "push")
+    guard_async(Post, "send", "send")
 
 
 def _deafen(deaf: Path) -> None:

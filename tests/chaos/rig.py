@@ -78,8 +78,8 @@ class Part:
 
 
 class Rig:
-    """Postgres, Valkey behind a proxy, the API behind another, workers and chores; `settings` go to all of them,
-    and `launcher` is the module that runs theirs, where it is given."""
+    """Postgres, Valkey behind a proxy, the API behind another, workers and chores, a `courier` too where it is wanted;
+    `settings` go to all of them, and `launcher` is the module that runs theirs, where it is given."""
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Rig:
         settings: Mapping[str, str] | None = None,
         launcher: Sequence[str] = (),
         workers: int = 2,
+        courier: bool = False,
     ) -> None:
         self.place = Place(folder)
         self.executed = Ledger(folder / "executed")
@@ -127,6 +128,7 @@ class Rig:
             ("api", "api"),
             ("chores", "workers.chores"),
             *((f"worker-{number}", "workers") for number in range(workers)),
+            *([("courier", "workers.courier")] if courier else []),
         ):
             self._add(name, [sys.executable, "-P", "-m", *launcher, module])
         self._keeping = threading.Thread(target=self._keep, daemon=True)
@@ -138,6 +140,10 @@ class Rig:
     def fuse(self, boundary: str) -> Path:
         """Lit by writing this file, burnt when it is gone: see `tests.chaos.fuse`."""
         return self.place.root / "fuses" / boundary
+
+    def wait_for_fuse(self, boundary: str) -> None:
+        """Until it is burnt."""
+        wait_until(lambda: not self.fuse(boundary).exists(), f"a process came to {boundary}", 60)
 
     @property
     def workers(self) -> list[Part]:

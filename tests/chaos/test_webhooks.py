@@ -1,0 +1,98 @@
+"""I5: at least one webhook for each terminal event, with one id and one body, whatever happens to the courier."""
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterator
+from itertools import cycle
+
+import psycopg
+import pytest
+
+from tests.chaos import fuse
+from tests.chaos.invariants import Observer, check
+from tests.chaos.load import Load
+from tests.chaos.rig import Rig
+from tests.local import wait_until
+from tests.receiver import Receiver, listening
+from tundish.ids import to_text
+
+Times = Callable[[int], int]
+
+BOUNDARIES = [each for each in fuse.BOUNDARIES if each.startswith("workers.courier:")]
+Sent = dict[str, tuple[str, str | None, str]]  # of each delivery: its job, its endpoint, and the digest of its body
+
+
+@pytest.fixture(scope="module")
+def running_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    given = {"TUNDISH_OUTBOUND_ALLOW": "127.0.0.0/8"}
+    rig = Rig(tmp_path_factory.mktemp("chaos-webhooks"), given, ["tests.chaos.fuse"], courier=True)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def receiver(rig: Rig) -> Iterator[Receiver]:
+    """It is registered for all ends."""
+    with listening() as receiver:
+        endpoint = {"url": receiver.url("/all"), "events": ["job.succeeded", "job.failed", "job.canceled"]}
+        id = rig.client.post("/v1/webhooks", json=endpoint).json()["id"]
+        yield receiver
+        rig.client.delete(f"/v1/webhooks/{id}")
+
+
+def test_the_courier_dies_at_each_of_its_write_boundaries(
+    rig: Rig, load: Load, observer: Observer, times: Times, receiver: Receiver
+) -> None:
+    hooked: list[str] = []
+    boundaries = BOUNDARIES * times(50)
+    with load.running(threads=1, pause=0.2):
+        for boundary in boundaries:
+            rig.fuse(boundary).touch()
+            hooked += [load.one(webhook=receiver.url(path)) for path in ("/flaky", "/own")]
+            rig.wait_for_fuse(boundary)
+    note = hold_against_receiver(rig, load, receiver, hooked)
+    check("the courier: kill -9 at each write", load, observer, len(boundaries), note=note)
+
+
+def test_the_courier_is_killed_and_stopped_under_load(
+    rig: Rig, load: Load, observer: Observer, times: Times, receiver: Receiver
+) -> None:
+    hooked: list[str] = []
+    faults, courier = times(50), rig.parts["courier"]
+    kinds = cycle([signal.SIGKILL, signal.SIGTERM])
+    with load.running(threads=2, pause=0.02):
+        for _ in range(faults):
+            receiver.came.clear()
+            hooked += [load.one(webhook=receiver.url(path)) for path in ("/flaky", "/own")]
+            assert receiver.came.wait(60)
+            courier.kill(next(kinds))
+    note = hold_against_receiver(rig, load, receiver, hooked)
+    check("the courier: SIGKILL, SIGTERM", load, observer, faults, note=note)
+
+
+def hold_against_receiver(rig: Rig, load: Load, receiver: Receiver, hooked: list[str]) -> str:
+    """Each end came to the endpoint, and to the job's own webhook, at least once, as it lies in the outbox."""
+    for id in load.jobs:
+        rig.wait_for_end(id)
+    wait_until(lambda: not outbox(rig, "pending"), "nothing waits in the outbox", 180)
+    sent = outbox(rig, "delivered")
+    came: dict[str, list[str]] = {}
+    while not receiver.received.empty():
+        received = receiver.get()
+        came.setdefault(received.headers["webhook-id"], []).append(hashlib.sha256(received.body).hexdigest())
+    jobs, own = set(load.jobs), [job for job, endpoint, _ in sent.values() if endpoint is None]
+    told = [job for job, endpoint, _ in sent.values() if endpoint is not None]
+    assert sorted(job for job in told if job in jobs) == sorted(jobs), "each end was written once for the endpoint"
+    assert sorted(job for job in own if job in jobs) == sorted(hooked), "and once for the job's own webhook"
+    mine = {id: digest for id, (job, _, digest) in sent.items() if job in jobs}
+    assert {id: set(came.get(id, [])) for id in mine} == {id: {digest} for id, digest in mine.items()}
+    extra = sum(len(came[id]) - 1 for id in mine)
+    return f"{len(mine)} webhooks, {extra} came more than once"
+
+
+def outbox(rig: Rig, status: str) -> Sent:
+    with psycopg.connect(rig.database_url) as database:
+        rows = database.execute(
+            "SELECT id, job, endpoint::text, encode(sha256(body), 'hex') FROM deliveries WHERE status = %s", [status]
+        ).fetchall()
+    return {to_text("whd", id): (to_text("job", job), endpoint, digest) for id, job, endpoint, digest in rows}
