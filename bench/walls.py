@@ -16,4 +16,5 @@ WALLS: dict[str, str] = {
     "scale": "",
     "streams": "",
     "swap": "",
+    "webhooks": "",
 }

@@ -4,44 +4,50 @@ receivers beside which three fail: one hangs, one drips, one always answers 500.
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import psutil
-
+from bench.measure import measure, quantile, row
+from bench.plan import Plan
 from bench.receiver import Receiver
-from bench.report import Row, compare, write
+from bench.report import write
 from bench.system import Bench, started
 from tundish import queue, store
 from tundish.ids import new_uuid
 
-DELIVERIES = 20_000
 ENDPOINTS = 100
-#: Rounds, each of one delivery to every endpoint, and the seconds between two.
-ROUNDS, PAUSE = 100, 0.2
-RUNS = 3
+#: Seconds between two rounds, each of one delivery to every endpoint.
+PAUSE = 0.2
+#: Seconds after which the bench is stuck.
+STUCK = 120.0
 #: About what a small job's body has.
 PAD = "x" * 900
 
 
-def rates() -> tuple[float, float]:
-    """Deliveries a second, from the commit that wrote them to the last that was settled; the courier's microseconds of
-    CPU for each."""
+@dataclass(frozen=True)
+class Rate:
+    """Deliveries a second, and the courier's microseconds of CPU for each."""
+
+    a_second: float
+    cpu: float
+
+
+def rate(deliveries: int) -> Rate:
+    """From the commit that wrote them to the last that was settled."""
     receiver = Receiver()
     with started("bench.models:Noop", TUNDISH_OUTBOUND_ALLOW="127.0.0.0/8") as bench:
-        urls = [receiver.url(f"{number}/ok") for number in range(ENDPOINTS)]
-        endpoints = _register(bench, urls)
-        courier = _courier()
+        endpoints = _register(bench, [receiver.url(f"{number}/ok") for number in range(ENDPOINTS)])
         _tell(bench, endpoints)
         _wait(bench)
-        cpu, began = _cpu(courier), time.time()
-        _tell(bench, endpoints * (DELIVERIES // ENDPOINTS))
-        began = time.time()
+        before = bench.cpu()["courier"]
+        _tell(bench, endpoints * (deliveries // ENDPOINTS))
+        began = time.monotonic()
         _wait(bench)
-        took = time.time() - began
-        return DELIVERIES / took, (_cpu(courier) - cpu) / DELIVERIES * 1e6
+        took = time.monotonic() - began
+        return Rate(deliveries / took, (bench.cpu()["courier"] - before) / deliveries * 1e6)
 
 
-def slowest(*bad: str) -> float:
-    """Milliseconds within which 99 of 100 deliveries arrive at receivers that answer at once, beside `bad` ones."""
+def slowest(rounds: int, *bad: str) -> float:
+    """Milliseconds within which 99 of 100 deliveries come to receivers that answer at once, beside `bad` ones."""
     receiver = Receiver()
     with started("bench.models:Noop", TUNDISH_OUTBOUND_ALLOW="127.0.0.0/8") as bench:
         words = [*bad, *["ok"] * (ENDPOINTS - len(bad))]
@@ -49,39 +55,34 @@ def slowest(*bad: str) -> float:
         _tell(bench, endpoints)
         time.sleep(1)
         receiver.seconds.clear()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             _tell(bench, endpoints)
             time.sleep(PAUSE)
-        arrived = sorted(receiver.seconds)
-        return arrived[int(len(arrived) * 0.99)] * 1000
+        return quantile(receiver.seconds, 0.99) * 1000
 
 
-def main() -> None:
-    measured: list[float] = []
-
-    def rate() -> float:
-        deliveries, cpu = rates()
-        measured.append(cpu)
-        return deliveries
-
-    rows = [compare("deliveries/s from one courier", "deliveries/s", rate, {}, runs=RUNS, reach={}, moonshot={})]
-    cpu = sorted(measured)[len(measured) // 2]
-    spread = (max(measured) - min(measured)) / cpu
-    rows.append(Row("CPU of one delivery in the courier", "us", cpu, {}, {}, RUNS, spread, "lower", {}, {}, ""))
-    peer = "100 that answer"
-    rows.append(
-        compare(
+def main(plan: Plan) -> None:
+    deliveries, rounds = plan.of(20_000, 500), plan.of(100, 5)
+    rates = measure(
+        "webhooks", lambda: rate(deliveries), {}, plan.runs, lambda it: f"{it.a_second:,.0f}/s, {it.cpu:,.0f} us each"
+    )
+    beside = {
+        "100 that answer": lambda: slowest(rounds),
+    }
+    late = measure("p99", lambda: slowest(rounds, "hang", "drip", "fail"), beside, plan.runs, lambda ms: f"{ms:.1f} ms")
+    rows = [
+        row("deliveries/s from one courier", "deliveries/s", rates.of(lambda it: it.a_second)),
+        row("CPU of a delivery in the courier", "us", rates.of(lambda it: it.cpu), better="lower"),
+        row(
             "97 that answer beside one that hangs, one that drips, one that fails: p99",
             "ms",
-            lambda: slowest("hang", "drip", "fail"),
-            {peer: slowest},
-            runs=RUNS,
-            reach={peer: 2},
-            moonshot={peer: 1.1},
+            late,
+            reach=dict.fromkeys(beside, 2),
+            moonshot=dict.fromkeys(beside, 1.1),
             better="lower",
-        )
-    )
-    write("webhooks", rows)
+        ),
+    ]
+    write("webhooks", plan, rows)
 
 
 def _register(bench: Bench, urls: Sequence[str]) -> list[store.Endpoint]:
@@ -112,18 +113,10 @@ def _tell(bench: Bench, endpoints: Sequence[store.Endpoint]) -> None:
 
 def _wait(bench: Bench) -> None:
     """Until nothing is pending."""
-    while True:
+    until = time.monotonic() + STUCK
+    while time.monotonic() < until:
         row = bench.database.execute("SELECT count(*) FROM deliveries WHERE status = 'pending'").fetchone()
         if row == (0,):
             return
         time.sleep(0.05)
-
-
-def _courier() -> psutil.Process:
-    [courier] = [each for each in psutil.Process().children() if "workers.courier" in each.cmdline()]
-    return courier
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+    raise RuntimeError(f"deliveries are pending after {STUCK:.0f} s; see {bench.system.place.logs}")

@@ -87,7 +87,7 @@ class Post:
             _url(due.url, address),
             data=due.body,
             headers={"host": to.authority, "content-type": "application/json", "user-agent": "Tundish", **signed},
-            server_hostname=to.host.strip("[]") if to.scheme == "https" else None,
+            server_hostname=to.name if to.scheme == "https" else None,
             allow_redirects=False,
         ) as response:
             read = 0
@@ -112,7 +112,9 @@ class Post:
         return known
 
     async def _judge(self, to: outbound.Destination) -> str:
-        return str(await outbound.resolve(to, self._allowed))
+        """The address as a URL has it."""
+        address = await outbound.resolve(to, self._allowed)
+        return f"[{address}]" if address.version == 6 else str(address)
 
 
 #: Most deliveries go where others went before: a tenth of a delivery's CPU.

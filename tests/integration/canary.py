@@ -27,7 +27,8 @@ import httpx
 from tests.unit.test_outbound import NAMES, REDIRECTS, REFUSED
 from tundish import outbound, store, webhooks
 from tundish.ids import new_uuid
-from workers import courier, fetch
+from workers import fetch
+from workers.post import Post
 
 PORTS = (22, 80, 443, 6379, 8000, 8080, 8443, 9200)
 #: Where redirects come from: a network that the phase allows.
@@ -157,10 +158,10 @@ async def by_fetch(url: str, allowed: Sequence[outbound.Network]) -> str:
 
 
 async def by_post(url: str, allowed: Sequence[outbound.Network]) -> str:
-    due = store.Due(new_uuid(), url, b"{}", 1, webhooks.new_secret())
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=fetch.trust()) as client:
-        sent = await courier.deliver(client, due, list(allowed))
-    return "sent" if sent["status_code"] == 200 else str(sent["error"] or sent["status_code"])
+    due = store.Due(new_uuid(), new_uuid(), None, url, b"{}", 0, [webhooks.new_secret()], True)
+    async with Post(list(allowed)) as post:
+        answer = await post.send(due)
+    return "sent" if answer.status_code == 200 else str(answer.error or answer.status_code)
 
 
 def main(folder: Path) -> None:
@@ -171,6 +172,7 @@ def main(folder: Path) -> None:
     threading.Thread(target=dns.serve_forever, daemon=True).start()
     context = httpx.create_ssl_context(trust_env=False)
     context.load_verify_locations(pem)
+    os.environ["SSL_CERT_FILE"] = str(pem)
     fetch.trust = lambda: context  # type: ignore[assignment]  # beside the public authorities, ours
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = "http://127.0.0.1:8080"

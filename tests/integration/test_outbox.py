@@ -13,6 +13,7 @@ from sqlalchemy import text
 from tests.integration.test_store import claim, end, start, submit
 from tundish import outbox, store
 from tundish.blobs import Directory
+from tundish.codec import codec_for
 from tundish.execute import Done, Failed, Outcome
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Code, Priority, Status
@@ -41,9 +42,8 @@ def rows(engine: store.Engine, columns: str = "job, endpoint, event") -> list[tu
 
 def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> list[UUID]:
     id, jobs = claim(engine, ids)
-    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs))
-    blobs = Directory(folder, b"secret")
-    return record(engine, store.single(engine), blobs, [prediction], inline_max=100, public_url="")
+    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs), codec_for(str))
+    return record(engine, Directory(folder, b"secret"), [prediction], inline_max=100, public_url="")
 
 
 def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}", **given: Any) -> list[UUID]:

@@ -134,7 +134,7 @@ def test_a_claim_is_parted_and_each_part_goes_its_own_way(engine: store.Engine) 
     with engine.begin() as connection:
         store.cancel(connection, 1, ids[0])
         store.part(connection, first, new, [ids[2], ids[0]])
-        assert store.start(connection, new, lease=30.0) == {ids[0]}  # a cancel is not forgotten
+        assert store.start(connection, new, lease=30.0) == store.Started({ids[0]}, False)  # a cancel is not forgotten
     assert [status(engine, id) for id in ids[1:]] == [Status.QUEUED, Status.RUNNING, Status.QUEUED]
     with engine.begin() as connection:
         assert store.record(connection, [end(jobs[2])], [store.Ran(new, 1.5)]) == {ids[2]}
@@ -260,7 +260,7 @@ def test_a_cancel_that_waits_for_a_claim_drops_its_job_from_it(engine: store.Eng
                 wait_until(lambda: look.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")), "it waits")
         assert canceled.result(10)
     with engine.begin() as connection:
-        assert store.start(connection, claimed, lease=30.0) == {id}
+        assert store.start(connection, claimed, lease=30.0) == store.Started({id}, False)
 
 
 def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine: store.Engine) -> None:
@@ -275,7 +275,7 @@ def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine:
     with engine.begin() as connection:
         started = store.start(connection, claimed, lease=30.0)
     assert started
-    assert sorted(started) == sorted([late, canceled])
+    assert started.dropped == {late, canceled}
 
 
 def test_what_waited_too_long_expires_and_is_not_claimed(engine: store.Engine) -> None:

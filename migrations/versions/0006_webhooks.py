@@ -6,8 +6,8 @@ stays HOT); those to be tried again lie in it by their time.
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0006"
+down_revision = "0005"
 
 DDL = """
 CREATE TABLE endpoints (
