@@ -199,7 +199,7 @@ def test_who_does_not_read_slows_no_worker_fills_no_memory_and_holds_up_no_resta
         # 7.5 MB were said: who holds them for each of five readers grows by more than that.
         assert api.memory_info().rss - before < 15e6
         api.terminate()
-        api.wait(timeout=8)
+        api.wait(timeout=20)
     wait_until(lambda: up(own), "the API is back")
 
 
@@ -216,7 +216,7 @@ def test_a_stream_outlives_a_restart_of_the_api_where_it_stopped(
         api.terminate()
         list(events)  # ends, and not by a broken connection
         assert polling.result().json()["status"] == "running"
-        api.wait(timeout=2)
+        api.wait(timeout=20)
     wait_until(lambda: up(own), "the API is back")
     (tmp_path / "open").touch()
     assert pieces(all_events(own, id, last.id)) == ["b", "c"]
