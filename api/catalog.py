@@ -8,10 +8,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.http import encoded, json_body, known_parameters
-from api.models import NAME, describe_alias, escape
+from api.models import describe_alias
 from api.parts import Parts
 from tundish import store
 from tundish.errors import NotFound, Refused
+from tundish.lineup import NAME, escape
 from tundish.routing import Routing
 
 #: The most that one weight may be.

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from api.http import JSON, essence, parsed
-from api.models import Known
 from tundish.errors import BadRequest, WrongType
+from tundish.lineup import Known
 
 OCTETS = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"

@@ -2,48 +2,18 @@
 
 import asyncio
 import logging
-import re
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import jsonschema_rs
+from typing import Any
 
 from tundish import store
-from tundish.errors import NotFound, Refused, Unavailable
+from tundish.errors import NotFound, Unavailable
+from tundish.lineup import Lineup, Routed
 from tundish.routing import Routing
 
 log = logging.getLogger(__name__)
 
 #: Seconds between looks at the catalog, where no notice of a change came.
 EVERY = 2.0
-#: At most so many faults of an input are told.
-FAULTS = 16
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A version with its schema compiled; `validator` is None where any input is taken."""
-
-    version: store.Version
-    validator: jsonschema_rs.Validator | None
-
-    def check(self, value: object, at: str) -> None:
-        """Raises Refused with a pointer (RFC 6901) to each fault, `at` before it."""
-        if self.validator is None or self.validator.is_valid(value):
-            return
-        errors = [fault for error in self.validator.iter_errors(value) for fault in _faults(error, at)]
-        detail = f"the input does not fit the schema of {self.version.model}: {errors[0]['detail']}"
-        raise Refused("invalid_input", detail, errors[:FAULTS])
-
-
-class Routed(NamedTuple):
-    """The version that a job runs on, and the one that runs a copy of it."""
-
-    known: Known
-    shadow: Known | None
 
 
 class Models:
@@ -53,9 +23,7 @@ class Models:
     def __init__(self, engine: store.AsyncEngine, seen_within: float) -> None:
         self._engine = engine
         self._seen_within = seen_within
-        self._known: dict[tuple[str, str], Known] = {}
-        self._aliases: dict[str, dict[str, Routing]] = {}
-        self._paused = store.Paused()
+        self._lineup = Lineup()
         self._loading = asyncio.Lock()
         self._bell = asyncio.Event()
 
@@ -81,95 +49,50 @@ class Models:
                 read = await store.run(self._engine, store.catalog, self._seen_within)
             except (store.StoreError, store.PoolTimeout, OSError) as error:
                 raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
-            self._known = {key: self._compiled(version) for key, version in read.versions.items()}
-            self._aliases = read.aliases
-            self._paused = read.paused
+            self._lineup.update(read)
 
     async def route(self, model: str, sticky_key: str | None = None) -> Routed:
         """The version that `name`, `name@version` or `name:alias` means, and the alias' shadow unless that is the same
         version; the alias' weights are drawn anew each time, or by `sticky_key`. Raises NotFound for what the catalog
         does not hold even after a fresh look."""
         try:
-            return self._route(model, sticky_key)
+            return self._lineup.route(model, sticky_key)
         except NotFound:
             await self.refresh()
-            return self._route(model, sticky_key)
-
-    def _route(self, model: str, sticky_key: str | None) -> Routed:
-        name, at, version = model.partition("@")
-        name, colon, alias = name.partition(":")
-        if name not in self._aliases:
-            known = ", ".join(sorted(self._aliases)) or "none yet: start a worker"
-            shown = name if NAME.fullmatch(name) else "of that name"
-            raise NotFound("model_not_found", f"there is no model {shown}; there are: {known}")
-        shadow: str | None = None
-        if not at:
-            routing = self._aliases[name].get(alias if colon else "default")
-            if not routing:
-                known = ", ".join(sorted(self._aliases[name]))
-                raise NotFound("alias_not_found", f"{name} has no such alias; it has: {known}")
-            version, shadow = routing.draw(sticky_key), routing.shadow
-        if (colon and at) or (name, version) not in self._known:
-            known = ", ".join(each for model, each in self._known if model == name)
-            raise NotFound("version_not_found", f"{name} has no such version; it has: {known}")
-        copied = self._known.get((name, shadow)) if shadow and shadow != version else None
-        return Routed(self._known[name, version], copied)
+            return self._lineup.route(model, sticky_key)
 
     def names(self) -> list[str]:
-        return sorted(self._aliases)
+        return sorted(self._lineup.aliases)
 
     def describe(self, name: str) -> dict[str, Any] | None:
         """A model as the API shows it; None for an unknown one."""
-        if name not in self._aliases:
+        if name not in self._lineup.aliases:
             return None
         return {
             "name": name,
-            "aliases": {alias: describe_alias(routing) for alias, routing in self._aliases[name].items()},
+            "aliases": {alias: describe_alias(routing) for alias, routing in self._lineup.aliases[name].items()},
             "versions": [self._shown(version) for version in self.versions(name)],
-            "paused": name in self._paused.models,
+            "paused": name in self._lineup.paused.models,
         }
 
     def describe_version(self, name: str, version: str) -> dict[str, Any] | None:
-        known = self._known.get((name, version))
+        known = self._lineup.known.get((name, version))
         return None if known is None else {"name": name, **self._shown(known.version)}
 
     def versions(self, name: str | None = None) -> list[store.Version]:
         """The versions of a model, or all."""
-        return [known.version for (model, _), known in self._known.items() if name in (None, model)]
+        return [known.version for (model, _), known in self._lineup.known.items() if name in (None, model)]
 
     @property
     def paused(self) -> store.Paused:
-        return self._paused
+        return self._lineup.paused
 
     def _shown(self, version: store.Version) -> dict[str, Any]:
-        return {**_shown(version), "paused": f"{version.model}@{version.version}" in self._paused.versions}
-
-    def _compiled(self, version: store.Version) -> Known:
-        before = self._known.get((version.model, version.version))
-        if version.input_schema is None:
-            return Known(version, None)
-        if before and before.version.input_schema == version.input_schema:
-            return Known(version, before.validator)
-        return Known(version, jsonschema_rs.validator_for(version.input_schema))
+        return {**_shown(version), "paused": f"{version.model}@{version.version}" in self._lineup.paused.versions}
 
 
 def describe_alias(routing: Routing) -> dict[str, Any]:
     return {"weights": dict(routing.weights), "shadow": routing.shadow}
-
-
-def _faults(error: jsonschema_rs.ValidationError, at: str) -> list[dict[str, str]]:
-    pointer = at + "".join(f"/{escape(str(step))}" for step in error.instance_path)
-    match error.kind:
-        case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
-            return [{"pointer": f"{pointer}/{escape(name)}", "detail": "not a field of the schema"} for name in names]
-        case jsonschema_rs.ValidationErrorKind.Required(property=name):
-            return [{"pointer": f"{pointer}/{escape(str(name))}", "detail": "is required"}]
-    message = error.message
-    return [{"pointer": pointer, "detail": message if len(message) <= 200 else message[:200] + "…"}]
-
-
-def escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
 
 
 def _shown(version: store.Version) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import msgspec
 from api import inputs
 from api.http import parsed
 from api.inputs import Input
-from api.models import Models, Routed
+from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
 from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
 from tundish.ids import new_uuid, shadow_id
 from tundish.job import Priority, Status
+from tundish.lineup import Routed
 from tundish.store import JobRow, NewJob, with_shadows
 
 #: Blobs that one request writes at once.

@@ -1,0 +1,100 @@
+"""The catalog as a process holds it: which version a `model` means, and whether an input is one of its inputs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jsonschema_rs
+
+from tundish import store
+from tundish.errors import NotFound, Refused
+from tundish.routing import Routing
+
+#: At most so many faults of an input are told.
+FAULTS = 16
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A version with its schema compiled; `validator` is None where any input is taken."""
+
+    version: store.Version
+    validator: jsonschema_rs.Validator | None
+
+    def check(self, value: object, at: str) -> None:
+        """Raises Refused with a pointer (RFC 6901) to each fault, `at` before it."""
+        if self.validator is None or self.validator.is_valid(value):
+            return
+        errors = [fault for error in self.validator.iter_errors(value) for fault in _faults(error, at)]
+        detail = f"the input does not fit the schema of {self.version.model}: {errors[0]['detail']}"
+        raise Refused("invalid_input", detail, errors[:FAULTS])
+
+
+class Routed(NamedTuple):
+    """The version that a job runs on, and the one that runs a copy of it."""
+
+    known: Known
+    shadow: Known | None
+
+
+class Lineup:
+    """Models, their versions and aliases, and what is paused, as they were last read."""
+
+    def __init__(self) -> None:
+        self.known: Mapping[tuple[str, str], Known] = {}
+        self.aliases: Mapping[str, Mapping[str, Routing]] = {}
+        self.paused = store.Paused()
+
+    def update(self, read: store.Catalog) -> None:
+        """A schema is compiled once."""
+        self.known = {key: self._compiled(version) for key, version in read.versions.items()}
+        self.aliases = read.aliases
+        self.paused = read.paused
+
+    def route(self, model: str, sticky_key: str | None = None) -> Routed:
+        """The version that `name`, `name@version` or `name:alias` means, and the alias' shadow unless that is the same
+        version; the alias' weights are drawn anew each time, or by `sticky_key`. Raises NotFound."""
+        name, at, version = model.partition("@")
+        name, colon, alias = name.partition(":")
+        if name not in self.aliases:
+            known = ", ".join(sorted(self.aliases)) or "none yet: start a worker"
+            shown = name if NAME.fullmatch(name) else "of that name"
+            raise NotFound("model_not_found", f"there is no model {shown}; there are: {known}")
+        shadow: str | None = None
+        if not at:
+            routing = self.aliases[name].get(alias if colon else "default")
+            if not routing:
+                known = ", ".join(sorted(self.aliases[name]))
+                raise NotFound("alias_not_found", f"{name} has no such alias; it has: {known}")
+            version, shadow = routing.draw(sticky_key), routing.shadow
+        if (colon and at) or (name, version) not in self.known:
+            known = ", ".join(each for model, each in self.known if model == name)
+            raise NotFound("version_not_found", f"{name} has no such version; it has: {known}")
+        copied = self.known.get((name, shadow)) if shadow and shadow != version else None
+        return Routed(self.known[name, version], copied)
+
+    def _compiled(self, version: store.Version) -> Known:
+        before = self.known.get((version.model, version.version))
+        if version.input_schema is None:
+            return Known(version, None)
+        if before and before.version.input_schema == version.input_schema:
+            return Known(version, before.validator)
+        return Known(version, jsonschema_rs.validator_for(version.input_schema))
+
+
+def _faults(error: jsonschema_rs.ValidationError, at: str) -> list[dict[str, str]]:
+    pointer = at + "".join(f"/{escape(str(step))}" for step in error.instance_path)
+    match error.kind:
+        case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
+            return [{"pointer": f"{pointer}/{escape(name)}", "detail": "not a field of the schema"} for name in names]
+        case jsonschema_rs.ValidationErrorKind.Required(property=name):
+            return [{"pointer": f"{pointer}/{escape(str(name))}", "detail": "is required"}]
+    message = error.message
+    return [{"pointer": pointer, "detail": message if len(message) <= 200 else message[:200] + "…"}]
+
+
+def escape(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")
