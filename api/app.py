@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import needs_key, tenant_of
+from api.batches import Batches
 from api.blobs import BlobFiles
 from api.catalog import Catalog
 from api.compare import Compare
@@ -119,6 +120,7 @@ def routes(parts: Parts) -> list[Route]:
         *Uploads(parts).routes(),
         *Webhooks(parts).routes(),
         *Deliveries(parts).routes(),
+        *Batches(parts).routes(),
         *BlobFiles(parts).routes(),
     ]
 

@@ -55,7 +55,7 @@ def _key(text: str) -> str | None:
 
 
 class Once:
-    """Stores jobs together with the answer that repeats of their request get."""
+    """Stores jobs or a batch together with the answer that repeats of their request get."""
 
     def __init__(self, engine: store.AsyncEngine) -> None:
         self._engine = engine
@@ -76,6 +76,17 @@ class Once:
     ) -> Response | None:
         """Store jobs, all or none, and the answer that `show` makes of the database's time; None where another request
         with this key was first. Raises Conflict where it is still in flight, and Unavailable."""
+        return await self._store(keyed, store.submit_once, jobs, show)
+
+    async def new_batch(
+        self, keyed: Keyed, batch: store.NewBatch, show: Callable[[datetime], Response]
+    ) -> Response | None:
+        """The same for a batch."""
+        return await self._store(keyed, store.new_batch_once, batch, show)
+
+    async def _store(
+        self, keyed: Keyed, verb: Callable[..., store.Answer | None], new: object, show: Callable[[datetime], Response]
+    ) -> Response | None:
         shown: list[Response] = []
 
         def answer(at: datetime) -> store.Answer:
@@ -83,7 +94,7 @@ class Once:
             body, headers = bytes(shown[0].body), shown[0].headers
             return store.Answer(keyed.fingerprint, shown[0].status_code, headers.get("location"), body)
 
-        stored = await self._run(store.submit_once, keyed.scope, jobs, answer)
+        stored = await self._run(verb, keyed.scope, new, answer)
         return shown[0] if stored else None
 
     async def amend(self, keyed: Keyed, response: Response) -> None:

@@ -55,6 +55,7 @@ class Parts:
     streams: Streams
     submitter: Submitter
     pins: Pins
+    rules: Rules
 
     async def run(self, verb: Callable[Concatenate[store.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A verb of the store. Raises Unavailable where Postgres does not answer."""
@@ -126,6 +127,7 @@ def build(settings: Settings) -> Parts:
         streams=Streams(client),
         submitter=Submitter(models, blobs, pins, rules, inline_max=settings.inline_max, max_body=settings.max_body),
         pins=pins,
+        rules=rules,
     )
 
 

@@ -5,6 +5,45 @@ aliases
     shadow text
     PRIMARY KEY (model, alias)
 
+batch_lines
+    batch uuid NOT NULL
+    line integer NOT NULL
+    custom_id text
+    job uuid
+    error bytea
+    CREATE INDEX batch_lines_batch_custom_id_idx ON public.batch_lines USING btree (batch, custom_id)
+    PRIMARY KEY (batch, line)
+
+batches
+    id uuid NOT NULL
+    tenant integer NOT NULL
+    model text NOT NULL
+    blob text NOT NULL
+    etag text NOT NULL
+    size bigint NOT NULL
+    webhook text
+    metadata bytea
+    expires_at timestamp with time zone NOT NULL
+    status text NOT NULL DEFAULT 'validating'::text
+    cancel_requested boolean NOT NULL DEFAULT false
+    fault bytea
+    at_byte bigint NOT NULL DEFAULT 0
+    at_line integer NOT NULL DEFAULT 0
+    first_job uuid
+    last_job uuid
+    total integer NOT NULL DEFAULT 0
+    running integer NOT NULL DEFAULT 0
+    succeeded integer NOT NULL DEFAULT 0
+    failed integer NOT NULL DEFAULT 0
+    canceled integer NOT NULL DEFAULT 0
+    output text
+    errors text
+    due_at timestamp with time zone DEFAULT now()
+    finished_at timestamp with time zone
+    CREATE INDEX batches_due_at_idx ON public.batches USING btree (due_at) WHERE (due_at IS NOT NULL)
+    PRIMARY KEY (id)
+    fillfactor=50
+
 claims
     id uuid NOT NULL
     worker uuid NOT NULL

@@ -71,8 +71,8 @@ def diagram() -> str:
     return "\n".join(lines)
 
 
-def error_json(code: Code, message: str, details: dict[str, object] | None = None) -> bytes:
-    """A job's `error` as JSON."""
+def error_json(code: StrEnum, message: str, details: dict[str, object] | None = None) -> bytes:
+    """The `error` of a job, or of a line of a batch file, as JSON."""
     error: dict[str, object] = {"code": code.value, "message": message, "retryable": code in RETRYABLE}
     if details:
         error["details"] = details

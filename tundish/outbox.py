@@ -11,8 +11,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from tundish import store
+from tundish.batchview import BatchView
 from tundish.ids import new_uuid
-from tundish.view import event_of, webhook_body
+from tundish.view import encode, event_of, webhook_body
 
 Subject = tuple[UUID, int]
 
@@ -87,3 +88,11 @@ def _event(job: store.JobRow, public_url: str, url: str | None) -> Event:
 
 def _delivery(event: Event, url: str, lane: UUID, endpoint: UUID | None = None) -> store.Delivery:
     return store.Delivery(new_uuid(), event.tenant, lane, event.type, url, event.body, endpoint, event.job, event.batch)
+
+
+def announce_batch(connection: store.Connection, batch: store.BatchRow, data: BatchView) -> None:
+    """Queue the webhooks of a batch that has ended: its own, and those of endpoints; its jobs send none."""
+    type = f"batch.{batch.status}"
+    body = encode({"type": type, "timestamp": data.finished_at, "data": data})
+    event = Event(batch.tenant, type, body, batch=batch.id, url=batch.webhook)
+    tell(connection, [event], store.subscribed(connection, {batch.tenant}))

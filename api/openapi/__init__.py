@@ -5,16 +5,25 @@ from functools import cache
 
 import msgspec
 
-from api.openapi import events, health, jobs, models, pools, uploads, webhooks
+from api.openapi import batches, events, health, jobs, models, pools, uploads, webhooks
 from api.openapi.calls import Problem
 
-_TYPES = [*jobs.TYPES, *models.TYPES, *pools.TYPES, *uploads.TYPES, *webhooks.TYPES, Problem]
+_TYPES = [
+    *jobs.TYPES,
+    *models.TYPES,
+    *pools.TYPES,
+    *uploads.TYPES,
+    *batches.TYPES,
+    *webhooks.TYPES,
+    Problem,
+]
 _PATHS = {
     **jobs.PATHS,
     **events.PATHS,
     **models.PATHS,
     **pools.PATHS,
     **uploads.PATHS,
+    **batches.PATHS,
     **webhooks.PATHS,
     **health.PATHS,
 }

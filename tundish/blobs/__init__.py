@@ -26,7 +26,7 @@ from tundish.blobs.interface import (
     SignedPut,
     Stat,
 )
-from tundish.blobs.keys import day_prefix, job_prefix, key, upload_key, upload_prefix
+from tundish.blobs.keys import batch_prefix, day_prefix, job_prefix, key, upload_key, upload_prefix
 from tundish.settings import SettingError, Settings
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Directory",
     "SignedPut",
     "Stat",
+    "batch_prefix",
     "day_prefix",
     "job_prefix",
     "key",

@@ -57,7 +57,7 @@ class Directory(Blobs):
             part.keep()
 
     @contextmanager
-    def reading(self, key: str, etag: str | None = None) -> Iterator[BinaryIO]:
+    def reading(self, key: str, etag: str | None = None, at: int = 0) -> Iterator[BinaryIO]:
         with _usable(self._root):
             try:
                 file = self._path(key).open("rb")
@@ -65,6 +65,7 @@ class Directory(Blobs):
                 raise BlobMissing(f"no blob {key}") from None
         with file:
             _pinned(key, _stat(os.fstat(file.fileno())), etag)
+            file.seek(at)
             yield file
 
     def stat(self, key: str) -> Stat:

@@ -79,8 +79,9 @@ class Blobs(ABC):
             return file.read()
 
     @abstractmethod
-    def reading(self, key: str, etag: str | None = None) -> AbstractContextManager[BinaryIO]:
-        """The blob as a file to read from start to end. Raises BlobMissing; its reads raise what `get` does."""
+    def reading(self, key: str, etag: str | None = None, at: int = 0) -> AbstractContextManager[BinaryIO]:
+        """The blob as a file to read from byte `at`, which is in it, to its end. Raises BlobMissing; its reads raise
+        what `get` does."""
 
     @abstractmethod
     def stat(self, key: str) -> Stat:

@@ -20,6 +20,11 @@ def key(tenant: int, job: UUID, attempt: int, name: str) -> str:
     return f"{job_prefix(tenant, job)}{attempt}/{name}"
 
 
+def batch_prefix(tenant: int, batch: UUID) -> str:
+    """Under which the files of a batch lie: with the jobs of its day."""
+    return f"{day_prefix(tenant, f'{time_of(batch):%Y%m%d}')}{to_text('bat', batch)}/"
+
+
 def upload_prefix(tenant: int, upload: UUID) -> str:
     """Under which an upload lies: under no day, for jobs of several days may read it."""
     return f"{tenant}/uploads/{to_text('upl', upload)}/"

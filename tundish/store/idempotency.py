@@ -1,4 +1,4 @@
-"""The answers that idempotency keys hold, each written in the transaction of its jobs."""
+"""The answers that idempotency keys hold, each written in the transaction of what it tells of."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from tundish.store import jobs
+from tundish.store import batches, jobs
+from tundish.store.batches import NewBatch
 from tundish.store.jobs import NewJob
 
 #: Seconds to wait for the request that holds the same key.
@@ -46,6 +47,23 @@ def submit_once(
 ) -> Answer | None:
     """Store jobs and the answer to their request, all or none; None where the key is taken, and nothing is stored.
     Raises a StoreError with `lock_timed_out` where another request held the key for IN_FLIGHT seconds."""
+    given = _answer_once(connection, scope, answer)
+    if given and new:
+        jobs.submit(connection, new)
+    return given
+
+
+def new_batch_once(
+    connection: Connection, scope: Scope, new: NewBatch, answer: Callable[[datetime], Answer]
+) -> Answer | None:
+    """The same for a batch."""
+    given = _answer_once(connection, scope, answer)
+    if given:
+        batches.new_batch(connection, new)
+    return given
+
+
+def _answer_once(connection: Connection, scope: Scope, answer: Callable[[datetime], Answer]) -> Answer | None:
     begun = text("SELECT now(), set_config('lock_timeout', :wait, true)")
     at = connection.execute(begun, {"wait": f"{IN_FLIGHT}s"}).one()[0]
     given = answer(at)
@@ -57,11 +75,7 @@ def submit_once(
         """),
         {**scope._asdict(), **given._asdict()},
     ).scalar()
-    if not first:
-        return None
-    if new:
-        jobs.submit(connection, new)
-    return given
+    return given if first else None
 
 
 def amend_answer(connection: Connection, scope: Scope, status: int, body: bytes) -> None:

@@ -68,9 +68,9 @@ _SUBMIT = text(f"""
         SELECT * FROM {_NEW.sql}
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
-                              sticky_key, retry_of, input_url, shadow_of, etag)
+                              sticky_key, retry_of, input_url, shadow_of, etag, batch)
         SELECT id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in, sticky_key, retry_of,
-               input_url, shadow_of, etag
+               input_url, shadow_of, etag, CAST(:batch AS uuid)
         FROM new
     ), rows AS (
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
@@ -80,9 +80,10 @@ _SUBMIT = text(f"""
 """)
 
 
-def submit(connection: Connection, jobs: Sequence[NewJob]) -> datetime:
-    """Store jobs and their shadows, all or none, in one statement; the database's time, from which they expire."""
-    at: datetime = connection.execute(_SUBMIT, _NEW.given(with_shadows(jobs))).scalar_one()
+def submit(connection: Connection, jobs: Sequence[NewJob], batch: UUID | None = None) -> datetime:
+    """Store jobs and their shadows, all or none, in one statement, those of a `batch` file together; the database's
+    time, from which they expire."""
+    at: datetime = connection.execute(_SUBMIT, {**_NEW.given(with_shadows(jobs)), "batch": batch}).scalar_one()
     return at
 
 

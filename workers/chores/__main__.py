@@ -1,10 +1,12 @@
-"""`python -m workers.chores`: each chore at its interval, until SIGTERM."""
+"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files have a thread."""
 
 import logging
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import redis
 
@@ -12,14 +14,29 @@ from tundish import logs, store
 from tundish.blobs import BlobUnavailable, open_blobs
 from tundish.settings import SettingError, Settings
 from workers import connect
-from workers.chores import Chore, Tools, bury, expire, forget, marks, partitions, reap, resend, retention, uploads
+from workers.chores import (
+    Chore,
+    Tools,
+    batches,
+    bury,
+    expire,
+    forget,
+    marks,
+    partitions,
+    reap,
+    resend,
+    retention,
+    uploads,
+)
 
 log = logging.getLogger("workers.chores")
 
-CHORES = [
+SWEEPS = [
     Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
     for module in (partitions, reap, resend, expire, marks, retention, uploads, forget, bury)
 ]
+#: They read and write whole files: no sweep waits for them.
+FILES = [Chore("batches", batches.EVERY, batches.run)]
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
 
@@ -36,14 +53,24 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     tools = Tools(settings, store.engine(settings.database_url), connect.redis_client(settings.redis_url), blobs)
-    log.info("chores run: %s", ", ".join(chore.name for chore in CHORES))
-    due = dict.fromkeys(CHORES, time.monotonic())
-    while not stopped.is_set():
-        chore = min(due, key=lambda each: due[each])
-        if stopped.wait(max(0.0, due[chore] - time.monotonic())):
-            break
-        due[chore] = time.monotonic() + _once(chore, tools)
+    log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *FILES)))
+    with ThreadPoolExecutor(1) as pool:
+        files = pool.submit(_serve, FILES, tools, stopped)
+        _serve(SWEEPS, tools, stopped)
+        files.result()
     return 0
+
+
+def _serve(chores: Sequence[Chore], tools: Tools, stopped: threading.Event) -> None:
+    """Run chores when they are due. Where one breaks, all stop, and the process is started anew."""
+    due = dict.fromkeys(chores, time.monotonic())
+    try:
+        while not stopped.is_set():
+            chore = min(due, key=lambda each: due[each])
+            if not stopped.wait(max(0.0, due[chore] - time.monotonic())):
+                due[chore] = time.monotonic() + _once(chore, tools)
+    finally:
+        stopped.set()
 
 
 def _once(chore: Chore, tools: Tools) -> float:

@@ -8,12 +8,14 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from tundish import store
-from tundish.blobs import day_prefix, job_prefix
-from tundish.ids import floor_uuid
+from tundish.blobs import batch_prefix, day_prefix, job_prefix
+from tundish.ids import floor_uuid, time_of
 from workers.chores import Tools
 
 EVERY = 60.0
 DAY = 86400.0
+#: Batches that are deleted at once.
+PAGE = 100
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,18 @@ def run(tools: Tools) -> int:
     with store.single(tools.engine).connect() as connection, store.locked(connection, "retention") as held:
         if not held:
             return 0
+        # A batch that has not ended will read its jobs once more.
+        if oldest := store.oldest_batch(connection):
+            before = min(before, time_of(oldest))
+        _delete_batches(tools, connection, before)
         _drop_days(tools, connection, before)
         return _delete_rows(tools, connection, before) if tools.settings.retention < DAY else 0
+
+
+def _delete_batches(tools: Tools, connection: store.Connection, before: datetime) -> None:
+    for id, tenant in store.past_batches(connection, floor_uuid(before), limit=PAGE):
+        tools.blobs.delete_prefix(batch_prefix(tenant, id))
+        store.delete_batch(connection, id)
 
 
 def _drop_days(tools: Tools, connection: store.Connection, before: datetime) -> None:

@@ -1,0 +1,165 @@
+"""The lines of batch files: which job each became, and what became of that."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from tundish.batchfile import Counts
+from tundish.job import Status
+from tundish.store import jobs
+from tundish.store.arrays import Rows, array
+from tundish.store.batches import BatchRow
+from tundish.store.jobs import NewJob
+
+
+class NewLine(NamedTuple):
+    """A line that became a job, or was refused with an `error` (JSON); with neither, it is canceled."""
+
+    line: int
+    custom_id: str | None
+    job: UUID | None = None
+    error: bytes | None = None
+
+
+_LINES = Rows({"line": "int4", "custom_id": "text", "job": "uuid", "error": "bytea"})
+_ADD = text(f"INSERT INTO batch_lines (batch, {_LINES.names}) SELECT :batch, {_LINES.names} FROM {_LINES.sql}")
+_ADVANCE = text("""
+    UPDATE batches SET at_byte = :end, at_line = :line, due_at = now() + :lease * interval '1 second',
+           first_job = LEAST(first_job, :low), last_job = GREATEST(last_job, :high)
+    WHERE id = :id AND status = 'running' AND fault IS NULL AND at_byte = :at_byte AND cancel_requested = :canceled
+    RETURNING true
+""")
+
+
+def names_taken(connection: Connection, batch: UUID, names: Sequence[str]) -> set[str]:
+    """Those custom ids that a line has already."""
+    rows = connection.execute(
+        text("SELECT custom_id FROM batch_lines WHERE batch = :batch AND custom_id = ANY(:names)"),
+        {"batch": batch, "names": array("text", names)},
+    )
+    return set(rows.scalars())
+
+
+def add_lines(
+    connection: Connection, batch: BatchRow, lines: Sequence[NewLine], new: Sequence[NewJob], *, end: int, lease: float
+) -> bool:
+    """Expand the lines behind those that `batch` has, up to the offset `end`, with their jobs, and hold it for `lease`
+    seconds more. False, and nothing is written, where it is no longer as it was read: another has expanded these lines,
+    or it was cancelled."""
+    ids = [job.id for job in new]
+    advanced = connection.execute(
+        _ADVANCE,
+        {
+            "id": batch.id,
+            "at_byte": batch.at_byte,
+            "canceled": batch.cancel_requested,
+            "end": end,
+            "line": lines[-1].line,
+            "lease": lease,
+            "low": min(ids, default=None),
+            "high": max(ids, default=None),
+        },
+    ).scalar()
+    if not advanced:
+        return False
+    connection.execute(_ADD, {"batch": batch.id, **_LINES.given(lines)})
+    if new:
+        jobs.submit(connection, new, batch.id)
+    return True
+
+
+#: A line's job, within the ids that the batch has.
+_JOBS = "JOIN jobs j ON j.id = l.job AND j.id BETWEEN :low AND :high"
+#: A job is queued until predict has started; one that was deleted is taken for failed.
+_COUNT = text(f"""
+    SELECT count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2),
+           count(*) FILTER (WHERE status = 3), count(*) FILTER (WHERE status = 4)
+    FROM (
+        SELECT CASE WHEN l.job IS NULL AND l.error IS NULL THEN 4
+                    WHEN j.id IS NULL THEN 3
+                    WHEN j.status = 1 AND c.started_at IS NULL THEN 0
+                    ELSE j.status END AS status
+        FROM batch_lines l LEFT {_JOBS} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
+        WHERE l.batch = :id
+    ) AS lines
+""")
+_KEEP_COUNTS = text("""
+    UPDATE batches SET running = :running, succeeded = :succeeded, failed = :failed, canceled = :canceled
+    WHERE id = :id AND due_at IS NOT NULL
+          AND (running, succeeded, failed, canceled) <> (:running, :succeeded, :failed, :canceled)
+""")
+_NONE = UUID(int=0)
+
+
+def _span(batch: BatchRow) -> dict[str, UUID]:
+    return {"low": batch.first_job or _NONE, "high": batch.last_job or _NONE}
+
+
+def count_lines(connection: Connection, batch: BatchRow) -> Counts:
+    """How the lines of a batch stand; a caller sees them from now on. Lines that never will be expanded are failed."""
+    running, succeeded, failed, canceled = connection.execute(_COUNT, {"id": batch.id, **_span(batch)}).one()
+    if batch.fault is not None:
+        failed += batch.total - batch.at_line
+    queued = batch.total - running - succeeded - failed - canceled
+    counts = Counts(batch.total, queued, running, succeeded, failed, canceled)
+    given = {"running": running, "succeeded": succeeded, "failed": failed, "canceled": canceled}
+    connection.execute(_KEEP_COUNTS, {"id": batch.id, **given})
+    return counts
+
+
+_CANCEL = text(f"""
+    WITH open AS (
+        SELECT j.id, j.status = 0 OR c.started_at IS NULL AS waiting
+        FROM batch_lines l {_JOBS} LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+        WHERE l.batch = :id AND j.status IN (0, 1) AND NOT j.cancel_requested
+        ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+    ), asked AS (
+        UPDATE jobs j SET
+            status = CASE WHEN open.waiting THEN 4 ELSE j.status END,
+            finished_at = CASE WHEN open.waiting THEN now() END,
+            cancel_requested = true
+        FROM open
+        WHERE j.id = open.id AND j.id BETWEEN :low AND :high AND j.status IN (0, 1)
+        RETURNING j.id, j.status, j.claim
+    ), told AS (
+        UPDATE claims c SET dropped = c.dropped || gone.ids
+        FROM (SELECT claim, array_agg(id) AS ids FROM asked WHERE status = 4 GROUP BY claim) gone
+        WHERE c.id = gone.claim AND c.started_at IS NULL
+    )
+    SELECT id FROM asked
+""")
+
+
+def cancel_lines(connection: Connection, batch: BatchRow, *, limit: int) -> list[UUID]:
+    """As `cancel`, for a page of jobs of a batch; the ids of those that it found open."""
+    return list(connection.execute(_CANCEL, {"id": batch.id, **_span(batch), "limit": limit}).scalars())
+
+
+class LineRow(NamedTuple):
+    """A line and what became of it. `status` is that of its job, None where it has none (any more); `error` is JSON."""
+
+    line: int
+    custom_id: str | None
+    job: UUID | None
+    status: Status | None
+    content_type: str | None
+    size: int | None
+    body: bytes | None
+    blob: str | None
+    error: bytes | None
+
+
+_READ = text(f"""
+    SELECT l.line, l.custom_id, l.job, j.status, r.content_type, r.size, r.body, r.blob, COALESCE(l.error, r.error)
+    FROM batch_lines l LEFT {_JOBS} LEFT JOIN results r ON r.id = j.id AND r.id BETWEEN :low AND :high
+    WHERE l.batch = :id AND l.line > :after AND l.line <= :after + :limit
+    ORDER BY l.line
+""")
+
+
+def read_lines(connection: Connection, batch: BatchRow, *, after: int, limit: int) -> list[LineRow]:
+    """The next `limit` lines behind the line `after`."""
+    rows = connection.execute(_READ, {"id": batch.id, **_span(batch), "after": after, "limit": limit})
+    return [LineRow(*row)._replace(status=None if row.status is None else Status(row.status)) for row in rows]

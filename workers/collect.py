@@ -1,0 +1,153 @@
+"""Collect: what became of a batch's lines goes into two files, then one transaction ends it, with its webhook.
+
+Each line of the upload is a line of one of them, in its order: of the outputs where its job succeeded, else of the
+errors.
+"""
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from tundish import outbox, store
+from tundish.batchfile import CHUNK, Counts, Fault, verdict
+from tundish.batchview import JSONL, batch_view
+from tundish.blobs import BlobMissing, batch_prefix
+from tundish.codec import JSON
+from tundish.ids import to_text
+from tundish.job import Code, Status, error_json
+from workers.chores import Tools
+
+#: Lines that are read at once.
+PAGE = 250
+#: Outputs in blobs that are fetched ahead, and how large they may be: a larger one is copied when its turn comes.
+AHEAD, AHEAD_BYTES = 16, 1 << 20
+
+_CANCELED = error_json(Fault.CANCELED, "it was canceled, or its batch was")
+_DELETED = error_json(Fault.DELETED, "the job was deleted before the batch had ended")
+_GONE = error_json(Code.INPUT_UNAVAILABLE, "the output is no longer in the blob store")
+
+_encode = msgspec.json.Encoder().encode
+_NONE = UUID(int=0)
+
+
+class _Files(NamedTuple):
+    outputs: BinaryIO
+    errors: BinaryIO
+
+
+class _Seen(msgspec.Struct):
+    """What the lines of a batch came to."""
+
+    succeeded: int = 0
+    failed: int = 0
+    canceled: int = 0
+    expired: int = 0
+
+
+_Fetched = Future[bytes] | None
+
+
+def collect(tools: Tools, batch: store.BatchRow) -> None:
+    """End a batch whose lines have all ended. Raises BlobUnavailable and StoreError: it has not ended then, and the
+    same call may be made again."""
+    with tempfile.TemporaryFile() as outputs, tempfile.TemporaryFile() as errors:
+        files = _Files(outputs, errors)
+        seen = _write(tools, batch, files)
+        if batch.fault is not None:
+            seen.failed += batch.total - batch.at_line
+            _write_error(files, None, batch.at_line + 1, batch.fault)
+        prefix = batch_prefix(batch.tenant, batch.id)
+        ending = store.Ending(
+            verdict(broken=batch.fault is not None, canceled=seen.canceled > 0, expired=seen.expired > 0),
+            Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled),
+            _put(tools, f"{prefix}output", outputs),
+            _put(tools, f"{prefix}errors", errors),
+        )
+    with tools.engine.begin() as connection:
+        ended = store.end_batch(connection, batch.id, ending)
+        if ended:
+            outbox.announce_batch(connection, ended, batch_view(ended, tools.blobs))
+
+
+def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
+    seen = _Seen()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for line, fetched in _ahead(tools, pool, _lines(tools, batch)):
+            error = _GONE
+            if line.status is Status.SUCCEEDED:
+                with suppress(BlobMissing):
+                    _write_output(tools, files, line, fetched)
+                    seen.succeeded += 1
+                    continue
+            elif line.status is Status.CANCELED or (line.job is None and line.error is None):
+                seen.canceled += 1
+                _write_error(files, line.custom_id, line.line, _CANCELED)
+                continue
+            else:
+                error = line.error or _DELETED
+            seen.failed += 1
+            seen.expired += msgspec.json.decode(error)["code"] == Code.EXPIRED
+            _write_error(files, line.custom_id, line.line, error)
+    return seen
+
+
+def _lines(tools: Tools, batch: store.BatchRow) -> Iterator[store.LineRow]:
+    """All lines, in order; the batch is held meanwhile."""
+    for after in range(0, batch.at_line, PAGE):
+        with tools.engine.begin() as connection:
+            store.postpone_batch(connection, batch.id, tools.settings.lease)
+            page = store.read_lines(connection, batch, after=after, limit=PAGE)
+        yield from page
+
+
+def _ahead(
+    tools: Tools, pool: ThreadPoolExecutor, lines: Iterator[store.LineRow]
+) -> Iterator[tuple[store.LineRow, _Fetched]]:
+    """The lines, with what is fetched for them while those before are written."""
+    waiting: deque[tuple[store.LineRow, _Fetched]] = deque()
+    for line in lines:
+        small = line.blob is not None and line.content_type == JSON and (line.size or 0) <= AHEAD_BYTES
+        waiting.append((line, pool.submit(tools.blobs.get, line.blob or "") if small else None))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _write_output(tools: Tools, files: _Files, line: store.LineRow, fetched: _Fetched) -> None:
+    """An output that is no JSON is null here, as it is in its job. Raises BlobMissing, before anything is written."""
+    head = b'{"custom_id":%b,"id":%b,"output":' % (_encode(line.custom_id), _encode(to_text("job", line.job or _NONE)))
+    if line.content_type != JSON:
+        files.outputs.write(head + b"null}\n")
+    elif line.blob is None or fetched is not None:
+        body = fetched.result() if fetched is not None else line.body or b""
+        files.outputs.write(head + _on_one_line(body) + b"}\n")
+    else:
+        with tools.blobs.reading(line.blob) as file:
+            files.outputs.write(head)
+            while piece := file.read(CHUNK):
+                files.outputs.write(_on_one_line(piece))
+            files.outputs.write(b"}\n")
+
+
+def _write_error(files: _Files, custom_id: str | None, line: int, error: bytes) -> None:
+    files.errors.write(b'{"custom_id":%b,"line":%d,"error":%b}\n' % (_encode(custom_id), line, error))
+
+
+def _on_one_line(body: bytes) -> bytes:
+    """A line end within JSON is white space between two tokens."""
+    return body.replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def _put(tools: Tools, key: str, file: BinaryIO) -> str | None:
+    """The key; None for a file that is empty."""
+    if not file.tell():
+        return None
+    file.seek(0)
+    tools.blobs.put_file(key, file, JSONL)
+    return key
