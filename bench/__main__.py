@@ -13,7 +13,7 @@ from local.say import say
 #: In the order in which they run: the short ones first.
 BENCHES = (
     *("submit", "status", "latency", "wake", "drain", "single", "model", "real", "swap", "scale", "backlog", "memory"),
-    *("webhooks", "streams", "payload", "costs"),
+    *("batches", "webhooks", "streams", "payload", "costs"),
 )
 #: Runs by name alone: it needs a GPU.
 NAMED = ("gpu",)

@@ -102,7 +102,7 @@ def _lines(tools: Tools, batch: store.BatchRow) -> Iterator[store.LineRow]:
     for after in range(0, batch.at_line, PAGE):
         with tools.engine.begin() as connection:
             store.postpone_batch(connection, batch.id, tools.settings.lease)
-            page = store.read_lines(connection, batch, after=after, limit=PAGE)
+            page = store.read_lines(connection, batch.id, after=after, last=after + PAGE)
         yield from page
 
 

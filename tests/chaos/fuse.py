@@ -19,16 +19,19 @@ from typing import Any
 
 #: What each role writes.
 VERBS = {
-    "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver"),
+    "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver", "new_batch_once"),
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
-    "workers.chores": ("reap", "unsent", "expire", "advance_marks"),
+    "workers.chores": (
+        *("reap", "unsent", "expire", "advance_marks"),
+        *("take_batch", "begin_batch", "add_lines", "count_lines", "end_batch"),
+    ),
     "workers.courier": ("take", "settle"),
 }
 #: Calls of other libraries, each before and after.
 CALLS = {
     "api": ("push", "put"),
     "workers": ("pop", "put", "notify"),
-    "workers.chores": ("push",),
+    "workers.chores": ("push", "put_file"),
     "workers.courier": ("send",),
 }
 BOUNDARIES = [
@@ -110,7 +113,7 @@ def _guard_calls(at: Callable[[str], None]) -> None:
         setattr(owner, method, call)
 
     guard(Directory, "put", "put")
-    guard(Directory, "put_file", "put")
+    guard(Directory, "put_file", "put_file")
     guard(redis.client.Pipeline, "execute", "push")
     guard(redis.Redis, "lmpop", "pop")
     guard(redis.Redis, "publish", "notify")

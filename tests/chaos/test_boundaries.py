@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from tests.chaos import fuse
+from tests.chaos import files, fuse
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
@@ -47,6 +47,7 @@ class Life:
         self.folder = folder
         self.excused: set[str] = set()
         self.hooked: set[str] = set()
+        self.files: list[files.File] = []
         self.burnt = 0
         (folder / "open").touch()
         self.by_write = {
@@ -62,6 +63,10 @@ class Life:
             "push": self.lose_messages,
             "expire": self.let_expire,
             "advance_marks": self.rig.parts["chores"].kill,  # a new one does all chores at once
+            **dict.fromkeys(
+                ("new_batch_once", "take_batch", "begin_batch", "add_lines", "count_lines", "end_batch", "put_file"),
+                self.send_a_file,
+            ),
         }
 
     def burn(self, boundary: str) -> None:
@@ -87,6 +92,9 @@ class Life:
 
     def send_a_large_input(self) -> None:
         self.load.one(do=str(self.folder / "open"))
+
+    def send_a_file(self) -> None:
+        self.files.append(files.send(self.rig, 30, webhook=HOOK))
 
     def cancel(self) -> None:
         id = self.load.one(webhook=HOOK)
@@ -194,7 +202,9 @@ def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, obser
 
 
 def hold_against_outbox(life: Life) -> None:
-    """Each terminal move wrote its webhook, once."""
+    """Each terminal move wrote its webhook, once; each line of a batch file has come to its output."""
+    for file in life.files:
+        files.hold(life.rig, file, hooked=True)
     written = life.deliveries()
     ids = {str(from_text("job", id)) for id in life.hooked}
     assert {id: written.get(id, 0) for id in ids} == dict.fromkeys(ids, 1)
