@@ -23,7 +23,7 @@ VERBS = {
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
     "workers.chores": (
         *("reap", "unsent", "expire", "advance_marks"),
-        *("take_batch", "begin_batch", "add_lines", "count_lines", "end_batch"),
+        *("take_batch", "begin_batch", "add_lines", "end_batch"),
     ),
     "workers.courier": ("take", "settle"),
 }

@@ -64,7 +64,7 @@ class Life:
             "expire": self.let_expire,
             "advance_marks": self.rig.parts["chores"].kill,  # a new one does all chores at once
             **dict.fromkeys(
-                ("new_batch_once", "take_batch", "begin_batch", "add_lines", "count_lines", "end_batch", "put_file"),
+                ("new_batch_once", "take_batch", "begin_batch", "add_lines", "end_batch", "put_file"),
                 self.send_a_file,
             ),
         }

@@ -34,13 +34,17 @@ _ADVANCE = text("""
 """)
 
 
+#: One look into the index for each name: for `custom_id = ANY` a plan without statistics reads all lines of the batch
+#: (400 ms a page, against 5).
+_TAKEN = text("""
+    SELECT n.name FROM unnest(CAST(:names AS text[])) AS n(name),
+         LATERAL (SELECT FROM batch_lines l WHERE l.batch = :batch AND l.custom_id = n.name LIMIT 1) AS there
+""")
+
+
 def names_taken(connection: Connection, batch: UUID, names: Sequence[str]) -> set[str]:
     """Those custom ids that a line has already."""
-    rows = connection.execute(
-        text("SELECT custom_id FROM batch_lines WHERE batch = :batch AND custom_id = ANY(:names)"),
-        {"batch": batch, "names": array("text", names)},
-    )
-    return set(rows.scalars())
+    return set(connection.execute(_TAKEN, {"batch": batch, "names": array("text", names)}).scalars())
 
 
 def add_lines(

@@ -17,7 +17,7 @@ EVERY = 0.5
 #: Seconds that one batch may be expanded while others wait.
 TURN = 2.0
 #: Seconds between two looks at a batch, and how often the time of a look on top of them: a look reads all its lines.
-LOOK, REST = 1.0, 10.0
+LOOK, REST = 1.0, 3.0
 #: Seconds after which a batch whose files could not be read or written is due again.
 AGAIN = 5.0
 #: Jobs that are cancelled in one transaction.
