@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.http import encoded, known_parameters, parsed, read_body
-from api.options import unfit
+from api.http import encoded, json_body, known_parameters
 from api.parts import Parts
 from tundish import store
 from tundish.blobs import upload_key
@@ -48,9 +47,6 @@ class UploadView(msgspec.Struct):
     expires_at: str
 
 
-_wanted = msgspec.json.Decoder(Wanted)
-
-
 class Uploads:
     """Handlers over the parts of one application."""
 
@@ -62,8 +58,7 @@ class Uploads:
 
     async def create(self, request: Request) -> Response:
         known_parameters(request, ())
-        body = await read_body(request, self._parts.settings.max_body)
-        wanted = _read(request.headers.get("content-type", ""), body)
+        wanted = await json_body(request, self._parts.settings.max_body, Wanted, "an upload")
         id, tenant, sha256 = new_uuid(), request.state.tenant, wanted.sha256 and wanted.sha256.lower()
         new = store.NewUpload(id, tenant, wanted.content_type, wanted.size, sha256, EXPIRES_IN)
         expires_at = await self._parts.run(store.new_upload, new, grace=GRACE)
@@ -71,11 +66,3 @@ class Uploads:
             self._parts.blobs.put_url, upload_key(tenant, id), new.content_type, new.size, sha256, EXPIRES_IN
         )
         return encoded(UploadView(to_text("upl", id), "PUT", url, headers, rfc3339(expires_at)), 201)
-
-
-def _read(content_type: str, body: bytes) -> Wanted:
-    parsed(content_type, body)
-    try:
-        return _wanted.decode(body)
-    except msgspec.ValidationError as error:
-        raise unfit(error, "an upload") from error

@@ -73,6 +73,10 @@ def codecs_of(model: type[Model[Any, Any]]) -> tuple[Codec, Codec]:
     if model.output_type is not None:
         if not isinstance(writes, _Bytes | _Text | _Files):
             raise DefinitionError(f"{model.__qualname__}.output_type is for outputs of bytes, str or tundish.File")
+        if model.output_type == JSON:
+            raise DefinitionError(
+                f"{model.__qualname__}.output_type is {JSON}; give a type of JSON, such as a dataclass"
+            )
         writes.content_type = model.output_type
     return reads, writes
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tundish import device
-from tundish.codec import Codec, DecodeError, EncodeError
+from tundish.codec import JSON, Codec, DecodeError, EncodeError
 from tundish.file import File
 from tundish.job import Code
 from tundish.model import Batch, Model, Reject, Reporter
@@ -282,8 +282,11 @@ def _written(writes: Codec, result: Any) -> Outcome:
 def encoded(codec: Codec, value: Any) -> Done:
     """A value as it shall lie in the store. Raises EncodeError."""
     body = codec.encode(value)
-    own = body.content_type if isinstance(body, File) else None
-    return Done(body, own or codec.content_type)
+    if not isinstance(body, File):
+        return Done(body, codec.content_type)
+    type = body.content_type or codec.content_type
+    # Whatever lies in the store as plain JSON is shown within other JSON, unread: nobody has looked into a file.
+    return Done(body, f"{JSON}; charset=utf-8" if type == JSON else type)
 
 
 def _size(body: bytes | File) -> int:

@@ -45,12 +45,14 @@ def warm_up(loaded: Loaded) -> None:
     if example is None:
         return
     try:
-        item = execute.Item(loaded.reads.encode(example), loaded.reads.content_type)
+        item = execute.Item(*execute.encoded(loaded.reads, example))
     except EncodeError as error:
         log.warning("%s@%s has an example that is none of its inputs: %s", model.name, model.version, error)
         return
+    folder = loaded.folders.new() if loaded.folders else None
+    how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
     for size in _sizes(type(model)):
-        ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), ceilings=loaded.ceilings)
+        ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
         failures = [each for each in ran if isinstance(each, execute.Failed)]
         if failures:
             log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)

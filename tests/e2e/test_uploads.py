@@ -203,6 +203,15 @@ def test_json_goes_in_and_a_file_out(client: httpx.Client) -> None:
     assert (len(result.content), result.headers["content-type"]) == (100_000, "video/mp4")
 
 
+def test_a_file_that_says_it_is_json_is_not_shown_within_json(client: httpx.Client) -> None:
+    body = bytes(255 - each for each in b'1}, "error": {')
+    headers = {"content-type": "application/json", "prefer": "wait=30"}
+    job = client.post("/v1/models/inverted/jobs", content=body, headers=headers).json()
+    assert (job["status"], job["output"]) == ("succeeded", None)
+    result = client.get(f"/v1/jobs/{job['id']}/result")
+    assert (result.content, result.headers["content-type"]) == (b'1}, "error": {', "application/json; charset=utf-8")
+
+
 def test_a_file_that_is_none_fails_alone(client: httpx.Client) -> None:
     faults = ["", "gone", "a path", "a folder", "raise", ""]
     inputs = [{"size": 70_000, "fault": fault} for fault in faults]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.models import Inverted, Made, Octets
+from tests.models import Inverted, Made, Octets, Wish
 from tundish import execute
 from tundish.blobs import Directory, upload_key
 from tundish.catalog import Served
@@ -22,6 +22,7 @@ from workers.batch import Target
 from workers.claim import Claim
 from workers.entry import Entry
 from workers.folders import Folders
+from workers.load import load, warm_up
 from workers.prepare import Prepared, prepare
 
 BODY = b"\0\xff" * 1000
@@ -105,6 +106,14 @@ def test_what_a_kill_left_is_swept_and_what_lives_is_not(disk: Path) -> None:
     assert not (disk / "tundish-files-dead").exists()
 
 
+def test_a_model_of_files_is_warmed_up(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = Entry.of(Served(type("Warm", (Made,), {"example": Wish(10)})))
+    entry.loaded.model = load(entry.served, "cpu")
+    warm_up(entry.loaded)
+    assert caplog.records == []
+    assert list(disk.rglob("batch-*")) == []
+
+
 def test_a_model_of_files_runs_with_no_service(tmp_path: Path) -> None:
     from tundish.testing import run
 
@@ -117,7 +126,6 @@ def test_a_model_of_files_runs_with_no_service(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_do_not_write_over_each_other(tmp_path: Path) -> None:
-    from tests.models import Wish
     from tundish.codec import codecs_of
     from tundish.testing import Recorder
 

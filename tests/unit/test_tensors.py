@@ -156,6 +156,8 @@ def test_an_output_type_is_kept_where_a_type_has_none_of_its_own() -> None:
         assert codecs_of(made)[1].content_type == "image/svg+xml; charset=utf-8"
     with pytest.raises(DefinitionError, match="is for outputs of bytes, str or"):
         codecs_of(model(dict[str, int], "text/csv"))
+    with pytest.raises(DefinitionError, match="give a type of JSON"):
+        codecs_of(model(bytes, "application/json"))
     for wrong in ("png", 1, "a/b\r\nx: y"):
         with pytest.raises(DefinitionError, match="set it to a media type"):
             check(model(bytes, wrong))
