@@ -8,7 +8,7 @@ from typing import Any
 
 from tundish import execute, store
 from tundish.catalog import Served
-from tundish.codec import Codec, EncodeError
+from tundish.codec import Codec
 from tundish.model import Model
 from tundish.tune import tune
 from workers.folders import Folders
@@ -46,17 +46,17 @@ def warm_up(loaded: Loaded) -> None:
         return
     try:
         item = execute.Item(*execute.encoded(loaded.reads, example))
-    except EncodeError as error:
-        log.warning("%s@%s has an example that is none of its inputs: %s", model.name, model.version, error)
-        return
-    folder = loaded.folders.new() if loaded.folders else None
-    how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
-    for size in _sizes(type(model)):
-        ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
-        failures = [each for each in ran if isinstance(each, execute.Failed)]
-        if failures:
-            log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
-            return
+        folder = loaded.folders.new() if loaded.folders else None
+        how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
+        for size in _sizes(type(model)):
+            ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
+            if failures := [each for each in ran if isinstance(each, execute.Failed)]:
+                log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
+                return
+    except execute.DeviceLost:
+        raise
+    except Exception:
+        log.warning("%s@%s cannot be warmed up with its example", model.name, model.version, exc_info=True)
 
 
 def unload(model: Model[Any, Any]) -> None:

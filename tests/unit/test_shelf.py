@@ -246,3 +246,24 @@ def test_weights_made_for_inference_are_loaded_again(events: list[str]) -> None:
     bring(each, B)
     assert events == ["load a", "load b", "unload b", "load b"]
     assert len(outputs(each, B)) == 2
+
+
+@pytest.mark.parametrize("example", [3, "no number"])
+def test_a_model_is_warmed_up_alone_and_in_a_full_batch_and_an_example_that_is_none_harms_nobody(
+    example: object,
+) -> None:
+    sizes: list[int] = []
+
+    class Warm(Layered):
+        name = "a"
+        max_batch = 8
+
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            sizes.append(len(batch))
+            return super().predict(batch)
+
+    Warm.example = example
+    each = shelf(Warm)
+    each.fill()
+    assert each.complete
+    assert sizes == ([1, 8] if example == 3 else [])
