@@ -5,6 +5,7 @@ its own; another loop writes down what came of them.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import random
@@ -87,7 +88,7 @@ class Courier:
             # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
             more = after != _FIRST_LANE or (limit > 0 and len(found) == limit)
             after = found[-1].lane if found and len(found) == limit else _FIRST_LANE
-            pace.looked(found=bool(found), rung=rung)
+            pace.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
             await asyncio.sleep(pace.gap)
             if not more:
                 with suppress(TimeoutError):
@@ -192,6 +193,9 @@ def main() -> int:
         return 2
     logs.configure(settings.log_format, settings.log_level)
     _allow_connections()
+    # Each delivery makes and drops hundreds of objects, none of them in cycles: collecting them so often took a tenth.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     uvloop.run(_main(settings))
     return 0
 

@@ -86,6 +86,10 @@ class Lanes:
         """How many more of a kind this process may send."""
         return AT_ONCE[kind] - self._running[kind]
 
+    def busy(self, kind: Kind) -> float:
+        """How much of this process's room is taken, from 0 to 1."""
+        return self._running[kind] / AT_ONCE[kind]
+
     def rooms(self, kind: Kind, now: float) -> dict[UUID, int]:
         """How many more each known lane may send."""
         return {id: lane.room(kind, now) for id, lane in self._lanes.items()}
@@ -121,12 +125,18 @@ class Lanes:
 
 @dataclass(slots=True)
 class Pace:
-    """When to look into the outbox again. Bells ring for every job that ends, with a webhook or not: looks that they
-    caused and that found nothing grow rare."""
+    """When to look into the outbox again. The more is on its way, the longer a look waits for room for many: one that
+    finds a few costs more than they do. Bells ring for every job that ends, with a webhook or not: looks that they
+    caused and that found nothing grow rare. Seconds."""
 
     shortest: float = 0.005
+    full: float = 0.03
     longest: float = 0.5
     gap: float = 0.005
 
-    def looked(self, *, found: bool, rung: bool) -> None:
-        self.gap = self.shortest if found or not rung else min(self.longest, self.gap * 2)
+    def looked(self, *, found: bool, rung: bool, busy: float) -> None:
+        """`busy` is how much of the process's room is taken, from 0 to 1."""
+        if found or not rung:
+            self.gap = self.shortest + busy * (self.full - self.shortest)
+        else:
+            self.gap = min(self.longest, self.gap * 2)

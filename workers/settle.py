@@ -11,6 +11,8 @@ log = logging.getLogger(__name__)
 
 #: Deliveries that one statement settles.
 ROWS = 256
+#: Seconds to wait for company: nobody waits for this, and a statement for each delivery would cost more than its POST.
+GATHER = 0.03
 #: Seconds between tries while Postgres does not answer, and how many: then others have taken what is not settled.
 RETRY, TRIES = 1.0, 30
 
@@ -35,6 +37,7 @@ class Settler:
         """Write until cancelled."""
         while True:
             await self._bell.wait()
+            await asyncio.sleep(GATHER)
             await self.write()
 
     async def write(self) -> None:

@@ -186,12 +186,22 @@ def test_an_idle_lane_is_forgotten_and_a_busy_one_is_not() -> None:
 def test_bells_that_ring_for_nothing_are_heeded_less_and_less() -> None:
     pace, gaps = Pace(), []
     for _ in range(10):
-        pace.looked(found=False, rung=True)
+        pace.looked(found=False, rung=True, busy=0.0)
         gaps.append(pace.gap)
     assert gaps == sorted(gaps)
     assert gaps[-1] == pace.longest
-    pace.looked(found=False, rung=False)
+    pace.looked(found=False, rung=False, busy=0.0)
     assert pace.gap == pace.shortest
-    pace.looked(found=False, rung=True)
-    pace.looked(found=True, rung=True)
+    pace.looked(found=False, rung=True, busy=0.0)
+    pace.looked(found=True, rung=True, busy=0.0)
     assert pace.gap == pace.shortest
+
+
+def test_a_look_waits_for_room_for_many_the_more_is_on_its_way() -> None:
+    lanes, pace, gaps = Lanes(), Pace(), []
+    for _ in range(AT_ONCE[Kind.FRESH]):
+        lanes.began(A, Kind.FRESH, 0.0)
+        pace.looked(found=True, rung=True, busy=lanes.busy(Kind.FRESH))
+        gaps.append(pace.gap)
+    assert gaps == sorted(gaps)
+    assert (gaps[0] < 2 * pace.shortest, gaps[-1]) == (True, pace.full)
