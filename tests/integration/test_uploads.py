@@ -33,8 +33,8 @@ def made(
     """An upload of tenant 1 that holds `body`."""
     id = new_uuid()
     with engine.begin() as connection:
-        at = store.new_upload(connection, store.NewUpload(id, 1, "text/plain", size, sha256, 60.0), grace=30.0)
-    assert timedelta(seconds=50) < at - datetime.now(UTC) < timedelta(seconds=70)
+        at = store.new_upload(connection, store.NewUpload(id, 1, "text/plain", size, sha256, 6000.0), grace=3000.0)
+    assert timedelta(seconds=5000) < at - datetime.now(UTC) < timedelta(seconds=7000)
     blobs.put(upload_key(1, id), body, "text/plain")
     return id
 
@@ -51,7 +51,7 @@ def pin(database_url: str, blobs: Directory, tenant: int, id: UUID) -> str:
     async def pinned() -> str:
         engine = store.async_engine(database_url, 1)
         try:
-            return (await Pins(engine, blobs, retention=1000.0).pin(tenant, to_text("upl", id))).etag
+            return (await Pins(engine, blobs, retention=100_000.0).pin(tenant, to_text("upl", id))).etag
         except Problem as problem:
             return problem.code
         finally:
@@ -71,9 +71,9 @@ def test_an_upload_is_its_tenants_own(database_url: str, engine: store.Engine, b
 
 def test_an_upload_is_pinned_until_it_expires(database_url: str, engine: store.Engine, blobs: Directory) -> None:
     id = made(engine, blobs)
-    aged(engine, 59)
+    aged(engine, 5000)
     assert pin(database_url, blobs, 1, id) == pin(database_url, blobs, 1, id)
-    aged(engine, 2)
+    aged(engine, 2000)
     assert pin(database_url, blobs, 1, id) == "upload_expired"
     with engine.begin() as connection:
         assert not store.keep_upload(connection, 1, id, etag="", keep=1.0)
@@ -105,14 +105,14 @@ def test_what_has_expired_goes_with_its_blob_and_what_a_job_reads_stays(
     unused, used = made(engine, blobs), made(engine, blobs)
     pin(database_url, blobs, 1, used)
     tools = Tools(Settings(), engine, redis.Redis.from_url(system.ps()["valkey"]["url"]), blobs)
-    aged(engine, 89)
+    aged(engine, 8000)
     assert uploads.run(tools) == 0, "a PUT that began in time may still end"
-    aged(engine, 2)
+    aged(engine, 2000)
     assert uploads.run(tools) == 1
     with pytest.raises(BlobMissing):
         blobs.stat(upload_key(1, unused))
     assert blobs.get(upload_key(1, used)) == BODY
-    aged(engine, 1000 + 2 * 86400)
+    aged(engine, 100_000 + 2 * 86400)
     with engine.begin() as other:
         assert store.lock(other, "uploads")
         assert uploads.run(tools) == 0, "one process at a time"
