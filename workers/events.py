@@ -27,7 +27,7 @@ WRITE = 1000
 #: Seconds in which events gather after a round trip: a model that says much must not have its thread disturbed often.
 GATHER = 0.01
 #: Seconds that the end of a batch waits at most for its last events to be written.
-PATIENCE = 1.0
+PATIENCE = 5.0
 #: Seconds for which nothing is tried after Redis failed.
 DEAF = 5.0
 
