@@ -40,6 +40,7 @@ class Fault(StrEnum):
     INVALID_LINE = "invalid_line"
     LINE_TOO_LARGE = "line_too_large"
     DUPLICATE = "duplicate_custom_id"
+    MODEL_GONE = "model_not_found"
     CANCELED = "canceled"
     DELETED = "deleted"
     TOO_MANY_LINES = "too_many_lines"

@@ -138,7 +138,7 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         pointer = refused.errors[0]["pointer"]
         return error_json(Code.INVALID_INPUT, refused.detail, {"pointer": pointer} if pointer else None)
     except NotFound as missing:
-        return error_json(Code.INVALID_INPUT, missing.detail)
+        return error_json(Fault.MODEL_GONE, missing.detail)
     body = bytes(line.input)
     return store.NewJob(
         id=new_uuid(),

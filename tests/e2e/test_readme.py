@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README shows, and the page that goes on with its model, works as it stands there."""
 
 import gzip
 import re
@@ -10,6 +10,7 @@ import pytest
 from tests.local import TREE, Local
 
 README = (TREE / "README.md").read_text()
+BATCHES = (TREE / "docs" / "batches.md").read_text()
 
 
 @pytest.mark.parametrize("named", ["by a setting", "by a file"])
@@ -29,8 +30,18 @@ def test_the_readmes_model_is_served_from_a_users_folder(tmp_path: Path, named: 
         command = curl.replace("localhost:8000", f"localhost:{local.port}")
         answer = subprocess.run(command, shell=True, capture_output=True, text=True)
         assert '"output":{"words":3}' in answer.stdout
+        follow_the_page_of_batch_files(local)
     finally:
         assert local.run("down").returncode == 0
+
+
+def follow_the_page_of_batch_files(local: Local) -> None:
+    [commands] = re.findall(r"```sh\n(.*?)```", BATCHES, re.DOTALL)
+    file, shown = re.findall(r"```\n(\{.*?)```", BATCHES, re.DOTALL)
+    (local.here / "lines.jsonl").write_text(file)
+    script = "set -e\n" + commands.replace("localhost:8000", f"localhost:{local.port}")
+    ran = subprocess.run(["bash", "-c", script], cwd=local.here, capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(".*".join(map(re.escape, shown.split("…"))), ran.stdout), ran
 
 
 def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.local import Local
 from tests.models import Echo
 from tests.s3 import ENVIRONMENT, Server
 from tundish import queue, store
-from tundish.batchfile import Status
+from tundish.batchfile import LINES_MAX, Status
 from tundish.blobs import BlobMissing, Blobs, Directory, key, open_blobs
 from tundish.catalog import Served, describe
 from tundish.ids import new_uuid, to_text
@@ -193,6 +193,13 @@ def test_outputs_lie_in_one_file_a_line_each_and_what_is_no_json_is_null(tools: 
 
 
 @on_a_directory
+def test_the_last_lines_of_the_longest_file_can_be_read(tools: Tools) -> None:
+    """Beyond what a smallint holds."""
+    with tools.engine.begin() as connection:
+        assert store.read_lines(connection, new_uuid(), after=LINES_MAX - 1, last=LINES_MAX) == []
+
+
+@on_a_directory
 def test_a_batch_ends_once_and_its_webhook_with_it(tools: Tools) -> None:
     id = made(tools, jsonl("a"), webhook="http://localhost/hook")
     batch = expanded(tools, id)
@@ -284,6 +291,15 @@ def test_each_line_draws_its_version_for_itself(tools: Tools) -> None:
         drawn = connection.execute(text("SELECT version, count(*) FROM jobs GROUP BY 1 ORDER BY 1")).all()
     assert [version for version, _ in drawn] == ["1", "2"]
     assert sum(count for _, count in drawn) == 200
+
+
+@on_a_directory
+def test_lines_of_an_alias_that_was_taken_away_are_refused(tools: Tools) -> None:
+    id = made(tools, jsonl("ab"), model="echo:canary")
+    expanded(tools, id)
+    done = settle(tools, id)
+    assert (done.status, done.counts.failed) == (Status.SUCCEEDED, 2)
+    assert {each["error"]["code"] for each in file_of(tools, done.errors)} == {"model_not_found"}
 
 
 @on_a_directory

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.local import TREE
 from tundish.batchfile import BadLine, Fault, RawLine, Status, count, lines, parse, verdict
 
 MOST = 1000
@@ -77,3 +78,8 @@ def test_a_batch_ends_as_the_worst_that_was_done_to_it() -> None:
     assert verdict(broken=False, canceled=True, expired=True) is Status.CANCELED
     assert verdict(broken=True, canceled=True, expired=True) is Status.FAILED
     assert [status for status in Status if not status.terminal] == [Status.VALIDATING, Status.RUNNING]
+
+
+def test_the_page_of_batch_files_names_every_code() -> None:
+    codes = (TREE / "docs" / "batches.md").read_text().partition("## Codes")[2]
+    assert not [fault for fault in Fault if f"`{fault}`" not in codes]

@@ -87,7 +87,7 @@ _COUNT = text(f"""
                     WHEN j.status = 1 AND c.started_at IS NULL THEN 0
                     ELSE j.status END AS status
         FROM batch_lines l LEFT {_JOBS} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
-        WHERE l.batch = :id
+        WHERE l.batch = :id AND l.line <= :line
     ) AS lines
 """)
 _KEEP_COUNTS = text("""
@@ -105,7 +105,8 @@ def _span(batch: BatchRow) -> dict[str, UUID]:
 def count_lines(connection: Connection, batch: BatchRow) -> Counts:
     """How the lines of a batch stand; a caller sees them from now on. Lines that never will be expanded are failed."""
     _plan_for_many(connection)
-    running, succeeded, failed, canceled = connection.execute(_COUNT, {"id": batch.id, **_span(batch)}).one()
+    known = {"id": batch.id, "line": batch.at_line, **_span(batch)}
+    running, succeeded, failed, canceled = connection.execute(_COUNT, known).one()
     if batch.fault is not None:
         failed += batch.total - batch.at_line
     queued = batch.total - running - succeeded - failed - canceled
