@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.http import JSON, content_type, encoded, known_parameters, page, page_before, page_limit, parsed, read_body
+from api.http import content_type, encoded, known_parameters, page, page_before, page_limit, parsed, read_body
+from api.inputs import CHECKED
 from api.once import keyed
 from api.options import ModelName, Options, Seconds, metadata_json, unfit
 from api.parts import Parts
@@ -101,7 +102,7 @@ class Batches:
         options = Options(webhook=asked.webhook, expires_in=asked.expires_in, metadata=asked.metadata)
         self._parts.rules.check(options)
         version = (await self._parts.models.route(asked.model)).known.version
-        if version.input_type != JSON:
+        if version.input_type not in CHECKED:
             detail = f"{version.model} takes {version.input_type}, and a batch file holds JSON; submit job by job"
             raise WrongType("unsupported_media_type", detail)
         expires_in = self._parts.rules.expires_in(options)

@@ -4,11 +4,11 @@ Each line of the upload is a line of one of them, in its order: of the outputs w
 errors.
 """
 
+import codecs
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
@@ -79,21 +79,16 @@ def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
     seen = _Seen()
     with ThreadPoolExecutor(AHEAD) as pool:
         for line, fetched in _ahead(tools, pool, _lines(tools, batch)):
-            error = _GONE
-            if line.status is Status.SUCCEEDED:
-                with suppress(BlobMissing):
-                    _write_output(tools, files, line, fetched)
-                    seen.succeeded += 1
-                    continue
+            if line.status is Status.SUCCEEDED and _write_output(tools, files, line, fetched):
+                seen.succeeded += 1
             elif line.status is Status.CANCELED or (line.job is None and line.error is None):
                 seen.canceled += 1
                 _write_error(files, line.custom_id, line.line, _CANCELED)
-                continue
             else:
-                error = line.error or _DELETED
-            seen.failed += 1
-            seen.expired += msgspec.json.decode(error)["code"] == Code.EXPIRED
-            _write_error(files, line.custom_id, line.line, error)
+                error = _GONE if line.status is Status.SUCCEEDED else line.error or _DELETED
+                seen.failed += 1
+                seen.expired += msgspec.json.decode(error)["code"] == Code.EXPIRED
+                _write_error(files, line.custom_id, line.line, error)
     return seen
 
 
@@ -112,27 +107,68 @@ def _ahead(
     """The lines, with what is fetched for them while those before are written."""
     waiting: deque[tuple[store.LineRow, _Fetched]] = deque()
     for line in lines:
-        small = line.blob is not None and line.content_type == JSON and (line.size or 0) <= AHEAD_BYTES
+        small = (
+            line.blob is not None and (line.content_type == JSON or _is_text(line)) and (line.size or 0) <= AHEAD_BYTES
+        )
         waiting.append((line, pool.submit(tools.blobs.get, line.blob or "") if small else None))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting
 
 
-def _write_output(tools: Tools, files: _Files, line: store.LineRow, fetched: _Fetched) -> None:
-    """An output that is no JSON is null here, as it is in its job. Raises BlobMissing, before anything is written."""
-    head = b'{"custom_id":%b,"id":%b,"output":' % (_encode(line.custom_id), _encode(to_text("job", line.job or _NONE)))
-    if line.content_type != JSON:
-        files.outputs.write(head + b"null}\n")
-    elif line.blob is None or fetched is not None:
-        body = fetched.result() if fetched is not None else line.body or b""
-        files.outputs.write(head + _on_one_line(body) + b"}\n")
+def _write_output(tools: Tools, files: _Files, line: store.LineRow, fetched: _Fetched) -> bool:
+    """As a job shows it: JSON as it is, a text as a string of JSON, null for all else. False, and nothing is written,
+    where the output is gone."""
+    file, at = files.outputs, files.outputs.tell()
+    file.write(
+        b'{"custom_id":%b,"id":%b,"output":' % (_encode(line.custom_id), _encode(to_text("job", line.job or _NONE)))
+    )
+    value = file.tell()
+    try:
+        if line.content_type == JSON:
+            file.writelines(map(_on_one_line, _body(tools, line, fetched)))
+        elif _is_text(line):
+            file.writelines(_quoted(_body(tools, line, fetched)))
+        else:
+            file.write(b"null")
+    except BlobMissing:
+        _cut(file, at)
+        return False
+    except UnicodeDecodeError:
+        _cut(file, value)
+        file.write(b"null")
+    file.write(b"}\n")
+    return True
+
+
+def _cut(file: BinaryIO, at: int) -> None:
+    file.seek(at)
+    file.truncate()
+
+
+def _body(tools: Tools, line: store.LineRow, fetched: _Fetched) -> Iterator[bytes]:
+    if line.blob is None:
+        yield line.body or b""
+    elif fetched is not None:
+        yield fetched.result()
     else:
         with tools.blobs.reading(line.blob) as file:
-            files.outputs.write(head)
             while piece := file.read(CHUNK):
-                files.outputs.write(_on_one_line(piece))
-            files.outputs.write(b"}\n")
+                yield piece
+
+
+def _is_text(line: store.LineRow) -> bool:
+    return (line.content_type or "").startswith("text/")
+
+
+def _quoted(text: Iterable[bytes]) -> Iterator[bytes]:
+    """A string of JSON. Raises UnicodeDecodeError."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    yield b'"'
+    for piece in text:
+        yield _encode(decoder.decode(piece))[1:-1]
+    yield _encode(decoder.decode(b"", final=True))[1:-1]
+    yield b'"'
 
 
 def _write_error(files: _Files, custom_id: str | None, line: int, error: bytes) -> None:

@@ -17,7 +17,7 @@ import redis
 from tundish import queue, store
 from tundish.batchfile import LINES_MAX, BadLine, Fault, Line, RawLine, count, lines, parse
 from tundish.blobs import BlobMissing, key
-from tundish.codec import JSON
+from tundish.codec import JSON, TEXT
 from tundish.errors import NotFound, Refused
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Priority, error_json
@@ -139,7 +139,8 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         return error_json(Code.INVALID_INPUT, refused.detail, {"pointer": pointer} if pointer else None)
     except NotFound as missing:
         return error_json(Fault.MODEL_GONE, missing.detail)
-    body = bytes(line.input)
+    text = known.version.input_type == TEXT
+    body = str(value).encode() if text else bytes(line.input)
     return store.NewJob(
         id=new_uuid(),
         tenant=batch.tenant,
@@ -147,7 +148,7 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         version=known.version.version,
         priority=PRIORITY,
         expires_in=left,
-        content_type=JSON,
+        content_type=TEXT if text else JSON,
         size=len(body),
         body=body,
     )

@@ -126,6 +126,16 @@ def test_outputs_of_every_size_are_in_the_file(client: httpx.Client) -> None:
     assert [each["output"]["value"] for each in lines(client, done["output_url"])] == values
 
 
+def test_texts_are_strings_and_a_file_is_null(client: httpx.Client) -> None:
+    texts = ["a\nb", "a" + "\u00e9" * 530_000]  # of the second, a piece ends within a character
+    done = ended(client, posted(client, jsonl(texts), "shout")["id"])
+    assert [each["output"] for each in lines(client, done["output_url"])] == [text.upper() for text in texts]
+    done = ended(client, posted(client, jsonl([{"size": 3}]), "made")["id"])
+    [line] = lines(client, done["output_url"])
+    assert line["output"] is None
+    assert client.get(f"/v1/jobs/{line['id']}/result", follow_redirects=True).content == b"\0\0\0"
+
+
 def test_counts_are_told_while_it_runs_and_cancel_returns_what_is_done(client: httpx.Client, tmp_path: Path) -> None:
     """The first four are one batch of the device, held at its gate."""
     for name in "ab":
