@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from tests.chaos import files
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
 from tests.chaos.proxy import Mode, Proxy
@@ -41,8 +42,10 @@ def test_s3_fails_while_inputs_and_results_go_through_it(
     large = "x" * 200_000
     cuts = times(30)
     pids = [worker.pid for worker in rig.workers]
+    sent = []
     for number in range(cuts):
         load.one(pad=large)
+        sent.append(files.send(rig, 50))
         s3.cut(CUTS[number % len(CUTS)])
         load.submit(20)  # small inputs need no blob, their results do
         refused = rig.client.post("/v1/jobs", json={"model": "worked", "input": {"token": "none", "pad": large}})
@@ -51,4 +54,6 @@ def test_s3_fails_while_inputs_and_results_go_through_it(
         s3.heal()
         load.one(pad=large)
     check("S3 503, cut short, reset", load, observer, cuts)
+    for file in sent:
+        files.hold(rig, file)
     assert [worker.pid for worker in rig.workers] == pids
