@@ -17,4 +17,5 @@ WALLS: dict[str, str] = {
     "streams": "",
     "swap": "",
     "webhooks": "",
+    "batches": "",
 }
