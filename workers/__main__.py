@@ -1,5 +1,6 @@
 """`python -m workers`: one worker process, which puts its pool's models on its device and serves their queues."""
 
+import gc
 import logging
 import math
 import os
@@ -108,6 +109,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs, device: gpu.D
     gpu.guard(device, lose)
     growth.watch(allowed, lambda: pipeline.jobs, shelf.memory, lambda: end(exits.GROWN))
     Ears(client, intake, pipeline.idle)
+    gc.freeze()  # the models and torch are looked at no more: each look stopped the device
     log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
     _consume(app.make(settings.redis_url, intake), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.

@@ -1,5 +1,6 @@
 """Load: a model class becomes an instance on the device, tuned as its class asks and warmed up with its example."""
 
+import gc
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -67,6 +68,7 @@ def unload(model: Model[Any, Any]) -> None:
         log.warning("%s@%s raised while it was unloaded", model.name, model.version, exc_info=True)
     with suppress(TypeError):  # a model without attributes has no dict
         vars(model).clear()
+    gc.unfreeze()  # what it leaves in cycles can go
 
 
 def _sizes(model: type[Model[Any, Any]]) -> Iterable[int]:
