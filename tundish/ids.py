@@ -13,8 +13,10 @@ from uuid import UUID
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Ten bits are two letters.
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_VALUES = {pair: value for value, pair in enumerate(_PAIRS)}
-
+#: Our letters to the digits of int(…, 32); all else, signs and underscores too, to what is none.
+_DIGITS = bytes(
+    b"0123456789abcdefghijklmnopqrstuv"[_ALPHABET.find(chr(at))] if chr(at) in _ALPHABET else 33 for at in range(256)
+)
 
 _RANDOM = (1 << 74) - 1
 _turn = threading.Lock()
@@ -74,12 +76,9 @@ def to_text(prefix: str, id: UUID) -> str:
 def from_text(prefix: str, text: str) -> UUID | None:
     """`job_01…` → UUID; None where the text is not a TypeID of that prefix."""
     head, separator, letters = text.partition("_")
-    if head != prefix or not separator or len(letters) != 26 or letters[0] > "7":
+    if head != prefix or not separator or len(letters) != 26 or letters[0] > "7" or not letters.isascii():
         return None
-    number = 0
-    for at in range(0, 26, 2):
-        value = _VALUES.get(letters[at : at + 2])
-        if value is None:
-            return None
-        number = number << 10 | value
-    return UUID(int=number)
+    try:
+        return UUID(int=int(letters.encode().translate(_DIGITS), 32))
+    except ValueError:
+        return None
