@@ -1,7 +1,7 @@
 """Prepare: a claimed batch's inputs are fetched and decoded, while the device computes the batch before."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code
 from tundish.store import ClaimedJob
-from workers.batch import Target
 from workers.claim import Claim
 from workers.folders import Folder, NoRoom
 from workers.load import Loaded
@@ -21,18 +20,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch that can run: for each job, in order, its item and its input, or Failed where it has none; `folder`
-    holds those that are files, and takes outputs that will be."""
+    """A batch that can run on `loaded`: for each job, in order, its item and its input, or Failed where it has none;
+    `folder` holds those that are files, and takes outputs that will be."""
 
     claim: Claim
+    loaded: Loaded
     items: Sequence[execute.Item]
     inputs: list[Any]
     folder: Folder | None
 
 
-def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, timeout: float) -> Prepared:
+def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float) -> Prepared:
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises BlobUnavailable."""
-    loaded = models[claim.target]
     timeout = loaded.version.timeout or timeout
     folder = loaded.folders.new() if loaded.folders else None
     into = folder if loaded.reads.in_files else None
@@ -47,7 +46,7 @@ def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, time
     inputs = execute.decode(loaded.reads, items)
     for place, failed in missing.items():
         inputs[place] = failed
-    return Prepared(claim, items, inputs, folder)
+    return Prepared(claim, loaded, items, inputs, folder)
 
 
 def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:

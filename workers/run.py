@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
@@ -70,6 +71,25 @@ class Bench:
     pace: Pace
 
 
+class _Between:
+    """What is to be done between two batches."""
+
+    def __init__(self, verb: Callable[[], None]) -> None:
+        self._verb = verb
+        self.done: Future[None] = Future()
+
+    def call(self) -> None:
+        """Raises DeviceLost; what else it raises is for who asked."""
+        try:
+            self._verb()
+        except BaseException as error:
+            self.done.set_exception(error)
+            if isinstance(error, DeviceLost):
+                raise
+        else:
+            self.done.set_result(None)
+
+
 class Pipeline:
     """One worker's stages. `on_failure` is called, in the stage's thread, where one of them breaks."""
 
@@ -80,7 +100,7 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         self._remote: Queue[Claim] = Queue(1)
-        self._prepared: Queue[Prepared | None] = Queue(1)
+        self._prepared: Queue[Prepared | _Between | None] = Queue(1)
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
@@ -131,10 +151,16 @@ class Pipeline:
                 self._prepare(part)
 
     def _prepare(self, claimed: Claim) -> None:
-        bench = self._bench
-        prepared = self._persist(prepare, bench.shelf.models, claimed, bench.blobs, timeout=bench.settings.timeout)
-        if prepared:
+        if prepared := self._decoded(claimed):
             self._prepared.put(prepared)
+
+    def _decoded(self, claimed: Claim) -> Prepared | None:
+        """None where its model is no longer served: it is given back then."""
+        bench = self._bench
+        if loaded := bench.shelf.models.get(claimed.target):
+            return self._persist(prepare, loaded, claimed, bench.blobs, timeout=bench.settings.timeout)
+        self._try_release([claimed.id])
+        return None
 
     def _predict(self) -> None:
         try:
@@ -148,6 +174,9 @@ class Pipeline:
         self.filled.set()
         while prepared := self._prepared.get():
             if self._closing.is_set():
+                continue
+            if isinstance(prepared, _Between):
+                prepared.call()
                 continue
             claimed = self._running = prepared.claim
             with self._watch.batch():
@@ -166,14 +195,17 @@ class Pipeline:
 
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
-        bench, claimed = self._bench, prepared.claim
-        models, settings = bench.shelf.models, bench.settings
+        bench, claimed, settings = self._bench, prepared.claim, self._bench.settings
+        if prepared.loaded is not bench.shelf.models.get(claimed.target):  # another took its place since
+            again = self._decoded(claimed)
+            if again is None:
+                return None
+            prepared = again
         try:
             with bench.shelf.lend(claimed.target):
                 return self._persist(
                     predict,
                     self._single,
-                    models,
                     prepared,
                     self._watch,
                     bench.events,
@@ -182,7 +214,7 @@ class Pipeline:
                 )
         except LoadFailed as failure:
             if failure.final:
-                return unloaded(prepared, models[claimed.target].writes, str(failure))
+                return unloaded(prepared, str(failure))
             self._try_release([claimed.id])
             return None
 
@@ -231,6 +263,13 @@ class Pipeline:
         self.lost = True
         self._close()
 
+    def between(self, verb: Callable[[], None]) -> None:
+        """Call `verb` between two batches, in the thread that predicts, and wait for it. What it raises passes
+        through."""
+        between = _Between(verb)
+        self._prepared.put(between)
+        between.done.result()
+
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
         return self._running is None and self._prepared.empty()
@@ -259,13 +298,14 @@ class Pipeline:
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
-        waiting: list[Prepared | None] = []
+        waiting: list[Prepared | _Between | None] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        if None in waiting:  # no more claims come
-            self._prepared.put(None)
-        if given_back := [each.claim for each in waiting if each]:
+        for each in waiting:
+            if not isinstance(each, Prepared):  # no more claims come, or something is to be done
+                self._prepared.put(each)
+        if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._try_release([claim.id for claim in given_back])
             for claim in given_back:
                 self._bench.shelf.dropped(claim.target)
