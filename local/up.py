@@ -180,9 +180,11 @@ def _welcome(system: System) -> str:
 
 
 def curl(api: Api) -> str:
-    """A line that submits a job to the first model with an example, and waits for its result."""
+    """A line that submits a job to the first model that is served and has an example, and waits for its result."""
     models: list[dict[str, Any]] = api.get("/v1/models")["data"]
-    shown = [(model["name"], version["example"]) for model in models for version in model["versions"]]
+    shown = [
+        (model["name"], version["example"]) for model in models for version in model["versions"] if version["workers"]
+    ]
     known = {name: example for name, example in shown if example is not None}
     name = "minilm" if "minilm" in known else next(iter(known), "MODEL")
     body = json.dumps({"model": name, "input": known.get(name)})
