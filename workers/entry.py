@@ -6,6 +6,7 @@ from enum import Enum
 
 from tundish.catalog import Served, describe
 from tundish.codec import codecs_of
+from tundish.lineup import Known
 from tundish.model import Model
 from workers.batch import Limits
 from workers.folders import Folders
@@ -49,7 +50,7 @@ class Entry:
         """A model that is not loaded. Raises DefinitionError."""
         reads, writes = codecs_of(served.model)
         folders = Folders() if reads.in_files or writes.in_files else None
-        return cls(served, Loaded(reads, writes, describe(served), folders), served.model.memory)
+        return cls(served, Loaded(reads, writes, Known.of(describe(served)), folders), served.model.memory)
 
     @property
     def limits(self) -> Limits:

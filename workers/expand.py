@@ -135,8 +135,7 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         known = lineup.route(batch.model).known
         known.check(value, "")
     except Refused as refused:
-        pointer = refused.errors[0]["pointer"]
-        return error_json(Code.INVALID_INPUT, refused.detail, {"pointer": pointer} if pointer else None)
+        return error_json(Code.INVALID_INPUT, refused.detail, refused.details)
     except NotFound as missing:
         return error_json(Fault.MODEL_GONE, missing.detail)
     text = known.version.input_type == TEXT

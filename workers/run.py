@@ -158,7 +158,10 @@ class Pipeline:
         """None where its model is no longer served: it is given back then."""
         bench = self._bench
         if loaded := bench.shelf.models.get(claimed.target):
-            return self._persist(prepare, loaded, claimed, bench.blobs, timeout=bench.settings.timeout)
+            settings = bench.settings
+            return self._persist(
+                prepare, loaded, claimed, bench.blobs, timeout=settings.timeout, max_body=settings.max_body
+            )
         self._try_release([claimed.id])
         return None
 
