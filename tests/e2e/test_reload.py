@@ -1,6 +1,7 @@
 """`./dev up --reload FILE`: a saved change answers within 2 s, and a broken file leaves the last good one serving."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,12 +45,25 @@ class Mine(Model[Text, Answer]):
 """
 
 
+SECOND = MODEL[MODEL.index("class Mine") :].replace("Mine", "Second").replace('"mine"', '"second"')
+
+
+def gated(source: str, started: Path, gate: Path) -> str:
+    """A model whose predict says that it has started, and goes on once there is a gate."""
+    waits = f"""
+        Path({str(started)!r}).touch()
+        while not Path({str(gate)!r}).exists():
+            Event().wait(0.01)
+        return ["""
+    return source.replace("\n        return [", waits)
+
+
 class Development:
     """`./dev up --reload`, its file, and what it says."""
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.file = folder / "mine.py"
-        self.local = Local(folder / "data")
+        self.local = Local(folder / "data", {"TUNDISH_OUTBOUND_ALLOW": "127.0.0.0/8"})
         self.process = self.local.start("up", "--reload", str(self.file), *words)
         self.said = ""
         self._listener = threading.Thread(target=self._hear, daemon=True)
@@ -164,12 +178,7 @@ def test_a_broken_file_leaves_the_last_good_one(
 
 def test_jobs_in_flight_run_to_their_end(development: Development, client: httpx.Client, tmp_path: Path) -> None:
     started, gate, read = tmp_path / "started", tmp_path / "gate", tmp_path / "read"
-    waits = f"""
-        Path({str(started)!r}).touch()
-        while not Path({str(gate)!r}).exists():
-            Event().wait(0.01)
-        return ["""
-    development.save(MODEL.replace("\n        return [", waits))
+    development.save(gated(MODEL, started, gate))
     ids = [submit(client).json()["id"] for _ in range(8)]
     wait_until(started.exists, "the first runs")
     since = len(development.said)
@@ -182,11 +191,34 @@ def test_jobs_in_flight_run_to_their_end(development: Development, client: httpx
     assert outputs == sorted(outputs)
 
 
+def test_what_was_claimed_for_a_class_that_is_gone_waits_for_it(development: Development, client: httpx.Client) -> None:
+    body = b'{"text": "hello"}'
+    given = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    development.save(MODEL + SECOND)
+    with socket.create_server(("127.0.0.1", 0)) as origin:
+        origin.settimeout(30)
+        url = f"http://127.0.0.1:{origin.getsockname()[1]}/"
+        job = client.post("/v1/jobs", json={"model": "second", "input_url": url}).json()
+        asked, _ = origin.accept()
+        development.save(MODEL)
+        since = len(development.said)
+        with asked:
+            asked.sendall(given)
+            development.hear("gave back 1 jobs", since)
+        assert answer(client) == {"value": "first hello"}
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "queued"
+        development.file.write_text(MODEL + SECOND)
+        asked, _ = origin.accept()
+        with asked:
+            asked.sendall(given)
+            assert ended(client, job["id"])["output"] == {"value": "first hello"}
+
+
 def test_schemas_and_classes_come_and_go(development: Development, client: httpx.Client) -> None:
     development.save(MODEL)
     assert submit(client, text="hello", times=2).status_code == 422
     both = MODEL.replace("text: str", "text: str\n    times: int").replace("item.text}", "item.text * item.times}")
-    both += MODEL[MODEL.index("class Mine") :].replace("Mine", "Second").replace('"mine"', '"second"')
+    both += SECOND.replace("item.text}", "item.text * item.times}")
     saved = time.monotonic()
     development.file.write_text(both.replace("first", "new"))
     wait_until(lambda: answer(client, text="ab", times=2) == {"value": "new abab"}, "the new schema")
