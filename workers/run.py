@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, Queue
+from queue import Empty, Full, Queue, SimpleQueue
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -101,6 +101,7 @@ class Pipeline:
         self._on_failure = on_failure
         self._remote: Queue[Claim] = Queue(1)
         self._prepared: Queue[Prepared | _Between | None] = Queue(1)
+        self._asked: SimpleQueue[_Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
@@ -175,11 +176,8 @@ class Pipeline:
         settings = self._bench.settings
         self._bench.shelf.fill()
         self.filled.set()
-        while prepared := self._prepared.get():
+        while prepared := self._next():
             if self._closing.is_set():
-                continue
-            if isinstance(prepared, _Between):
-                prepared.call()
                 continue
             claimed = self._running = prepared.claim
             with self._watch.batch():
@@ -195,6 +193,15 @@ class Pipeline:
                     self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
+
+    def _next(self) -> Prepared | None:
+        """The next batch, after all that was to be done before it. Raises DeviceLost."""
+        while True:
+            while not self._asked.empty():
+                self._asked.get().call()
+            prepared = self._prepared.get()
+            if not isinstance(prepared, _Between):
+                return prepared
 
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
@@ -270,7 +277,9 @@ class Pipeline:
         """Call `verb` between two batches, in the thread that predicts, and wait for it. What it raises passes
         through."""
         between = _Between(verb)
-        self._prepared.put(between)
+        self._asked.put(between)
+        with suppress(Full):
+            self._prepared.put_nowait(between)  # whoever waits for a batch wakes
         between.done.result()
 
     def idle(self) -> bool:
@@ -305,9 +314,8 @@ class Pipeline:
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        for each in waiting:
-            if not isinstance(each, Prepared):  # no more claims come, or something is to be done
-                self._prepared.put(each)
+        if None in waiting:  # no more claims come
+            self._prepared.put(None)
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._try_release([claim.id for claim in given_back])
             for claim in given_back:
