@@ -16,8 +16,8 @@ from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadat
 from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
-from tundish.ids import new_uuid, shadow_id
-from tundish.job import Priority, Status
+from tundish.ids import new_uuid
+from tundish.job import Status
 from tundish.lineup import Routed
 from tundish.store import JobRow, NewJob, with_shadows
 
@@ -179,21 +179,7 @@ def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input, pin
         input_url=input.url,
         **options,
     )
-    return replace(job, shadow=_shadow(job, routed.shadow.version.version)) if routed.shadow else job
-
-
-def _shadow(job: NewJob, version: str) -> NewJob:
-    """A job's copy for another version: behind everything else, and told to nobody. Its input is not checked against
-    that version's schema: that it does not fit is what the comparison shall show."""
-    return replace(
-        job,
-        id=shadow_id(job.id),
-        version=version,
-        priority=Priority.LOW,
-        webhook=None,
-        sticky_key=None,
-        shadow_of=job.id,
-    )
+    return job.shadowed(routed.shadow.version.version) if routed.shadow else job
 
 
 def row_of(job: NewJob, at: datetime) -> JobRow:

@@ -11,7 +11,9 @@ from tundish.settings import SettingError
 
 HELP = """usage: ./dev WORD
 
-  up [-d] [--workers N]   start Tundish on this machine: Postgres, Valkey, API, worker, courier, chores
+  up [-d] [--workers N] [--reload FILE]
+                          start Tundish on this machine: Postgres, Valkey, API, worker, courier, chores;
+                          with FILE, serve its models, and again whenever it is saved
   down                    stop it
   ps [--json]             show its processes
   demo                    start it in a temporary place, run real sentences through a real model, stop it

@@ -27,13 +27,15 @@ TREE = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Child:
-    """A process to run. `stop` is the signal that ends it in good order, within `grace` seconds."""
+    """A process to run. `stop` is the signal that ends it in good order, within `grace` seconds. What it says goes to
+    its log, and is `heard` at the terminal too."""
 
     name: str
     command: Sequence[str]
     stop: int = signal.SIGTERM
     grace: float = 10.0
     url: str | None = None
+    heard: bool = False
 
 
 class _Exit(NamedTuple):
@@ -99,11 +101,13 @@ class Supervisor:
             process = subprocess.Popen(
                 child.command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE if child.heard else log,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 start_new_session=True,
             )
+        if child.heard:
+            threading.Thread(target=self._hear, args=(child.name, process), daemon=True).start()
         self._tell(f"+{process.pid} {int(child.stop)}")
         before = self._children.get(child.name)
         self._children[child.name] = _Running(child, process, back_off=before.back_off if before else BACK_OFF[0])
@@ -160,6 +164,13 @@ class Supervisor:
         for running in list(self._children.values()):
             if running.again_at and running.again_at <= time.monotonic():
                 self.start(running.child)
+
+    def _hear(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout
+        with process.stdout as lines, self._place.log(name).open("ab", buffering=0) as log:
+            for line in lines:
+                log.write(line)
+                say(f"{name} | {line.decode(errors='replace').rstrip()}")
 
     def _watch(self, name: str, process: "subprocess.Popen[bytes]") -> None:
         process.wait()

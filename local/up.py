@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev up", description="Start the whole system; Ctrl-C stops it.")
     parser.add_argument("-d", action="store_true", dest="detach", help="return when it is ready; ./dev down stops it")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
+    parser.add_argument("--reload", type=Path, metavar="FILE", help="serve this file's models, again after each save")
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.workers < 1:
         parser.error("--workers is 1 or more")
+    if given.reload and (given.reload.suffix != ".py" or given.reload.is_dir()):
+        parser.error(f"--reload takes a file of Python, FILE.py, and not {given.reload}")
     if given.detach:
-        return _detach(given.workers)
+        return _detach([word for word in arguments if word != "-d"])
     try:
-        with running(Settings.from_environment(), given.workers) as system:
+        with running(Settings.from_environment(), given.workers, given.reload) as system:
             say(_welcome(system))
             if given.report is not None:
                 _let_go(system.place, given.report)
@@ -59,14 +62,15 @@ def main(arguments: list[str]) -> int:
 
 
 @contextmanager
-def running(given: Settings, workers: int = 1) -> Iterator[System]:
-    """Start everything, with so many workers, and stop it at the end of the block. Raises Stop."""
+def running(given: Settings, workers: int = 1, reload: Path | None = None) -> Iterator[System]:
+    """Start everything, with so many workers, which serve what the settings name, or the file `reload`; and stop it at
+    the end of the block. Raises Stop."""
     _check_port(given)
     place = Place(given.data_dir)
     environment = _environment(given, place)
     supervisor = Supervisor(place, environment)
     try:
-        yield _start(given, place, supervisor, environment, workers)
+        yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
     finally:
         with step("stopping"):
             supervisor.stop()
@@ -91,7 +95,9 @@ def _environment(given: Settings, place: Place) -> dict[str, str]:
     return environment
 
 
-def _start(given: Settings, place: Place, supervisor: Supervisor, environment: dict[str, str], workers: int) -> System:
+def _start(
+    given: Settings, place: Place, supervisor: Supervisor, environment: dict[str, str], workers: list[Child]
+) -> System:
     if not given.database_url:
         with step("starting Postgres"):
             postgres = embed.postgres(place)
@@ -111,8 +117,7 @@ def _start(given: Settings, place: Place, supervisor: Supervisor, environment: d
     host = f"[{given.host}]" if ":" in given.host else given.host
     api = Api(f"http://{host}:{given.port}".replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), given.api_key)
     supervisor.start(python("api", "api", url=api.url))
-    names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
-    pids = {supervisor.start(python(name, "workers", grace=given.grace + 10)) for name in names}
+    pids = {supervisor.start(worker) for worker in workers}
     supervisor.start(python("courier", "workers.courier", grace=given.grace))
     supervisor.start(python("chores", "workers.chores"))
     with step("starting the API"):
@@ -120,6 +125,14 @@ def _start(given: Settings, place: Place, supervisor: Supervisor, environment: d
     with step("loading the models"):
         supervisor.wait_for("a worker", lambda: pids <= _serving(environment["TUNDISH_DATABASE_URL"]), 300)
     return System(api, place, supervisor, given)
+
+
+def _workers(given: Settings, count: int, reload: Path | None) -> Iterator[Child]:
+    for name in ["worker"] if count == 1 else [f"worker-{number}" for number in range(1, count + 1)]:
+        worker = python(name, "workers", grace=given.grace + 10)
+        if reload:
+            worker = replace(worker, command=[*worker.command, "--reload", str(reload)], heard=True)
+        yield worker
 
 
 def python(name: str, module: str, grace: float = 10.0, url: str | None = None) -> Child:
@@ -167,9 +180,11 @@ def _welcome(system: System) -> str:
 
 
 def curl(api: Api) -> str:
-    """A line that submits a job to the first model with an example, and waits for its result."""
+    """A line that submits a job to the first model that is served and has an example, and waits for its result."""
     models: list[dict[str, Any]] = api.get("/v1/models")["data"]
-    shown = [(model["name"], version["example"]) for model in models for version in model["versions"]]
+    shown = [
+        (model["name"], version["example"]) for model in models for version in model["versions"] if version["workers"]
+    ]
     known = {name: example for name, example in shown if example is not None}
     name = "minilm" if "minilm" in known else next(iter(known), "MODEL")
     body = json.dumps({"model": name, "input": known.get(name)})
@@ -178,9 +193,9 @@ def curl(api: Api) -> str:
     return shlex.join([*words, "-d", body])
 
 
-def _detach(workers: int) -> int:
+def _detach(arguments: list[str]) -> int:
     """Start `up` in a session of its own, and repeat what it says until it is ready."""
-    command = [sys.executable, "-P", "-m", "local", "up", "--workers", str(workers)]
+    command = [sys.executable, "-P", "-m", "local", "up", *arguments]
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [*command, "--report", str(writing)],

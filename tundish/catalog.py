@@ -3,7 +3,7 @@
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ def load_models(spec: str, root: Path) -> list[Served]:
     Modules are found on PYTHONPATH and in `root`. Raises CatalogError."""
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    served = list(_of_spec(spec) if spec else _of_file(root / "tundish.toml"))
+    return checked(_of_spec(spec) if spec else _of_file(root / "tundish.toml"))
+
+
+def checked(models: Iterable[Served]) -> list[Served]:
+    """Raises CatalogError for what cannot be served, alone or beside the others."""
+    served = list(models)
     seen: set[tuple[str, str]] = set()
     for each in served:
         try:

@@ -56,6 +56,12 @@ class WrongType(Problem):
 class Refused(Problem):
     status = 422
 
+    @property
+    def details(self) -> dict[str, object] | None:
+        """Where its first fault is, as the error of a job says it."""
+        pointer = self.errors[0]["pointer"] if self.errors else ""
+        return {"pointer": pointer} if pointer else None
+
 
 class Unavailable(Problem):
     status = 503

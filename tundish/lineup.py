@@ -24,6 +24,11 @@ class Known:
     version: store.Version
     validator: jsonschema_rs.Validator | None
 
+    @classmethod
+    def of(cls, version: store.Version) -> "Known":
+        schema = version.input_schema
+        return cls(version, None if schema is None else jsonschema_rs.validator_for(schema))
+
     def check(self, value: object, at: str) -> None:
         """Raises Refused with a pointer (RFC 6901) to each fault, `at` before it."""
         if self.validator is None or self.validator.is_valid(value):
@@ -78,11 +83,9 @@ class Lineup:
 
     def _compiled(self, version: store.Version) -> Known:
         before = self.known.get((version.model, version.version))
-        if version.input_schema is None:
-            return Known(version, None)
         if before and before.version.input_schema == version.input_schema:
             return Known(version, before.validator)
-        return Known(version, jsonschema_rs.validator_for(version.input_schema))
+        return Known.of(version)
 
 
 def _faults(error: jsonschema_rs.ValidationError, at: str) -> list[dict[str, str]]:

@@ -1,5 +1,9 @@
-"""`python -m workers`: one worker process, which puts its pool's models on its device and serves their queues."""
+"""`python -m workers`: one worker process, which puts its pool's models on its device and serves their queues.
 
+`--reload FILE`, for development, serves the models of one file, and again whenever it is saved.
+"""
+
+import argparse
 import gc
 import logging
 import math
@@ -9,9 +13,10 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
@@ -19,10 +24,11 @@ from celery.signals import worker_shutting_down
 
 from tundish import logs, store
 from tundish.blobs import Blobs, open_blobs
-from tundish.catalog import CatalogError, Served, describe, load_models
+from tundish.catalog import CatalogError, Served, checked, describe, load_models
 from tundish.ids import new_uuid, to_text
+from tundish.model import Model
 from tundish.settings import SettingError, Settings
-from workers import app, connect, exits, gpu, growth
+from workers import app, connect, exits, gpu, growth, reload
 from workers.batch import Batcher, Limits, Target
 from workers.consume import Consumers
 from workers.ears import Ears
@@ -32,6 +38,7 @@ from workers.intake import Intake
 from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
+from workers.reload import Reload
 from workers.run import Bench, Pipeline
 from workers.shelf import SHARE, Shelf
 from workers.turn import Policy, turn
@@ -45,23 +52,32 @@ SWITCH = 0.0005
 HOST_SHARE = 0.25
 
 
-def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn) -> int:
-    """`named` gives the device of a name, `policy` decides which models are on it."""
+def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, reloaded: Reload | None = None) -> int:
+    """`named` gives the device of a name, `policy` decides which models are on it; those of
+    `reloaded` are served in place of those that the settings name."""
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()
         logs.configure(settings.log_format, settings.log_level)
-        served = [each for each in load_models(settings.models, Path.cwd()) if each.pool == settings.pool]
-        if not served:
+        chosen = [] if reloaded else load_models(settings.models, Path.cwd())
+        served = [each for each in chosen if each.pool == settings.pool]
+        if not served and not reloaded:
             raise SettingError(f"no model is in pool {settings.pool!r}; set TUNDISH_MODELS, or TUNDISH_POOL")
         blobs = open_blobs(settings)
     except (SettingError, CatalogError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    return _serve(settings, served, blobs, named(settings.device), policy)
+    return _serve(settings, served, blobs, named(settings.device), policy, reloaded)
 
 
-def _serve(settings: Settings, served: list[Served], blobs: Blobs, device: gpu.Device, policy: Policy) -> int:
+def _serve(
+    settings: Settings,
+    served: list[Served],
+    blobs: Blobs,
+    device: gpu.Device,
+    policy: Policy,
+    reloaded: Reload | None,
+) -> int:
     worker = new_uuid()
     engine = store.engine(settings.database_url)
     client = connect.redis_client(settings.redis_url)
@@ -86,7 +102,7 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs, device: gpu.D
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
     bench = Bench(worker, settings, engine, by_ids, client, events, blobs, shelf, device, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(worker, settings.pool, settings.device, lambda: limits, pipeline.idle, pace, shelf.memory)
+    presence = Presence(worker, settings.pool, settings.device, lambda: shelf.models, pipeline.idle, pace, shelf.memory)
     if fault := device.probe():
         return _quarantine(engine, presence, fault)
     pipeline.start()
@@ -98,20 +114,30 @@ def _serve(settings: Settings, served: list[Served], blobs: Blobs, device: gpu.D
     with engine.begin() as connection:
         store.register(connection, [describe(each) for each in served])
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
+
+    def exchange(models: Sequence[type[Model[Any, Any]]]) -> None:
+        others = checked(Served(model, settings.pool) for model in models)
+        pipeline.between(lambda: intake.exchange(shelf.load(others)))
+        reload.publish(engine, client, others)
+        heart.beat()
+
+    if reloaded:
+        reloaded.start(exchange)
     heart.start()
 
     def pause(paused: frozenset[Target]) -> None:
         intake.pause(paused)
         consumers.follow(consumers.targets - paused, "pause")
 
-    pauses = Pauses(engine, client, settings.pool, lambda: limits, pause)
+    pauses = Pauses(engine, client, settings.pool, lambda: shelf.models, pause)
     pauses.start()
     gpu.guard(device, lose)
     growth.watch(allowed, lambda: pipeline.jobs, shelf.memory, lambda: end(exits.GROWN))
     Ears(client, intake, pipeline.idle)
     gc.freeze()  # the models and torch are looked at no more: each look stopped the device
     log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
-    _consume(app.make(settings.redis_url, intake), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
+    listens = reload.LISTENS if reloaded else app.BRPOP_TIMEOUT
+    _consume(app.make(settings.redis_url, intake, listens), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
     signal.signal(signal.SIGINT, lambda *_: os._exit(exits.INTERRUPTED))
     pauses.stop()
@@ -172,4 +198,8 @@ def _consume(application: Celery, name: str, intake: Intake, heart: Heart) -> No
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="python -m workers")
+    parser.add_argument(
+        "--reload", type=Reload.of, metavar="FILE", help="serve the models of one file, for development"
+    )
+    sys.exit(main(reloaded=parser.parse_args().reload))

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 from celery import Celery
-from kombu import Queue as KombuQueue
 from kombu.utils.scheduling import round_robin_cycle
 
 from tundish import queue
-from workers.consume import queues
+from workers.consume import declared, queues
 from workers.intake import Intake, strategy
 
 #: A blackholed connection heals after BRPOP's time-out and twice the health check's interval: 11 s, under 15.
@@ -43,16 +42,14 @@ def broker_url(redis_url: str) -> str:
     return redis_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
 
 
-def make(redis_url: str, intake: Intake) -> Celery:
+def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -> Celery:
     """The application that consumes what the intake's consumers follow."""
     app = Celery("tundish", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_ignore_result=True,
         task_default_queue="tundish",
-        task_queues=[
-            KombuQueue(each.name, exchange="", routing_key=each.name) for each in queues(intake.consumers.targets)
-        ],
+        task_queues=[declared(each.name) for each in queues(intake.consumers.targets)],
         task_create_missing_queues=True,
         worker_prefetch_multiplier=PREFETCH,
         worker_concurrency=1,
@@ -65,7 +62,7 @@ def make(redis_url: str, intake: Intake) -> Celery:
             "ack_emulation": False,
             "priority_steps": [0],
             "queue_order_strategy": partial(ByPriority, intake.hears),
-            "polling_interval": BRPOP_TIMEOUT,  # kombu's name for it
+            "polling_interval": brpop_timeout,  # kombu's name for it
             "health_check_interval": HEALTH_CHECK,
             "socket_timeout": SOCKET_TIMEOUT,
             "socket_keepalive": True,

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 
@@ -78,6 +78,15 @@ class Batcher:
         self._lines = {target: _Line(each) for target, each in limits.items()}
         self.paused: frozenset[Target] = frozenset()
 
+    def serve(self, limits: Mapping[Target, Limits]) -> None:
+        """Make batches of these targets from now on. What waits for one that stays goes on waiting; what waits for
+        another is let go."""
+        lines = {target: self._lines.get(target) or _Line(each) for target, each in limits.items()}
+        self._lines = {target: replace(line, limits=limits[target]) for target, line in lines.items()}
+
+    def __contains__(self, target: Target) -> bool:
+        return target in self._lines
+
     def __len__(self) -> int:
         return sum(line.count() + len(line.alone) for line in self._lines.values())
 
@@ -90,9 +99,10 @@ class Batcher:
 
     def room(self, target: Target) -> int:
         """How many more ids of a target are worth fetching: enough for the batch that runs and the two after it, so
-        that the device never waits while the rest stays in the queue for other workers."""
-        line = self._lines[target]
-        return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone))
+        that the device never waits while the rest stays in the queue for other workers. None of one that is not
+        served."""
+        line = self._lines.get(target)
+        return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone)) if line else 0
 
     def waiting(self) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""

@@ -6,7 +6,9 @@ from enum import Enum
 
 from tundish.catalog import Served, describe
 from tundish.codec import codecs_of
+from tundish.lineup import Known
 from tundish.model import Model
+from workers.batch import Limits
 from workers.folders import Folders
 from workers.load import Loaded
 from workers.turn import Standing
@@ -48,7 +50,11 @@ class Entry:
         """A model that is not loaded. Raises DefinitionError."""
         reads, writes = codecs_of(served.model)
         folders = Folders() if reads.in_files or writes.in_files else None
-        return cls(served, Loaded(reads, writes, describe(served), folders), served.model.memory)
+        return cls(served, Loaded(reads, writes, Known.of(describe(served)), folders), served.model.memory)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.served.model.max_batch, self.served.model.max_wait)
 
     @property
     def name(self) -> str:

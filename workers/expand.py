@@ -126,22 +126,21 @@ def _parsed(raw: RawLine, most: int) -> tuple[Line, object] | BadLine:
 
 def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left: float) -> store.NewJob | bytes | None:
     """The job of a line; an error where it is refused; None where it is canceled. It expires with its batch, and draws
-    its version for itself; a shadow gets no copies of lines."""
+    its version for itself."""
     if batch.cancel_requested:
         return None
     if left <= 0:
         return error_json(Code.EXPIRED, _EXPIRED)
     try:
-        known = lineup.route(batch.model).known
+        known, shadow = lineup.route(batch.model)
         known.check(value, "")
     except Refused as refused:
-        pointer = refused.errors[0]["pointer"]
-        return error_json(Code.INVALID_INPUT, refused.detail, {"pointer": pointer} if pointer else None)
+        return error_json(Code.INVALID_INPUT, refused.detail, refused.details)
     except NotFound as missing:
         return error_json(Fault.MODEL_GONE, missing.detail)
     text = known.version.input_type == TEXT
     body = str(value).encode() if text else bytes(line.input)
-    return store.NewJob(
+    job = store.NewJob(
         id=new_uuid(),
         tenant=batch.tenant,
         model=known.version.model,
@@ -152,6 +151,7 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         size=len(body),
         body=body,
     )
+    return job.shadowed(shadow.version.version) if shadow else job
 
 
 def _placed(tools: Tools, page: Page) -> Page:
@@ -162,7 +162,7 @@ def _placed(tools: Tools, page: Page) -> Page:
             return job
         name = key(job.tenant, job.id, 0, "input")
         tools.blobs.put(name, job.body, job.content_type)
-        return replace(job, body=None, blob=name)
+        return replace(job, body=None, blob=name, shadow=place(job.shadow) if job.shadow else None)
 
     if all(job.size <= tools.settings.inline_max for job in page.jobs):
         return page
@@ -180,7 +180,7 @@ def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:
     if not jobs:
         return
     try:
-        named = [(queue.Queue(job.model, job.version, job.priority), job.id) for job in jobs]
+        named = [(queue.Queue(job.model, job.version, job.priority), job.id) for job in store.with_shadows(jobs)]
         queue.send(tools.client, named, alone=tools.settings.max_attempts == 1)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)

@@ -35,6 +35,10 @@ class Heart:
         self._beat()
         self._thread.start()
 
+    def beat(self) -> None:
+        """Say now what has changed."""
+        self._bell.set()
+
     def drain(self, state: str = "draining") -> None:
         """Say at once that the worker claims nothing any more; that its device is lost is said for good."""
         self._state = "lost" if "lost" in (state, self._state) else state

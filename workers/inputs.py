@@ -13,8 +13,8 @@ from dataclasses import replace
 from io import BytesIO
 from uuid import UUID
 
-from tundish import execute, outbound, store, strictjson
-from tundish.codec import JSON, OCTETS
+from tundish import execute, outbound, store
+from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from workers.claim import Claim
@@ -86,13 +86,10 @@ def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:
         try:
             fetched = future.result()
             if fetched is not None:
-                job = _checked(job, *fetched)
+                job = _given(job, *fetched)
         except Unavailable as error:
             log.info("an input URL gives nothing: %s", error, extra={"job": to_text("job", job.id)})
             failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
-        except strictjson.InvalidJSON as error:
-            invalid = f"what the input URL gives is not JSON as it is taken here: {error}"
-            failed[job.id] = execute.Failed(Code.INVALID_INPUT, invalid)
         except Exception:  # whatever a server makes of our client: its job fails alone
             log.exception("a fetch failed in the worker itself", extra={"job": to_text("job", job.id)})
             failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
@@ -100,13 +97,11 @@ def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:
     return replace(claim, jobs=jobs, failed=failed)
 
 
-def _checked(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob:
-    """The job with its input; until here `content_type` is what its model takes. Raises Unavailable and InvalidJSON."""
+def _given(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob:
+    """The job with its input; until here `content_type` is what its model takes. Raises Unavailable."""
     wanted, essence = job.content_type, _essence(given)
     if wanted != OCTETS and essence != _essence(wanted) and essence not in _UNSAID:
         raise Unavailable(f"it is {essence}; the model takes {wanted}")
-    if wanted == JSON:
-        strictjson.loads(body)
     return job._replace(body=body, content_type=wanted if essence in _UNSAID else given)
 
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from celery.exceptions import InvalidTaskError
 from tundish import queue
 from workers.batch import Batcher, Draft, Target
 from workers.consume import Consumers, queues
+from workers.entry import Entry
 from workers.shelf import Choice, Shelf
 
 log = logging.getLogger(__name__)
@@ -45,18 +46,18 @@ class Intake:
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
     def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> bool:
-        """Let the jobs of messages wait for their batch. False where no batch comes of it, for they are paused: what
-        there is no room for is let go then, stays queued in Postgres, and is sent again after the pause."""
+        """Let the jobs of messages wait for their batch. False where no batch comes of it, for they are paused or no
+        longer served: what there is no room for is let go then, stays queued in Postgres, and is sent again."""
         target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
             self._silent_since = now
-            paused = target in self._batcher.paused
+            due = target in self._batcher and target not in self._batcher.paused
             for message in messages:
-                if not paused or self._batcher.room(target):
+                if due or self._batcher.room(target):
                     self._bundle += 0.2 * (len(message.ids) - self._bundle)
                     self._batcher.add(target, message.ids, priority=source.priority, now=now, alone=message.alone)
             self._bell.notify()
-            return not paused
+            return due
 
     def pause(self, targets: frozenset[Target]) -> None:
         """Hand out no batch of these from now on, and again of all others. What waits here already goes on waiting, the
@@ -67,6 +68,13 @@ class Intake:
             # A message of theirs must not fill the window in which those of others come.
             self._let_go()
             self._bell.notify()
+
+    def exchange(self, entries: Mapping[Target, Entry]) -> None:
+        """Hand out batches of these from now on, and of no others: they take the place of what is on the shelf."""
+        with self._bell:
+            self._batcher.serve({target: each.limits for target, each in entries.items()})
+            self._shelf.exchange(entries)
+        self.consumers.serve(entries)
 
     def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
         """Wait for the next batch that is due; None once closed. `idle` tells whether the device has nothing to do,

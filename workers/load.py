@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tundish import execute, store
+from tundish import execute
 from tundish.catalog import Served
 from tundish.codec import Codec
+from tundish.lineup import Known
 from tundish.model import Model
 from tundish.tune import tune
 from workers.folders import Folders
@@ -19,12 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Loaded:
-    """What decodes a model's inputs and encodes its outputs, what the catalog says of it, `folders` where its payloads
+    """What decodes a model's inputs and encodes its outputs, what the catalog knows of it, `folders` where its payloads
     are files, and the model itself while it is on the shelf."""
 
     reads: Codec
     writes: Codec
-    version: store.Version
+    known: Known
     folders: Folders | None = None
     ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
     model: Model[Any, Any] = field(init=False)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,9 @@ from tundish import execute, store
 from tundish.codec import Codec
 from tundish.job import Code
 from tundish.outbox import announce_start
-from workers.batch import Target
 from workers.claim import Claim
 from workers.events import Events
 from workers.folders import Folder
-from workers.load import Loaded
 from workers.prepare import Prepared
 from workers.report import Reporter
 
@@ -33,16 +31,15 @@ class Prediction:
     folder: Folder | None = None
 
 
-def unloaded(prepared: Prepared, writes: Codec, reason: str) -> Prediction:
+def unloaded(prepared: Prepared, reason: str) -> Prediction:
     """The model cannot be brought to the device: the jobs fail, but for those that have failed for another reason."""
     failed = execute.Failed(Code.MODEL_LOAD_FAILED, reason)
     results = [each if isinstance(each, execute.Failed) else failed for each in prepared.inputs]
-    return Prediction(prepared.claim, 0.0, results, writes)
+    return Prediction(prepared.claim, 0.0, results, prepared.loaded.writes)
 
 
 def predict(
     engine: store.Engine,
-    models: Mapping[Target, Loaded],
     prepared: Prepared,
     watch: execute.Watch,
     events: Events,
@@ -61,7 +58,7 @@ def predict(
         if started.heard:
             begun = [(job.id, job.tenant) for job in claim.jobs if job.id not in dropped]
             announce_start(connection, begun, public_url)
-    loaded, inputs = models[claim.target], prepared.inputs
+    loaded, inputs = prepared.loaded, prepared.inputs
     if dropped:
         inputs = [
             execute.Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)

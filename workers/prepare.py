@@ -1,17 +1,19 @@
 """Prepare: a claimed batch's inputs are fetched and decoded, while the device computes the batch before."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tundish import execute
+from tundish import execute, strictjson
 from tundish.blobs import BlobChanged, BlobMissing, Blobs
+from tundish.codec import JSON
+from tundish.errors import Refused
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code
+from tundish.lineup import Known
 from tundish.store import ClaimedJob
-from workers.batch import Target
 from workers.claim import Claim
 from workers.folders import Folder, NoRoom
 from workers.load import Loaded
@@ -21,25 +23,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch that can run: for each job, in order, its item and its input, or Failed where it has none; `folder`
-    holds those that are files, and takes outputs that will be."""
+    """A batch that can run on `loaded`: for each job, in order, its item and its input, or Failed where it has none;
+    `folder` holds those that are files, and takes outputs that will be."""
 
     claim: Claim
+    loaded: Loaded
     items: Sequence[execute.Item]
     inputs: list[Any]
     folder: Folder | None
 
 
-def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, timeout: float) -> Prepared:
-    """A predict may take the job's own time-out, else its model's, else `timeout` seconds. Raises BlobUnavailable."""
-    loaded = models[claim.target]
-    timeout = loaded.version.timeout or timeout
+def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_body: int) -> Prepared:
+    """A predict may take the job's own time-out, else its model's, else `timeout` seconds. What no submit has seen is
+    checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable."""
+    timeout = loaded.known.version.timeout or timeout
     folder = loaded.folders.new() if loaded.folders else None
     into = folder if loaded.reads.in_files else None
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []
     for job in claim.jobs:
         body = claim.failed.get(job.id) or _body(job, blobs, into)
+        if isinstance(body, bytes) and (job.input_url or len(body) > max_body):
+            body = _checked(loaded.known, body)
         if isinstance(body, execute.Failed):
             missing[len(items)] = body
             body = b""
@@ -47,7 +52,7 @@ def prepare(models: Mapping[Target, Loaded], claim: Claim, blobs: Blobs, *, time
     inputs = execute.decode(loaded.reads, items)
     for place, failed in missing.items():
         inputs[place] = failed
-    return Prepared(claim, items, inputs, folder)
+    return Prepared(claim, loaded, items, inputs, folder)
 
 
 def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:
@@ -62,6 +67,19 @@ def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File 
         return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
     except NoRoom as error:
         return _unavailable(job, error, str(error))
+
+
+def _checked(known: Known, body: bytes) -> bytes | execute.Failed:
+    """As the API does at submit."""
+    if known.version.input_type != JSON:
+        return body
+    try:
+        known.check(strictjson.loads(body), "")
+        return body
+    except strictjson.InvalidJSON as error:
+        return execute.Failed(Code.INVALID_INPUT, f"the input is not JSON as it is taken here: {error}")
+    except Refused as refused:
+        return execute.Failed(Code.INVALID_INPUT, refused.detail, refused.details)
 
 
 def _unavailable(job: ClaimedJob, error: Exception, message: str) -> execute.Failed:

@@ -9,9 +9,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, Queue
+from queue import Empty, Full, Queue, SimpleQueue
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -70,6 +71,25 @@ class Bench:
     pace: Pace
 
 
+class _Between:
+    """What is to be done between two batches."""
+
+    def __init__(self, verb: Callable[[], None]) -> None:
+        self._verb = verb
+        self.done: Future[None] = Future()
+
+    def call(self) -> None:
+        """Raises DeviceLost; what else it raises is for who asked."""
+        try:
+            self._verb()
+        except BaseException as error:
+            self.done.set_exception(error)
+            if isinstance(error, DeviceLost):
+                raise
+        else:
+            self.done.set_result(None)
+
+
 class Pipeline:
     """One worker's stages. `on_failure` is called, in the stage's thread, where one of them breaks."""
 
@@ -80,7 +100,8 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         self._remote: Queue[Claim] = Queue(1)
-        self._prepared: Queue[Prepared | None] = Queue(1)
+        self._prepared: Queue[Prepared | _Between | None] = Queue(1)
+        self._asked: SimpleQueue[_Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
@@ -131,10 +152,19 @@ class Pipeline:
                 self._prepare(part)
 
     def _prepare(self, claimed: Claim) -> None:
-        bench = self._bench
-        prepared = self._persist(prepare, bench.shelf.models, claimed, bench.blobs, timeout=bench.settings.timeout)
-        if prepared:
+        if prepared := self._decoded(claimed):
             self._prepared.put(prepared)
+
+    def _decoded(self, claimed: Claim) -> Prepared | None:
+        """None where its model is no longer served: it is given back then."""
+        bench = self._bench
+        if loaded := bench.shelf.models.get(claimed.target):
+            settings = bench.settings
+            return self._persist(
+                prepare, loaded, claimed, bench.blobs, timeout=settings.timeout, max_body=settings.max_body
+            )
+        self._try_release([claimed.id])
+        return None
 
     def _predict(self) -> None:
         try:
@@ -146,7 +176,7 @@ class Pipeline:
         settings = self._bench.settings
         self._bench.shelf.fill()
         self.filled.set()
-        while prepared := self._prepared.get():
+        while prepared := self._next():
             if self._closing.is_set():
                 continue
             claimed = self._running = prepared.claim
@@ -164,16 +194,28 @@ class Pipeline:
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
 
+    def _next(self) -> Prepared | None:
+        """The next batch, after all that was to be done before it. Raises DeviceLost."""
+        while True:
+            while not self._asked.empty():
+                self._asked.get().call()
+            prepared = self._prepared.get()
+            if not isinstance(prepared, _Between):
+                return prepared
+
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
-        bench, claimed = self._bench, prepared.claim
-        models, settings = bench.shelf.models, bench.settings
+        bench, claimed, settings = self._bench, prepared.claim, self._bench.settings
+        if prepared.loaded is not bench.shelf.models.get(claimed.target):  # another took its place since
+            again = self._decoded(claimed)
+            if again is None:
+                return None
+            prepared = again
         try:
             with bench.shelf.lend(claimed.target):
                 return self._persist(
                     predict,
                     self._single,
-                    models,
                     prepared,
                     self._watch,
                     bench.events,
@@ -182,7 +224,7 @@ class Pipeline:
                 )
         except LoadFailed as failure:
             if failure.final:
-                return unloaded(prepared, models[claimed.target].writes, str(failure))
+                return unloaded(prepared, str(failure))
             self._try_release([claimed.id])
             return None
 
@@ -231,6 +273,15 @@ class Pipeline:
         self.lost = True
         self._close()
 
+    def between(self, verb: Callable[[], None]) -> None:
+        """Call `verb` between two batches, in the thread that predicts, and wait for it. What it raises passes
+        through."""
+        between = _Between(verb)
+        self._asked.put(between)
+        with suppress(Full):
+            self._prepared.put_nowait(between)  # whoever waits for a batch wakes
+        between.done.result()
+
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
         return self._running is None and self._prepared.empty()
@@ -259,13 +310,13 @@ class Pipeline:
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
-        waiting: list[Prepared | None] = []
+        waiting: list[Prepared | _Between | None] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
         if None in waiting:  # no more claims come
             self._prepared.put(None)
-        if given_back := [each.claim for each in waiting if each]:
+        if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._try_release([claim.id for claim in given_back])
             for claim in given_back:
                 self._bench.shelf.dropped(claim.target)

@@ -69,7 +69,7 @@ class Shelf:
         self._host_budget = host_budget
         self._follow = follow
         self._policy = policy
-        self._entries = {Target(each.model.name, each.model.version): Entry.of(each) for each in served}
+        self._hold(_entries(served))
         self._chosen = Turn()
         self._next: Turn | None = None  # drafted, and not yet brought
         self._moving = True  # until it is filled
@@ -78,7 +78,6 @@ class Shelf:
         self.complete = False
         #: Called when what is on the device has changed.
         self.changed: Callable[[], None] = lambda: None
-        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in self._entries.items()}
 
     # Asked by the thread that claims.
 
@@ -125,6 +124,28 @@ class Shelf:
                         self._put_away(entry)
                 except LoadFailed as failure:
                     self._failed(entry, failure)
+        self._settle()
+
+    def load(self, served: Iterable[Served]) -> Mapping[Target, Entry]:
+        """Models to exchange for those that are here, loaded beside them. Raises what a load raises: then nothing has
+        changed."""
+        entries = _entries(served)
+        try:
+            for entry in entries.values():
+                self._load_beside(entry)
+        except BaseException:
+            self._drop(entries.values())
+            self._settle()
+            raise
+        return entries
+
+    def exchange(self, entries: Mapping[Target, Entry]) -> None:
+        """Unload all that is here, and hold these from now on. Nothing is drafted meanwhile."""
+        self._drop(self._entries.values())
+        self._hold(entries)
+        for entry in entries.values():
+            if self._free() < 0:
+                self._put_away(entry)
         self._settle()
 
     @contextmanager
@@ -183,6 +204,20 @@ class Shelf:
         if raised:
             hint = f"; {HINT}" if says.out_of_memory(raised) else ""
             raise LoadFailed(f"{entry.name} cannot be loaded: {type(raised).__name__}: {raised}{hint}", False)
+
+    def _load_beside(self, entry: Entry) -> None:
+        """What is here makes room where it must, and comes back when a job asks for it."""
+        try:
+            return self._load_once(entry)
+        except Exception as error:
+            if says.lost(error):
+                raise DeviceLost(f"{entry.name}: {error}") from error
+            if not says.out_of_memory(error):
+                raise
+        for each in self._entries.values():
+            self._put_away(each)
+        says.free()
+        self._load_once(entry)
 
     def _load_once(self, entry: Entry) -> None:
         before, began = self._used(), time.monotonic()
@@ -251,6 +286,15 @@ class Shelf:
         entry.place, entry.weights = Place.NOWHERE, None
         self._free_cache()
         log.info("unloaded %s", entry.name)
+
+    def _hold(self, entries: Mapping[Target, Entry]) -> None:
+        self._entries = entries
+        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
+
+    def _drop(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.place is not Place.NOWHERE:
+                self._unload(entry)
 
     def _make_room(self, target: Target) -> None:
         """For what is there, or comes, to fit."""
@@ -345,3 +389,7 @@ class Shelf:
 
     def _standings(self, now: float) -> dict[Target, Standing]:
         return {target: each.standing(self._host_budget, now) for target, each in self._entries.items()}
+
+
+def _entries(served: Iterable[Served]) -> dict[Target, Entry]:
+    return {Target(each.model.name, each.model.version): Entry.of(each) for each in served}

@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.e2e.test_aliases import compare, now, put, shadow_of
 from tests.e2e.test_uploads import upload, uploaded
 from tests.local import Local, wait_until
 
@@ -255,3 +256,38 @@ def test_a_file_of_too_many_lines_runs_none(client: httpx.Client) -> None:
     assert counted(done) == {"total": 50_001, "failed": 50_001}
     [error] = lines(client, done["error_url"])
     assert (error["custom_id"], error["line"], error["error"]["code"]) == (None, 1, "too_many_lines")
+
+
+def shadows(client: httpx.Client, batch: str) -> list[dict[str, Any]]:
+    """The copies of the jobs of a batch, as they are."""
+    page = client.get("/v1/jobs", params={"batch": batch, "limit": 100}).json()["data"]
+    return [client.get(f"/v1/jobs/{shadow_of(job['id'])}").json() for job in page]
+
+
+def test_lines_have_shadows_which_count_for_nothing(client: httpx.Client) -> None:
+    put(client, "lines", {"1": 1}, shadow="2")
+    since = now(client)
+    inputs = [{"values": [float(number), 1.0]} for number in range(8)] + [{"values": [0.5] * 30_000}, {"values": "no"}]
+    batch = ended(client, posted(client, jsonl(inputs), "scale:lines")["id"])
+    assert (batch["status"], counted(batch)) == ("succeeded", {"total": 10, "succeeded": 9, "failed": 1})
+    assert len(lines(client, batch["output_url"])) == 9
+    wait_until(lambda: all(each["finished_at"] for each in shadows(client, batch["id"])), "the copies ran")
+    copies = shadows(client, batch["id"])
+    assert len(copies) == 9
+    assert {(each["version"], each["status"], each["priority"]) for each in copies} == {("2", "succeeded", "low")}
+    [agreed] = compare(client, since)["shadows"]
+    assert (agreed["version"], agreed["shadow"], agreed["pairs"]) == ("1", "2", 9)
+
+
+def test_a_batch_takes_its_shadows_along_when_it_is_cancelled(client: httpx.Client) -> None:
+    put(client, "stopped", {"1": 1}, shadow="2")
+    assert client.post("/v1/models/scale/pause").status_code == 200
+    try:
+        id = posted(client, jsonl({"values": [1.0]} for _ in range(5)), "scale:stopped")["id"]
+        wait_until(lambda: len(shadows(client, id)) == 5, "all lines are jobs")
+        assert {each["status"] for each in shadows(client, id)} == {"queued"}
+        client.post(f"/v1/batches/{id}/cancel")
+        assert counted(ended(client, id)) == {"total": 5, "canceled": 5}
+        assert {each["status"] for each in shadows(client, id)} == {"canceled"}
+    finally:
+        client.post("/v1/models/scale/resume")

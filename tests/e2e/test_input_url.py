@@ -48,6 +48,7 @@ class Origin:
             "/gzip": (200, {"content-encoding": "gzip", "content-type": "application/json"}, gzip.compress(INPUT)),
             "/twice": (200, {"content-type": "application/json"}, b'{"value": 1, "value": 2}'),
             "/unfit": (200, {"content-type": "application/json"}, b'{"wrong": 1}'),
+            "/more": (200, {"content-type": "application/json"}, b'{"value": 1, "more": {"a": 1}}'),
             "/html": (200, {"content-type": "text/html"}, INPUT),
             "/png": (200, {"content-type": "image/png"}, b"\x00\xff abc"),
             "/large": (200, {"content-type": "application/json"}, json.dumps({"value": "x" * 4_000_000}).encode()),
@@ -111,7 +112,7 @@ def test_bytes_may_be_of_any_type(client: httpx.Client, origin: Origin) -> None:
         ("/inside", "input_unavailable", "not public"),
         ("/mapped", "input_unavailable", "not public"),
         ("/twice", "invalid_input", "duplicate key"),
-        ("/unfit", "invalid_input", "value"),
+        ("/unfit", "invalid_input", "not a field of the schema"),
     ],
 )
 def test_what_cannot_be_had_fails_its_job(
@@ -122,6 +123,15 @@ def test_what_cannot_be_had_fails_its_job(
     assert job["error"]["retryable"] is (code == "input_unavailable")
     assert says in job["error"]["message"]
     assert "/canary" not in origin.asked
+
+
+@pytest.mark.parametrize("path", ["/unfit", "/more"])
+def test_what_does_not_fit_the_schema_is_told_as_at_submit(client: httpx.Client, origin: Origin, path: str) -> None:
+    error = finished(client, by_url(client, origin.url(path))["id"])["error"]
+    [_, _, body] = origin.answer(path)
+    refused = client.post("/v1/models/echo/jobs", content=body, headers={"content-type": JSON}).json()
+    assert (error["code"], error["message"]) == (refused["code"], refused["detail"])
+    assert error["details"] == {"pointer": refused["errors"][0]["pointer"]}
 
 
 def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) -> None:

@@ -76,9 +76,13 @@ def test_json_over_the_size_of_a_body_is_checked_by_its_worker(client: httpx.Cli
     body = b'{"value": 1' + b" " * 4_000_000 + b"}"
     job = client.post("/v1/jobs", json={"model": "echo", "upload": uploaded(client, body, "application/json")}).json()
     assert finished(client, job["id"])["output"] == {"value": 1}
-    wrong = b'{"other": 1' + b" " * 4_000_000 + b"}"
-    job = client.post("/v1/jobs", json={"model": "echo", "upload": uploaded(client, wrong, "application/json")}).json()
-    assert finished(client, job["id"])["error"]["code"] == "invalid_input"
+    for wrong, says in (
+        (b'{"value": 1, "more": 2', "the input does not fit the schema of echo: not a field of the schema"),
+        (b'{"value": 1, "value": 2', 'the input is not JSON as it is taken here: duplicate key "value"'),
+    ):
+        id = uploaded(client, wrong + b" " * 4_000_000 + b"}", "application/json")
+        error = finished(client, client.post("/v1/jobs", json={"model": "echo", "upload": id}).json()["id"])["error"]
+        assert (error["code"], error["message"]) == ("invalid_input", says)
 
 
 def test_what_is_put_must_be_what_the_upload_was_made_for(client: httpx.Client) -> None:

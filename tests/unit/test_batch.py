@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tundish.ids import new_uuid
 from workers.batch import Batcher, Draft, Limits, Target
 
-A, B = Target("a", "1"), Target("b", "1")
+A, B, C = (Target(name, "1") for name in "abc")
 HIGH, NORMAL, LOW = 0, 1, 2
 
 
@@ -98,3 +98,15 @@ def test_every_job_leaves_once_and_no_batch_is_too_large(arrivals: list[tuple[Ta
         target: sorted(all) for target, all in sent.items()
     }
     assert len(each) == 0
+
+
+def test_what_is_served_changes_and_what_stays_goes_on_waiting() -> None:
+    each, waiting = batcher(), ids(3)
+    each.add(A, waiting, priority=NORMAL, now=0.0)
+    each.add(B, ids(1), priority=HIGH, now=0.0)
+    each.serve({A: Limits(2, 0.5), C: Limits(2, 0.1)})
+    assert (A in each, B in each, C in each) == (True, False, True)
+    assert (each.room(A), each.room(B), each.room(C)) == (3, 0, 6)
+    assert each.take(0.0, idle=True) == Draft(A, tuple(waiting[:2]))
+    assert each.take(0.0, idle=True) == Draft(A, tuple(waiting[2:]))
+    assert each.take(0.0, idle=True) is None

@@ -52,7 +52,7 @@ def job(**given: Any) -> ClaimedJob:
 
 def prepared(model: Any, blobs: Directory, *jobs: ClaimedJob) -> Prepared:
     target = Target(model.name, model.version)
-    return prepare({target: Entry.of(Served(model)).loaded}, Claim(new_uuid(), target, jobs), blobs, timeout=1.0)
+    return prepare(Entry.of(Served(model)).loaded, Claim(new_uuid(), target, jobs), blobs, timeout=1.0, max_body=1)
 
 
 @pytest.mark.parametrize("source", ["row", "blob"])

@@ -267,3 +267,53 @@ def test_a_model_is_warmed_up_alone_and_in_a_full_batch_and_an_example_that_is_n
     each.fill()
     assert each.complete
     assert sizes == ([1, 8] if example == 3 else [])
+
+
+def test_an_exchange_loads_all_first_and_then_unloads_what_was_here(events: list[str]) -> None:
+    each = shelf(layered("a"), layered("b"))
+    each.fill()
+    before = each.models[B]
+    entries = each.load([Served(layered("b")), Served(layered("c"))])
+    assert events == ["load a", "load b", "load b", "load c"]
+    assert set(each.models) == {A, B}
+    each.exchange(entries)
+    assert events[4:] == ["unload a", "unload b"]
+    assert set(each.models) == {B, C}
+    assert each.models[B] is not before
+    assert each.complete
+    assert each.memory() == (2 * BYTES, 2 * BYTES)
+
+
+def test_an_exchange_that_raises_changes_nothing(events: list[str]) -> None:
+    each = shelf(layered("a"))
+    each.fill()
+    expected = outputs(each, A)
+    Layered.trouble["c"] = OSError("the disk")
+    with pytest.raises(OSError, match="the disk"):
+        each.load([Served(layered("a")), Served(layered("c"))])
+    assert events == ["load a", "load a", "load c", "unload a"]
+    assert each.complete
+    assert outputs(each, A) == expected
+    Layered.trouble["c"] = RuntimeError("CUDA error: device-side assert triggered")
+    with pytest.raises(DeviceLost):
+        each.load([Served(layered("c"))])
+
+
+def test_what_is_here_makes_room_for_an_exchange_and_comes_back_where_it_fails(events: list[str]) -> None:
+    each = shelf(layered("a"), budget=BYTES)
+    each.fill()
+    expected = outputs(each, A)
+
+    class Full(Layered):
+        name = "b"
+
+        def load(self, device: str) -> None:
+            super().load(device)
+            raise MemoryError("full")
+
+    with pytest.raises(MemoryError):
+        each.load([Served(Full)])
+    assert not each.complete
+    assert each.memory() == (BYTES, 0)
+    assert outputs(each, A) == expected
+    assert events == ["load a", "load b", "load b"]

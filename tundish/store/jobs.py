@@ -1,7 +1,7 @@
 """Submit, read, list, cancel: what the API does with jobs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -39,6 +39,20 @@ class NewJob:
     shadow_of: UUID | None = None
     shadow: "NewJob | None" = None
     etag: str | None = None
+
+    def shadowed(self, version: str) -> "NewJob":
+        """With a copy for another version: behind everything else, and told to nobody. Its input is not checked against
+        that version's schema: that it does not fit is what the comparison shall show."""
+        copy = replace(
+            self,
+            id=shadow_id(self.id),
+            version=version,
+            priority=Priority.LOW,
+            webhook=None,
+            sticky_key=None,
+            shadow_of=self.id,
+        )
+        return replace(self, shadow=copy)
 
 
 _NEW = Rows(

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from tundish.batchfile import Counts
+from tundish.ids import shadow_id
 from tundish.job import Status
 from tundish.store import jobs
 from tundish.store.arrays import Rows, array
@@ -116,11 +117,11 @@ def count_lines(connection: Connection, batch: BatchRow) -> Counts:
     return counts
 
 
-_CANCEL = text(f"""
+_CANCEL_OF = """
     WITH open AS (
         SELECT j.id, j.status = 0 OR c.started_at IS NULL AS waiting
-        FROM batch_lines l {_JOBS} LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
-        WHERE l.batch = :id AND j.status IN (0, 1) AND NOT j.cancel_requested
+        FROM {source} LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+        WHERE {chosen} AND j.status IN (0, 1) AND NOT j.cancel_requested
         ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
     ), asked AS (
         UPDATE jobs j SET
@@ -136,13 +137,19 @@ _CANCEL = text(f"""
         WHERE c.id = gone.claim AND c.started_at IS NULL
     )
     SELECT id FROM asked
-""")
+"""
+_CANCEL = text(_CANCEL_OF.format(source=f"batch_lines l {_JOBS}", chosen="l.batch = :id"))
+_CANCEL_SHADOWS = text(_CANCEL_OF.format(source="jobs j", chosen="j.id = ANY(:ids) AND j.id BETWEEN :low AND :high"))
 
 
 def cancel_lines(connection: Connection, batch: BatchRow, *, limit: int) -> list[UUID]:
-    """As `cancel`, for a page of jobs of a batch; the ids of those that it found open."""
+    """As `cancel`, for a page of jobs of a batch, each with its shadow; the ids of those jobs that it found open."""
     _plan_for_many(connection)
-    return list(connection.execute(_CANCEL, {"id": batch.id, **_span(batch), "limit": limit}).scalars())
+    jobs = list(connection.execute(_CANCEL, {"id": batch.id, **_span(batch), "limit": limit}).scalars())
+    if jobs:
+        shadows = [shadow_id(id) for id in jobs]
+        connection.execute(_CANCEL_SHADOWS, {"ids": shadows, **span(shadows), "limit": limit})
+    return jobs
 
 
 class LineRow(NamedTuple):
