@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tundish import execute, store
+from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.codec import Codec
 from tundish.model import Model
@@ -30,9 +31,10 @@ class Loaded:
     model: Model[Any, Any] = field(init=False)
 
 
-def load(served: Served, on: str) -> Model[Any, Any]:
-    """Whatever the model's `load` raises passes through."""
+def load(served: Served, on: str, cache: Cache) -> Model[Any, Any]:
+    """Whatever the model's `load` raises passes through, and why its artifact cannot be pulled."""
     model = served.model()
+    cache.equip(model)
     model.load(on)
     tune(model, on)
     return model
