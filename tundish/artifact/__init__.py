@@ -4,9 +4,9 @@ An artifact is a list of files (`manifest.py`), and its name is the hash of that
 by their bytes (`screen.py`), when they are pushed (`push.py`) and before each load (`cache.py`): data, and no code.
 """
 
-from tundish.artifact.cache import Cache, CacheError
+from tundish.artifact.cache import Cache, CacheError, Held
 from tundish.artifact.manifest import Listed, Manifest
 from tundish.artifact.push import push
 from tundish.artifact.refused import Refused
 
-__all__ = ["Cache", "CacheError", "Listed", "Manifest", "Refused", "push"]
+__all__ = ["Cache", "CacheError", "Held", "Listed", "Manifest", "Refused", "push"]

@@ -127,8 +127,9 @@ def _check_apart(paths: Iterable[str]) -> None:
     """Raises Refused where two paths are one on a file system that takes a for A, or one is a file and a folder."""
     files: dict[str, str] = {}
     for path in paths:
-        if (other := files.setdefault(path.casefold(), path)) is not path:
-            raise Refused(f"{path} and {other} are the same file on some systems; rename one")
+        if path.casefold() in files:
+            raise Refused(f"{path} and {files[path.casefold()]} are the same file on some systems; rename one")
+        files[path.casefold()] = path
     for path in files.values():
         for folder in PurePosixPath(path.casefold()).parents:
             if str(folder) in files:

@@ -56,9 +56,9 @@ def kind_of(path: str, checkpoints: bool) -> Check:
 def judge(path: str, file: BinaryIO, size: int, checkpoints: bool = False) -> None:
     """Raises Refused where the `size` bytes of `file` are not what its path says."""
     check = kind_of(path, checkpoints)
-    head = file.read(LOOK)
+    head = b"" if check is checkpoint.check else file.read(LOOK)
     try:
-        if check is not checkpoint.check:
+        if head:
             file.seek(max(0, size - ZIP_END))
             if _ends_as_zip(file.read(ZIP_END)):
                 raise Refused("it is a zip archive")
