@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tundish import execute, store
-from tundish.artifact import Cache
+from tundish.artifact import Cache, CacheError, Refused
+from tundish.blobs import BlobError
 from tundish.catalog import Served
 from tundish.codec import Codec
 from tundish.model import Model
@@ -38,6 +39,15 @@ def load(served: Served, on: str, cache: Cache) -> Model[Any, Any]:
     model.load(on)
     tune(model, on)
     return model
+
+
+def fetch(served: Served, cache: Cache) -> None:
+    """Pull the artifact of a model that is loaded later: then nobody waits for it. What goes wrong is told then."""
+    if served.model.artifact is not None:
+        try:
+            cache.pull(served.model.artifact)
+        except (Refused, CacheError, BlobError) as error:
+            log.warning("%s@%s cannot be pulled yet: %s", served.model.name, served.model.version, error)
 
 
 def warm_up(loaded: Loaded) -> None:

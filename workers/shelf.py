@@ -20,7 +20,7 @@ from tundish.execute import DeviceLost
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
-from workers.load import Loaded, load, unload, warm_up
+from workers.load import Loaded, fetch, load, unload, warm_up
 from workers.turn import Policy, Standing, Turn, fewest, room_for, turn
 from workers.weights import Weights
 
@@ -128,6 +128,8 @@ class Shelf:
                         self._put_away(entry)
                 except LoadFailed as failure:
                     self._failed(entry, failure)
+            else:
+                fetch(entry.served, self._cache)
         self._settle()
 
     @contextmanager

@@ -18,10 +18,13 @@ from tundish import Batch, Model, Reject
 from tundish.artifact import Cache, CacheError, Held, Refused, push
 from tundish.blobs import BlobMissing, Blobs, BlobUnavailable, Directory, artifact_key, open_blobs
 from tundish.blobs.s3 import S3
+from tundish.catalog import Served
 from tundish.command import main
 from tundish.settings import Settings
 from tundish.testing import run
+from workers.gpu import Cpu
 from workers.load import unload
+from workers.shelf import Shelf
 
 #: A process that pulls REFERENCE from STORE to CACHE; it writes down what it reads, and stops within it if told.
 PULL = """
@@ -130,13 +133,21 @@ def test_an_artifact_that_is_not_there_says_what_to_do(blobs: Blobs, tmp_path: P
         Cache(tmp_path / "cache", blobs).pull(f"sha256:{'0' * 64}")
 
 
-@pytest.mark.parametrize("other", [b"other", b"thre", b"threes", b""])
-def test_what_is_not_what_was_pushed_is_refused(blobs: Blobs, tmp_path: Path, other: bytes) -> None:
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (b"other", "is not what"),
+        (b"thre", "is not what"),
+        (b"", "is not what"),
+        (b"threes", "has over the 5 bytes that"),
+    ],
+)
+def test_what_is_not_what_was_pushed_is_refused(blobs: Blobs, tmp_path: Path, other: bytes, message: str) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "a.txt").write_bytes(b"three")
     manifest = push(tmp_path / "weights", blobs).manifest
     blobs.put(artifact_key(manifest.files[0].sha256), other, "")
-    with pytest.raises(Refused, match=r"a.txt is refused: it (is not what|has over the 5 bytes that) "):
+    with pytest.raises(Refused, match=f"a.txt is refused: it {message}"):
         Cache(tmp_path / "cache", blobs).pull(manifest.reference)
     assert not contents(tmp_path / "cache" / "files")
     assert names(tmp_path / "cache" / "artifacts" / manifest.reference[7:]) == {"manifest.json", "files"}
@@ -334,6 +345,26 @@ def test_a_model_holds_its_files_until_it_is_unloaded(store: Directory, folder: 
         cache.pull(other)
     unload(model)
     cache.pull(other)
+
+
+def test_a_worker_pulls_what_it_has_no_memory_for_yet(store: Directory, tmp_path: Path) -> None:
+    """So that no model waits for a pull of another while jobs run."""
+    models = [
+        type(
+            name,
+            (Reader,),
+            {"name": name, "artifact": of(tmp_path, name, name, store), "memory": memory, "load": nothing},
+        )
+        for name, memory in (("a", 600), ("b", 600), ("large", 5000))
+    ]
+    shelf = Shelf(map(Served, models), Cpu(), Cache(tmp_path / "cache", store, 2_000_000), budget=1000, host_budget=0)
+    shelf.fill()
+    assert names(tmp_path / "cache" / "artifacts") >= {model.artifact[7:] for model in models[:2]}
+    shelf.close()
+
+
+def nothing(self: object, device: str) -> None:
+    """Reads no file."""
 
 
 def test_a_model_is_tried_with_its_artifact_or_with_a_folder(
