@@ -359,7 +359,7 @@ def test_a_worker_pulls_what_it_has_no_memory_for_yet(store: Directory, tmp_path
     ]
     shelf = Shelf(map(Served, models), Cpu(), Cache(tmp_path / "cache", store, 2_000_000), budget=1000, host_budget=0)
     shelf.fill()
-    assert names(tmp_path / "cache" / "artifacts") >= {model.artifact[7:] for model in models[:2]}
+    assert names(tmp_path / "cache" / "artifacts") >= {each.artifact[7:] for each in models[:2]}
     shelf.close()
 
 
