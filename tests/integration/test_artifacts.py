@@ -349,7 +349,7 @@ def test_a_model_holds_its_files_until_it_is_unloaded(store: Directory, folder: 
 
 def test_a_worker_pulls_what_it_has_no_memory_for_yet(store: Directory, tmp_path: Path) -> None:
     """So that no model waits for a pull of another while jobs run."""
-    models = [
+    models: list[Any] = [
         type(
             name,
             (Reader,),
