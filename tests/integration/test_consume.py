@@ -19,10 +19,8 @@ from tundish.job import Priority
 _WORKER = """
 import json, math, sys, threading
 import redis
+from tests.local import NO_ARTIFACTS
 from tests.models import Echo, Octets
-from pathlib import Path
-from tundish.artifact import Cache
-from tundish.blobs import Directory
 from tundish.catalog import Served
 from workers import app
 from workers.__main__ import _consume
@@ -32,8 +30,7 @@ from workers.gpu import Cpu
 from workers.intake import Intake
 from workers.shelf import Shelf
 targets = {name: Target(name, "1") for name in ("echo", "octets")}
-CACHE = Cache(Path("none"), Directory(Path("none"), b""))  # no model here has an artifact
-shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), CACHE, budget=math.inf, host_budget=0)
+shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
 shelf.fill()
 consumers = Consumers(targets.values())
 batcher = Batcher(dict.fromkeys(targets.values(), Limits(4, 0.0)))

@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from tests.local import NO_ARTIFACTS
 from tundish import Batch, Model, Reject
-from tundish.artifact import Cache
-from tundish.blobs import Directory
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
 from workers.batch import Target, Waiting
 from workers.gpu import Cpu
 from workers.shelf import TRIES, LoadFailed, Shelf
 
-CACHE = Cache(Path("none"), Directory(Path("none"), b""))  # no model here has an artifact
 BYTES = 4 * (1000 * 10 + 10)  # of each model's weights
 
 
@@ -62,7 +59,9 @@ def shelf(
     host: float = math.inf,
     follow: Callable[[Iterable[Target]], None] = lambda targets: None,
 ) -> Shelf:
-    return Shelf([Served(model) for model in models], Cpu(), CACHE, budget=budget, host_budget=host, follow=follow)
+    return Shelf(
+        [Served(model) for model in models], Cpu(), NO_ARTIFACTS, budget=budget, host_budget=host, follow=follow
+    )
 
 
 def bring(shelf: Shelf, target: Target, now: float = 1e12) -> None:
