@@ -89,9 +89,9 @@ def _environment(given: Settings, place: Place) -> dict[str, str]:
     if not given.secret:
         environment["TUNDISH_SECRET"] = place.secret()
     if not given.blob_url:
-        blobs = place.root / "blobs"
-        blobs.mkdir(mode=0o700, exist_ok=True)
-        environment["TUNDISH_BLOB_URL"] = f"file://{blobs}"
+        (place.root / "blobs").mkdir(mode=0o700, exist_ok=True)
+    environment["TUNDISH_BLOB_URL"] = given.embedded().blob_url
+    environment["TUNDISH_CACHE_DIR"] = given.embedded().cache_dir
     return environment
 
 

@@ -13,8 +13,14 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tundish.artifact import Cache
+from tundish.blobs import Directory
+
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
+
+#: For models that have no artifact.
+NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w!#$&^.+-]+=[\w!#$&^.+-]+)*", re.ASCII)
+_ARTIFACT = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -131,7 +132,10 @@ class Model(ABC, Generic[In, Out]):
     max_cost: ClassVar[int | None] = None  # of one predict call: its dearest item's `cost` times its count
     timeout: ClassVar[float | None] = None  # seconds of one predict; None: TUNDISH_TIMEOUT
     output_type: ClassVar[str | None] = None  # Content-Type of an output of bytes, str or tundish.File: "image/png"
+    artifact: ClassVar[str | None] = None  # its weights, by the reference that `tundish models push` prints
     example: ClassVar[Any] = None  # an input, shown in the catalog, and what the model is warmed up with
+
+    files: Path  # the folder of its artifact's files, to be read only; there before `load`
 
     # For workers with more models than memory:
     pinned: ClassVar[bool] = False  # stays on the device once it is there
@@ -200,6 +204,10 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
     if model.output_type is not None and not _TYPE.fullmatch(str(model.output_type)):
         raise DefinitionError(f"{model.__qualname__}.output_type is {model.output_type!r}; set it to a media type")
+    if model.artifact is not None and not _ARTIFACT.fullmatch(str(model.artifact)):
+        raise DefinitionError(
+            f"{model.__qualname__}.artifact is {model.artifact!r}; set it to the sha256:… that `models push` prints"
+        )
     if not model.max_wait >= 0:
         raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")
 

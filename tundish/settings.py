@@ -6,7 +6,7 @@ two together.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 
@@ -31,6 +31,8 @@ class Settings:
     device: str = "cpu"  # torch's name of the worker's device
     device_memory: int = 0  # bytes of the device that models may take; 0: most of what is free, on a CPU no limit
     host_memory: int = 0  # bytes of host memory for models that made room; 0: a quarter of the machine's
+    cache_dir: str = ""  # where artifacts lie once they were pulled; empty: ~/.cache/tundish
+    cache_bytes: int = 0  # bytes that the cache takes at most; 0: half of its disk
     max_jobs: int = 0  # jobs after which a worker is replaced; 0: never
     max_rss: int = 0  # bytes of memory past which a worker is replaced; 0: never
     max_device_memory: int = 0  # bytes in use on the device past which its worker is replaced; 0: never
@@ -57,6 +59,13 @@ class Settings:
             if text:
                 given[field.name] = _parse(variable, text, field.default)
         return cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+
+    def embedded(self) -> "Settings":
+        """With the blobs and the cache of `./dev up` in this folder, where none are set."""
+        root = self.data_dir.absolute()
+        return replace(
+            self, blob_url=self.blob_url or f"file://{root}/blobs", cache_dir=self.cache_dir or f"{root}/cache"
+        )
 
 
 def _parse(variable: str, text: str, default: object) -> object:

@@ -7,6 +7,7 @@ Both formats carry a header that says how much follows; neither is believed befo
 import io
 from typing import Any, get_args, get_origin
 
+from tundish.artifact.safetensors import header_length
 from tundish.codec import Codec, DecodeError, EncodeError
 
 NPY = "application/x-npy"
@@ -75,12 +76,8 @@ class _Safetensors(Codec):
         self._torch = torch
 
     def decode(self, body: bytes) -> Any:
-        header = int.from_bytes(body[:8], "little")
-        if len(body) < 8 or header > len(body) - 8:
-            raise DecodeError("not a safetensors file: it ends within its header")
-        if header > HEADER_MAX:
-            raise DecodeError(f"the header of the safetensors file is over {HEADER_MAX} bytes")
         try:
+            header_length(body[:8], len(body), HEADER_MAX)
             if self._torch:
                 import safetensors.torch
 

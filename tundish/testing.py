@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tundish.artifact import Cache
+from tundish.blobs import open_blobs
 from tundish.codec import codecs_of
 from tundish.execute import Canceled, Done, Failed, Item, encoded, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check
+from tundish.settings import Settings
 from tundish.tune import tune
 
 In = TypeVar("In")
@@ -55,16 +58,23 @@ def run(
     device: str = "cpu",
     reporter: Recorder | None = None,
     folder: Path | None = None,
+    files: Path | None = None,
 ) -> "list[Out | Reject]":
     """Load `model`, predict `items` in batches of its `max_batch`, unload it. An output, or the Reject, for each item;
     both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled.
     A tundish.File is passed on as it is; those that the model makes lie in `folder`, else in a temporary one, and are
-    left there. Raises JobFailed for the first item that fails otherwise."""
+    left there. A model's `artifact` is pulled as the settings say, or `files` is the folder to take instead. Raises
+    JobFailed for the first item that fails otherwise."""
     check(model)
     reads, writes = codecs_of(model)
     if writes.in_files and folder is None:
         folder = Path(tempfile.mkdtemp(prefix="tundish-"))
     loaded = model()
+    if files is not None:
+        loaded.files = files
+    elif model.artifact is not None:
+        settings = Settings.from_environment().embedded()
+        Cache.of(settings, open_blobs(settings)).equip(loaded)
     loaded.load(device)
     tune(loaded, device)
     results: list[Out | Reject] = []

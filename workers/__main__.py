@@ -23,6 +23,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from tundish import logs, store
+from tundish.artifact import Cache
 from tundish.blobs import Blobs, open_blobs
 from tundish.catalog import CatalogError, Served, checked, describe, load_models
 from tundish.ids import new_uuid, to_text
@@ -83,7 +84,7 @@ def _serve(
     client = connect.redis_client(settings.redis_url)
     limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
     consumers = Consumers(limits)
-    shelf = _shelf(settings, served, device, consumers, policy)
+    shelf = _shelf(settings, served, device, Cache.of(settings, blobs), consumers, policy)
     intake = Intake(Batcher(limits), client, consumers, shelf)
     pace = Pace(time.monotonic())
     ends: list[int] = []  # why this process ends by itself
@@ -159,11 +160,14 @@ def _quarantine(engine: store.Engine, presence: Presence, fault: str) -> int:
     return exits.LOST
 
 
-def _shelf(settings: Settings, served: list[Served], device: gpu.Device, consumers: Consumers, policy: Policy) -> Shelf:
+def _shelf(
+    settings: Settings, served: list[Served], device: gpu.Device, cache: Cache, consumers: Consumers, policy: Policy
+) -> Shelf:
     total, used = device.memory() or (math.inf, 0)
     return Shelf(
         served,
         device,
+        cache,
         budget=settings.device_memory or SHARE * (total - used),
         host_budget=settings.host_memory or HOST_SHARE * gpu.host_memory(),
         follow=lambda targets: consumers.follow(targets, "rest"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tundish import execute
+from tundish.artifact import Cache, CacheError, Refused
+from tundish.blobs import BlobError
 from tundish.catalog import Served
 from tundish.codec import Codec
 from tundish.lineup import Known
@@ -31,12 +33,22 @@ class Loaded:
     model: Model[Any, Any] = field(init=False)
 
 
-def load(served: Served, on: str) -> Model[Any, Any]:
-    """Whatever the model's `load` raises passes through."""
+def load(served: Served, on: str, cache: Cache) -> Model[Any, Any]:
+    """Whatever the model's `load` raises passes through, and why its artifact cannot be pulled."""
     model = served.model()
+    cache.equip(model)
     model.load(on)
     tune(model, on)
     return model
+
+
+def fetch(served: Served, cache: Cache) -> None:
+    """Pull the artifact of a model that is loaded later: then nobody waits for it. What goes wrong is told then."""
+    if served.model.artifact is not None:
+        try:
+            cache.pull(served.model.artifact)
+        except (Refused, CacheError, BlobError) as error:
+            log.warning("%s@%s cannot be pulled yet: %s", served.model.name, served.model.version, error)
 
 
 def warm_up(loaded: Loaded) -> None:

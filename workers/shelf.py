@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tundish import device as says
+from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
-from workers.load import Loaded, load, unload, warm_up
+from workers.load import Loaded, fetch, load, unload, warm_up
 from workers.turn import Policy, Standing, Turn, fewest, room_for, turn
 from workers.weights import Weights
 
@@ -51,13 +52,14 @@ class Choice(NamedTuple):
 
 
 class Shelf:
-    """`follow` is called with the targets that a worker may load now, whenever that changes: not those whose load has
-    just failed. `policy` decides whose turn it is."""
+    """`cache` has the models' artifacts. `follow` is called with the targets that a worker may load now, whenever that
+    changes: not those whose load has just failed. `policy` decides whose turn it is."""
 
     def __init__(
         self,
         served: Iterable[Served],
         device: Device,
+        cache: Cache,
         *,
         budget: float,
         host_budget: float,
@@ -65,6 +67,7 @@ class Shelf:
         policy: Policy = turn,
     ) -> None:
         self._device = device
+        self._cache = cache
         self._budget = budget
         self._host_budget = host_budget
         self._follow = follow
@@ -124,6 +127,8 @@ class Shelf:
                         self._put_away(entry)
                 except LoadFailed as failure:
                     self._failed(entry, failure)
+            else:
+                fetch(entry.served, self._cache)
         self._settle()
 
     def load(self, served: Iterable[Served]) -> Mapping[Target, Entry]:
@@ -221,7 +226,7 @@ class Shelf:
 
     def _load_once(self, entry: Entry) -> None:
         before, began = self._used(), time.monotonic()
-        entry.loaded.model = load(entry.served, self._device.name)
+        entry.loaded.model = load(entry.served, self._device.name, self._cache)
         warm_up(entry.loaded)
         entry.load_seconds = time.monotonic() - began
         entry.weights = Weights(entry.loaded.model, self._device.name)

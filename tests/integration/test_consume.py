@@ -19,6 +19,7 @@ from tundish.job import Priority
 _WORKER = """
 import json, math, sys, threading
 import redis
+from tests.local import NO_ARTIFACTS
 from tests.models import Echo, Octets
 from tundish.catalog import Served
 from workers import app
@@ -29,7 +30,7 @@ from workers.gpu import Cpu
 from workers.intake import Intake
 from workers.shelf import Shelf
 targets = {name: Target(name, "1") for name in ("echo", "octets")}
-shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), budget=math.inf, host_budget=0)
+shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
 shelf.fill()
 consumers = Consumers(targets.values())
 batcher = Batcher(dict.fromkeys(targets.values(), Limits(4, 0.0)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.local import NO_ARTIFACTS
 from tests.models import Inverted, Made, Octets, Wish
 from tundish import execute
 from tundish.blobs import Directory, upload_key
@@ -108,7 +109,7 @@ def test_what_a_kill_left_is_swept_and_what_lives_is_not(disk: Path) -> None:
 
 def test_a_model_of_files_is_warmed_up(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = Entry.of(Served(type("Warm", (Made,), {"example": Wish(10)})))
-    entry.loaded.model = load(entry.served, "cpu")
+    entry.loaded.model = load(entry.served, "cpu", NO_ARTIFACTS)
     warm_up(entry.loaded)
     assert caplog.records == []
     assert list(disk.rglob("batch-*")) == []

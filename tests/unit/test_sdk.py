@@ -66,6 +66,8 @@ def test_types_are_found_through_bases() -> None:
         ({"max_batch": 0}, "max_batch"),
         ({"max_wait": -1}, "max_wait"),
         ({"max_cost": 0}, "max_cost"),
+        ({"artifact": "weights/"}, "artifact"),
+        ({"artifact": "sha256:" + "0" * 63}, "artifact"),
     ],
 )
 def test_a_definition_that_cannot_be_served_says_what_to_change(attributes: dict[str, Any], message: str) -> None:

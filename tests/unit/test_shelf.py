@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from tests.local import NO_ARTIFACTS
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
@@ -58,7 +59,9 @@ def shelf(
     host: float = math.inf,
     follow: Callable[[Iterable[Target]], None] = lambda targets: None,
 ) -> Shelf:
-    return Shelf([Served(model) for model in models], Cpu(), budget=budget, host_budget=host, follow=follow)
+    return Shelf(
+        [Served(model) for model in models], Cpu(), NO_ARTIFACTS, budget=budget, host_budget=host, follow=follow
+    )
 
 
 def bring(shelf: Shelf, target: Target, now: float = 1e12) -> None:

@@ -2,7 +2,8 @@
 
 A key is tenant/day/job/attempt/name, so that what belongs together goes by its prefix: a tenant's day, a job, an
 attempt whose result was never accepted. Such a blob is written once; the same bytes again do no harm. An upload lies
-under tenant/uploads; its caller may overwrite it, and who reads it says by an ETag which bytes he means.
+under tenant/uploads; its caller may overwrite it, and who reads it says by an ETag which bytes he means. A file of an
+artifact lies under artifacts/sha256, and is deleted by nobody.
 
 Only `s3.py` knows boto3, and it is imported when an S3 URL is opened: a directory does not pay for it.
 """
@@ -26,7 +27,7 @@ from tundish.blobs.interface import (
     SignedPut,
     Stat,
 )
-from tundish.blobs.keys import batch_prefix, day_prefix, job_prefix, key, upload_key, upload_prefix
+from tundish.blobs.keys import artifact_key, batch_prefix, day_prefix, job_prefix, key, upload_key, upload_prefix
 from tundish.settings import SettingError, Settings
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Directory",
     "SignedPut",
     "Stat",
+    "artifact_key",
     "batch_prefix",
     "day_prefix",
     "job_prefix",

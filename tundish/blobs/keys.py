@@ -32,3 +32,8 @@ def upload_prefix(tenant: int, upload: UUID) -> str:
 
 def upload_key(tenant: int, upload: UUID) -> str:
     return f"{upload_prefix(tenant, upload)}body"
+
+
+def artifact_key(sha256: str) -> str:
+    """Where a file of an artifact lies, or its manifest: under no tenant, by what it holds."""
+    return f"artifacts/sha256/{sha256}/body"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from tundish.command import scale_sim
+from tundish.command import models, scale_sim
 
 
 class Word(Protocol):
@@ -18,7 +18,7 @@ class Word(Protocol):
     def run(self, given: argparse.Namespace) -> int: ...
 
 
-WORDS: Sequence[Word] = (scale_sim,)
+WORDS: Sequence[Word] = (models, scale_sim)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
