@@ -67,7 +67,10 @@ def turn(shelf: Mapping[Target, Standing], waiting: Mapping[Target, Waiting], bu
         if (leaving := room_for(target, quiet, shelf, waiting, budget, now)) is not None:
             return Turn(target, leaving)
     there = [one for one in shelf.values() if one.there]
-    served_at = max((one.since for one in there), default=0.0) + min(LONGEST, WORTH * shelf[first].reload)
+    swapped_at = max((one.since for one in there), default=0.0)
+    # Where a batch takes longer than a swap is worth, who was not brought has its batch between two swaps too.
+    unserved = any(shelf[each].there and shelf[each].used < swapped_at for each in waiting)
+    served_at = swapped_at + (LONGEST if unserved else min(LONGEST, WORTH * shelf[first].reload))
     leaving = room_for(first, shelf, shelf, waiting, budget, now)
     if leaving is not None and max(ripe_at(first), served_at) <= now:
         return Turn(first, leaving)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.swap import bursts
@@ -55,10 +55,18 @@ def test_of_two_busy_models_the_one_with_less_to_do_leaves() -> None:
 
 
 def test_after_a_swap_what_is_there_is_served_a_while() -> None:
-    shelf = SHELF | {A: replace(THERE, since=99.0), B: replace(THERE, since=0.0)}
+    shelf = SHELF | {A: replace(THERE, since=99.0, used=99.0), B: replace(THERE, since=0.0, used=99.0)}
     waiting = {A: Waiting(1, 99.0), B: Waiting(1, 99.0), C: Waiting(1, 0.0)}
     assert turn(shelf, waiting, 2, 100.0) == Turn(look_at=99.0 + WORTH)
     assert turn(shelf, waiting, 2, 99.0 + WORTH) == Turn(C, (B,))
+
+
+def test_what_was_not_served_since_the_last_swap_comes_before_the_next() -> None:
+    shelf = SHELF | {A: replace(THERE, since=90.0, used=99.0), B: replace(THERE, used=89.0)}
+    waiting = {A: Waiting(1, 99.0), B: Waiting(1, 80.0), C: Waiting(1, 0.0)}
+    assert turn(shelf, waiting, 2, 100.0).target is None
+    assert turn(shelf | {B: replace(THERE, used=99.0)}, waiting, 2, 100.0).target == C
+    assert turn(shelf, waiting, 2, 90.0 + LONGEST).target == C
 
 
 def test_a_large_one_is_not_kept_out_by_small_ones() -> None:
@@ -119,6 +127,7 @@ def test_the_budget_holds_and_the_pinned_stay(
 
 
 @settings(max_examples=40, deadline=None)
+@example([(1, 1.0), (1, 0.5), (1, 0.5)], 1, 4.0)
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.floats(0.05, 20)), min_size=2, max_size=5),
     st.integers(0, 2),
