@@ -98,7 +98,7 @@ class Flush:
         by itself."""
         try:
             at = await store.run(self._engine, store.submit, [job for group in groups for job in group.jobs])
-        except store.RowError as error:
+        except (store.RowError, store.TooOld) as error:
             if len(groups) > 1:
                 return [group for each in groups for group in await self._store([each])]
             log.error("a job cannot be stored: %s", error)

@@ -4,9 +4,11 @@ import asyncio
 import logging
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from tundish import store
 from tundish.errors import NotFound, Unavailable
+from tundish.ids import to_text
 from tundish.lineup import Lineup, Routed
 from tundish.routing import Routing
 
@@ -110,5 +112,5 @@ def _shown(version: store.Version) -> dict[str, Any]:
             "timeout": version.timeout,
         },
         "example": version.example,
-        "workers": version.workers,
+        "workers": [{**worker, "id": to_text("wrk", UUID(worker["id"]))} for worker in version.workers],
     }

@@ -104,6 +104,9 @@ class Once:
     async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
         try:
             return await store.run(self._engine, verb, *arguments)
+        except store.TooOld as error:
+            log.error("a job cannot be stored: %s", error)
+            raise Unavailable("unavailable", "the job could not be stored; try again", retry_after=1) from error
         except (store.StoreError, store.PoolTimeout, OSError) as error:
             if store.lock_timed_out(error):
                 detail = "the first request with this Idempotency-Key is still being answered; send it again"

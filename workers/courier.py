@@ -128,8 +128,9 @@ class Courier:
         except Exception:
             log.exception("a delivery failed in the courier itself", extra={"delivery": to_text("whd", due.id)})
             answer = Answer(None, "a fault of the service; its log says more")
-        ended, now = time.monotonic(), time.time()
-        self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
+        finally:
+            ended, now = time.monotonic(), time.time()
+            self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
         ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
         status_code, error, _ = answer or _UNWANTED
         attempt = {"at": rfc3339(at), "status_code": status_code, "error": error, "ms": round((ended - began) * 1000)}

@@ -171,8 +171,12 @@ def _placed(tools: Tools, page: Page) -> Page:
 
 
 def _store(tools: Tools, batch: store.BatchRow, page: Page) -> bool:
-    with tools.engine.begin() as connection:
-        return store.add_lines(connection, batch, page.lines, page.jobs, end=page.end, lease=tools.settings.lease)
+    try:
+        with tools.engine.begin() as connection:
+            return store.add_lines(connection, batch, page.lines, page.jobs, end=page.end, lease=tools.settings.lease)
+    except store.TooOld as error:  # the page is made anew at the batch's next turn
+        log.warning("a page of lines has to wait: %s", error, extra={"batch": to_text("bat", batch.id)})
+        return False
 
 
 def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:

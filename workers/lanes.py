@@ -117,7 +117,9 @@ class Lanes:
     def forget(self, now: float) -> None:
         """Let go of lanes that nothing has happened in for long."""
         idle = [
-            id for id, lane in self._lanes.items() if lane.seen_at < now - FORGET and not any(lane.running.values())
+            id
+            for id, lane in self._lanes.items()
+            if max(lane.seen_at, lane.opens_at) < now - FORGET and not any(lane.running.values())
         ]
         for id in idle:
             del self._lanes[id]

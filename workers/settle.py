@@ -44,9 +44,11 @@ class Settler:
         """Write all that waits now."""
         self._bell.clear()
         while self._waiting:
-            page, self._waiting = self._waiting[:ROWS], self._waiting[ROWS:]
-            gone, self._gone = self._gone, set()
+            page, gone = self._waiting[:ROWS], set(self._gone)
             await self._keep(page, gone)
+            # Only now: a write that is cancelled half way is made again by the last one.
+            del self._waiting[: len(page)]
+            self._gone -= gone
 
     async def _keep(self, page: list[store.Settled], gone: set[UUID]) -> None:
         for _ in range(TRIES):

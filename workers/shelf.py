@@ -177,7 +177,9 @@ class Shelf:
         return None if self._budget == math.inf else (int(self._budget), int(self._budget - self._free()))
 
     def _bring(self, target: Target) -> None:
-        entry, leaving = self._entries[target], self._next.leaving if self._next else ()
+        entry = self._entries[target]
+        # A batch that was fetched comes when it comes: what was decided for another's is not its own.
+        leaving = self._next.leaving if self._next and self._next.target == target else ()
         self._moving, began = True, time.monotonic()
         try:
             if self._too_large(target):

@@ -66,6 +66,6 @@ def retry_after(answer: Answer, now: float) -> float:
         return float(given[:12])
     try:
         at = parsedate_to_datetime(given)
-    except (ValueError, IndexError):
+        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, IndexError, OverflowError):
         return 0.0
-    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)

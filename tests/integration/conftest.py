@@ -1,5 +1,6 @@
 """A database of its own for each test, cloned from one that was migrated once."""
 
+import math
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -32,6 +33,12 @@ def database_url(system: Local, template: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield _url(system, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def old_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs may be submitted under ids of long ago."""
+    monkeypatch.setattr("tundish.store.jobs.ID_AGE", math.inf)
 
 
 @pytest.fixture

@@ -328,3 +328,20 @@ def test_what_an_open_batch_will_read_is_kept_and_one_that_ended_goes_with_its_f
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
     with pytest.raises(BlobMissing):
         tools.blobs.get(str(done.output))
+
+
+@on_a_directory
+def test_a_batch_that_breaks_keeps_no_other_waiting(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = made(tools, jsonl("a"))
+    expanded(tools, broken)
+    run(tools)
+    other = made(tools, jsonl("b"))
+    with monkeypatch.context() as full:
+        full.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+        expanded(tools, other)
+        turn(tools)
+    assert read(tools, broken).status is Status.RUNNING
+    run(tools)
+    assert [settle(tools, each).status for each in (broken, other)] == [Status.SUCCEEDED] * 2

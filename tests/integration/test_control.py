@@ -219,6 +219,7 @@ def test_deleting_a_shadow_leaves_its_job(catalog: store.Engine) -> None:
         assert store.read(connection, [(id, 1)])[id, 1].status is Status.QUEUED
 
 
+@pytest.mark.usefixtures("old_ids")
 def test_arrivals_are_counted_from_the_ids(catalog: store.Engine) -> None:
     def at(seconds_ago: float) -> UUID:
         return UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=seconds_ago)).int + new_uuid().int % (1 << 64))

@@ -1,5 +1,6 @@
 """The outbox against a real Postgres: what a move writes into it, and what the courier takes out, lane by lane."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.test_store import claim, end, start, submit
+from tests.local import wait_until
 from tundish import outbox, store
 from tundish.blobs import Directory
 from tundish.codec import codec_for
@@ -22,6 +24,7 @@ from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction
 from workers.record import record
+from workers.settle import Settler
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDS = ["job.succeeded", "job.failed", "job.canceled"]
@@ -249,14 +252,16 @@ def test_what_waited_for_four_days_is_a_dead_letter(engine: store.Engine) -> Non
     with engine.begin() as connection:
         bounds = f"FROM ('{low}') TO ('{high}')"
         connection.execute(text(f"CREATE TABLE deliveries_old PARTITION OF deliveries FOR VALUES {bounds}"))
-    old, replayed, young = UUID(int=low.int + 1), UUID(int=low.int + 2), new_uuid()
-    new = [store.Delivery(id, 1, id, "ping", "https://example.com/", b"{}") for id in (old, replayed, young)]
+    old, replayed, asked, young = *(UUID(int=low.int + number) for number in (1, 2, 3)), new_uuid()
+    new = [store.Delivery(id, 1, id, "ping", "https://example.com/", b"{}") for id in (old, replayed, asked, young)]
     with engine.begin() as connection:
         store.deliver(connection, new)
         late = text("UPDATE deliveries SET give_up_at = now() - interval '1 s' WHERE id <> :id")
         connection.execute(late, {"id": replayed})
+        on_its_way = text("UPDATE deliveries SET next_at = now() + interval '30 s' WHERE id = :id")
+        connection.execute(on_its_way, {"id": asked})
         assert store.bury(connection, "late") == 1
-    assert dict(rows(engine, "id, status")) == {old: "dead", replayed: "pending", young: "pending"}
+    assert dict(rows(engine, "id, status")) == {old: "dead", replayed: "pending", asked: "pending", young: "pending"}
 
 
 def test_the_log_is_read_by_status_endpoint_and_job(engine: store.Engine) -> None:
@@ -329,3 +334,33 @@ def test_the_number_of_endpoints_is_bounded(engine: store.Engine) -> None:
             new[0].id,
         ]
         assert store.endpoint(connection, 2, new[0].id) is None
+
+
+def test_what_was_sent_is_written_down_though_its_write_was_cancelled(database_url: str, engine: store.Engine) -> None:
+    lane = new_uuid()
+    deliver(engine, lane)
+    [due] = take(engine)
+
+    async def run() -> None:
+        async_engine = store.async_engine(database_url, 1)
+        settler = Settler(async_engine)
+        settler.add(store.Settled(due.id, due.tries, '{"at": "now"}', "delivered"))
+        with engine.begin() as other:  # the write has to wait for this
+            other.execute(text("SELECT 1 FROM deliveries FOR UPDATE"))
+            writing = asyncio.create_task(settler.write())
+            await asyncio.to_thread(wait_until, lambda: waits(engine), "the write waits")
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        await settler.write()
+        await async_engine.dispose()
+
+    asyncio.run(run())
+    assert rows(engine, "status") == [("delivered",)]
+
+
+def waits(engine: store.Engine) -> bool:
+    with engine.begin() as connection:
+        held = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(connection.execute(held).scalar_one())

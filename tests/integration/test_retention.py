@@ -25,7 +25,7 @@ INPUT = key(1, JOB, 0, "input")
 
 
 @pytest.fixture
-def tools(engine: store.Engine, system: Local, tmp_path: Path) -> Tools:
+def tools(old_ids: None, engine: store.Engine, system: Local, tmp_path: Path) -> Tools:
     """A system whose job of an old day has ended."""
     blobs = Directory(tmp_path, b"")
     blobs.put(INPUT, b"1", "text/plain")

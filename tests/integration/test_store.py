@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -329,6 +330,15 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> No
         [waiting] = store.backlog(connection)
         assert (waiting.queue, waiting.queued) == (QUEUE, 2)
         assert 0 <= (waiting.oldest_s or -1) < 60
+
+
+def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> None:
+    id = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=100)).int + 1)
+    late = store.NewJob(id, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+    with pytest.raises(store.TooOld, match="90 s"), engine.begin() as connection:
+        store.submit(connection, [late, replace(late, id=new_uuid())])
+    with engine.begin() as connection:
+        assert store.backlog(connection) == []
 
 
 def test_retention_takes_ended_jobs_alone(engine: store.Engine) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from workers.lanes import AT_ONCE, FIRST, MOST, TRIPS_AFTER, Kind, Lanes, Pace
+from workers.lanes import AT_ONCE, FIRST, FORGET, MOST, TRIPS_AFTER, Kind, Lanes, Pace
 from workers.verdict import DELAYS, Answer, pause, verdict
 
 NOW = 1_800_000_000.0
@@ -62,6 +62,8 @@ def test_410_ends_the_delivery_and_disables_its_endpoint() -> None:
         ("\u0663", 5.0),
         ("", 5.0),
         ("Mon, 99 Foo 2026 00:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", 5.0),
     ],
 )
 def test_retry_after_puts_a_delivery_off_within_bounds(header: str, seconds: float) -> None:
@@ -166,6 +168,9 @@ def test_a_receiver_that_says_how_long_is_left_alone_so_long() -> None:
     send(lanes, A, Kind.FRESH, Answer(503, None, "20"), 0.0, asked=20.0)
     assert room(lanes, A, 19.9) == 0
     assert room(lanes, A, 20.0) > 0
+    send(lanes, A, Kind.FRESH, Answer(503, None, "300"), 20.0, asked=300.0)
+    lanes.forget(20.0 + 2 * FORGET)
+    assert room(lanes, A, 319.0) == 0
 
 
 def test_what_was_not_sent_tells_nothing_of_the_receiver() -> None:

@@ -124,13 +124,13 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> None:
 
 
 def bury(connection: Connection, reason: str, *, limit: int = 1000) -> int:
-    """Make dead letters of what has waited for longer than it may: its receiver took so little that its turn never
-    came. How many."""
+    """Make dead letters of what is due and has waited for longer than it may. How many."""
     attempt = [{"at": datetime.now(UTC).isoformat(), "status_code": None, "error": reason, "ms": 0}]
     return connection.execute(
         text("""
             WITH late AS (
                 SELECT id FROM deliveries WHERE status = 'pending' AND id < :before AND give_up_at < now()
+                      AND next_at <= now()  -- not one on its way, nor one whose receiver asked to wait
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE deliveries d SET status = 'dead', next_at = NULL,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from tundish.ids import shadow_id
+from tundish.ids import seconds_of, shadow_id
 from tundish.job import Priority, Status
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
@@ -77,9 +77,19 @@ _NEW = Rows(
         "etag": "text",
     }
 )
+#: Seconds that an id may be old when its job is stored. The low-water marks pass what is over two minutes old, and no
+#: sweep would ever see a job that came below them.
+ID_AGE = 90
+
+
+class TooOld(Exception):
+    """Jobs were not stored: their ids were made too long ago. Make them anew."""
+
+
 _SUBMIT = text(f"""
     WITH new AS (
         SELECT * FROM {_NEW.sql}
+        WHERE CAST(:oldest AS float8) > extract(epoch FROM now())::float8 - CAST(:age AS float8)
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
                               sticky_key, retry_of, input_url, shadow_of, etag, batch)
@@ -90,15 +100,20 @@ _SUBMIT = text(f"""
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
         SELECT id, tenant, model, version, priority, now() + expires_in * interval '1 second' FROM new
     )
-    SELECT now()
+    SELECT now(), CAST(:oldest AS float8) > extract(epoch FROM now())::float8 - CAST(:age AS float8)
 """)
 
 
 def submit(connection: Connection, jobs: Sequence[NewJob], batch: UUID | None = None) -> datetime:
     """Store jobs and their shadows, all or none, in one statement, those of a `batch` file together; the database's
-    time, from which they expire."""
-    at: datetime = connection.execute(_SUBMIT, {**_NEW.given(with_shadows(jobs)), "batch": batch}).scalar_one()
-    return at
+    time, from which they expire. Raises TooOld."""
+    oldest = min(seconds_of(job.id) for job in jobs)
+    given = {**_NEW.given(with_shadows(jobs)), "batch": batch, "oldest": oldest, "age": ID_AGE}
+    at, fresh = connection.execute(_SUBMIT, given).one()
+    if not fresh:
+        raise TooOld(f"an id is over {ID_AGE} s old: did it wait for the blob store, or does a clock differ?")
+    stored: datetime = at
+    return stored
 
 
 def with_shadows(jobs: Sequence[NewJob]) -> Sequence[NewJob]:

@@ -1,13 +1,10 @@
 """Uploads: blobs that callers put themselves, to be named by jobs and batches."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
-
-from tundish.store.arrays import array
 
 
 class NewUpload(NamedTuple):
@@ -73,16 +70,13 @@ def keep_upload(connection: Connection, tenant: int, id: UUID, *, etag: str, kee
 
 
 def past_uploads(connection: Connection, *, limit: int) -> list[tuple[UUID, int]]:
-    """The (id, tenant) of a page of uploads that nobody needs any more, locked until the transaction ends."""
+    """The (id, tenant) of a page of uploads that nobody needs any more: nothing makes one needed again."""
     rows = connection.execute(
-        text("""
-            SELECT id, tenant FROM uploads WHERE kept_until < now()
-            ORDER BY kept_until LIMIT :limit FOR UPDATE SKIP LOCKED
-        """),
+        text("SELECT id, tenant FROM uploads WHERE kept_until < now() ORDER BY kept_until LIMIT :limit"),
         {"limit": limit},
     )
     return [(row.id, row.tenant) for row in rows]
 
 
-def delete_uploads(connection: Connection, ids: Sequence[UUID]) -> None:
-    connection.execute(text("DELETE FROM uploads WHERE id = ANY(:ids)"), {"ids": array("uuid", ids)})
+def delete_upload(connection: Connection, id: UUID) -> None:
+    connection.execute(text("DELETE FROM uploads WHERE id = :id"), {"id": id})

@@ -20,6 +20,8 @@ TURN = 2.0
 LOOK, REST = 1.0, 3.0
 #: Seconds after which a batch whose files could not be read or written is due again.
 AGAIN = 5.0
+#: Seconds after which one that broke is due again.
+BROKEN = 60.0
 #: Jobs that are cancelled in one transaction.
 PAGE = 2000
 
@@ -36,6 +38,11 @@ def run(tools: Tools) -> int:
         except BlobUnavailable as error:
             log.warning("a batch has to wait: %s", error, extra={"batch": to_text("bat", batch.id)})
             _postpone(tools, batch, AGAIN)
+        except store.StoreError:
+            raise
+        except Exception:  # a full disk, or a bug: no other batch waits for this one, and no sweep
+            log.exception("a batch broke, and is tried again", extra={"batch": to_text("bat", batch.id)})
+            _postpone(tools, batch, BROKEN)
         else:
             if moved:
                 return moved

@@ -1,4 +1,5 @@
-"""Bury: webhooks that waited for days and never had their turn, for their receiver fails, become dead letters."""
+"""Bury: webhooks that waited for days for their turn, for their receiver fails or keeps asking to wait, become dead
+letters."""
 
 from tundish import store
 from workers.chores import Tools
@@ -10,4 +11,6 @@ def run(tools: Tools) -> int:
     with tools.engine.begin() as connection:
         if not store.lock(connection, "bury"):
             return 0
-        return store.bury(connection, "given up: the receiver took nothing of what waited before it, for 4 days")
+        return store.bury(
+            connection, "given up after 4 days: the receiver took too little for its turn to come, or asked to wait"
+        )

@@ -8,7 +8,8 @@ from workers.chores import Tools
 
 EVERY = 15.0
 
-#: A submit is committed, or has failed, this long after its id was made.
+#: A submit is committed, or has failed, this long after its id was made: a statement that begins within `ID_AGE`
+#: seconds of it ends within 8 more.
 SETTLED = timedelta(minutes=2)
 
 

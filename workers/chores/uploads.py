@@ -5,18 +5,14 @@ from tundish.blobs import upload_prefix
 from workers.chores import Tools
 
 EVERY = 60.0
-#: A page: its blobs are deleted within one transaction.
-PAGE = 20
+PAGE = 100
 
 
 def run(tools: Tools) -> int:
-    with tools.engine.begin() as connection:
-        if not store.lock(connection, "uploads"):
-            return 0
-        past = store.past_uploads(connection, limit=PAGE)
-        # The blobs first: what is in the way then leaves the row, and is tried again.
+    with store.single(tools.engine).connect() as connection, store.locked(connection, "uploads") as held:
+        past = store.past_uploads(connection, limit=PAGE) if held else []
         for id, tenant in past:
+            # The blob first: what is in the way then leaves the row, and is tried again.
             tools.blobs.delete_prefix(upload_prefix(tenant, id))
-        if past:
-            store.delete_uploads(connection, [id for id, _ in past])
-    return len(past)
+            store.delete_upload(connection, id)
+        return len(past)
