@@ -67,6 +67,9 @@ def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File 
         return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
     except NoRoom as error:
         return _unavailable(job, error, str(error))
+    except MemoryError:
+        log.warning("an input of %d bytes does not fit into memory", job.size, extra={"job": to_text("job", job.id)})
+        return execute.Failed(Code.OUT_OF_MEMORY, f"the worker has no memory for an input of {job.size} bytes")
 
 
 def _checked(known: Known, body: bytes) -> bytes | execute.Failed:

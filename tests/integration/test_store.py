@@ -128,6 +128,27 @@ def test_only_a_started_claim_charges_a_death(engine: store.Engine) -> None:
     assert {job.id: job.deaths for job in reap(engine).unsent} == {waiting: 0, started: 1}
 
 
+def test_a_job_that_is_claimed_in_vain_again_and_again_is_charged_ends_alone_and_at_last(engine: store.Engine) -> None:
+    """What reading its input does to a worker looks like this."""
+    [id] = submit(engine)
+    deaths: list[int] = []
+    while not (requeued := lose(engine, id)).ended:
+        deaths.append(requeued.unsent[0].deaths)
+    assert deaths[:5] == [0, 0, 0, 1, 2]
+    assert deaths[5:] == [2] * (len(deaths) - 5)
+    assert len(deaths) == 22
+    job = read(engine, id)
+    assert job
+    assert job.status is Status.FAILED
+
+
+def lose(engine: store.Engine, id: UUID) -> store.Requeued:
+    """Claim a job, and die before its batch starts."""
+    claimed, [_] = claim(engine, [id])
+    run_out(engine, claimed)
+    return reap(engine)
+
+
 def test_a_claim_is_parted_and_each_part_goes_its_own_way(engine: store.Engine) -> None:
     ids = submit(engine, 4)
     first, jobs = claim(engine, ids)

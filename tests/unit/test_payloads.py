@@ -68,6 +68,19 @@ def test_an_input_lies_in_a_file_while_its_batch_is_held(blobs: Directory, disk:
     assert not file.path.exists()
 
 
+def test_an_input_that_memory_does_not_hold_fails_alone(blobs: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = job(blob=UPLOAD, etag=blobs.stat(UPLOAD).etag), job(body=BODY)
+
+    def read(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(blobs, "get", read)
+    failed, read_well = prepared(Octets, blobs, large, small).inputs
+    assert isinstance(failed, execute.Failed)
+    assert failed.code == "out_of_memory"
+    assert read_well == BODY
+
+
 @pytest.mark.parametrize("model", [Inverted, Octets])
 def test_what_was_overwritten_or_is_gone_fails_alone(blobs: Directory, model: Any) -> None:
     pinned = blobs.stat(UPLOAD).etag

@@ -262,26 +262,33 @@ def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
 
 def reap(connection: Connection, judgement: Judgement, *, limit: int = 100) -> Requeued:
     """Take back the jobs of up to `limit` claims whose lease ran out, by the database's clock. A claim that had started
-    charges a death to each of its jobs. One that was over its time-out charges none: each of its jobs runs alone from
-    then on, and fails if it was alone already."""
+    charges a death to each of its jobs; one that had not, to those that were claimed in vain again and again. One that
+    was over its time-out charges none: each of its jobs runs alone from then on, and fails if it was alone already."""
     page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() ORDER BY lease_until LIMIT :limit"
     page += " FOR UPDATE SKIP LOCKED)"
     return _requeue(connection, page, {"limit": limit}, judgement)
 
 
+#: Claims of a job, less its deaths, beyond which the loss of one that had not started is charged too: its input may end
+#: whoever reads it. And beyond which that ends a job on its last attempt, which others' deaths must not.
+SUSPECT, HOPELESS = 3, 20
+
 _REQUEUE = """
     WITH gone AS (
         DELETE FROM claims c WHERE {which} RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS single,
-            :judged AND c.overdue AS hung, :judged AND c.started_at IS NOT NULL AND NOT c.overdue AS died
+            :judged AND c.overdue AS hung, :judged AND NOT c.overdue AS died, c.started_at IS NOT NULL AS started
     ), held AS (
-        SELECT h.id, h.attempt, gone.single, gone.hung, gone.died
+        SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.single, gone.hung,
+               gone.died AND (gone.started OR j.attempt - j.deaths >
+                   CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died
         FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
+        JOIN jobs j ON j.id = h.id AND j.attempt = h.attempt AND j.status = 1
     ), fate AS (
-        SELECT j.id, held.attempt, held.hung, held.died,
-               CASE WHEN j.cancel_requested THEN 4
-                    WHEN held.hung AND held.single OR held.died AND j.deaths + 1 >= :max_attempts THEN 3
+        SELECT id, attempt, hung, died,
+               CASE WHEN cancel_requested THEN 4
+                    WHEN hung AND single OR died AND deaths + 1 >= :max_attempts THEN 3
                     ELSE 0 END AS status
-        FROM held JOIN jobs j ON j.id = held.id AND j.attempt = held.attempt AND j.status = 1
+        FROM held
     ), moved AS (
         UPDATE jobs j SET
             status = fate.status, deaths = j.deaths + CAST(fate.died AS int), alone = j.alone OR fate.hung,
@@ -302,7 +309,7 @@ _REQUEUE = """
 def _requeue(connection: Connection, which: str, given: dict[str, object], judgement: Judgement | None) -> Requeued:
     judged = (judgement or Judgement(0, b"", b""))._asdict()
     parameters = {**given, **judged, "judged": judgement is not None}
-    rows = connection.execute(text(_REQUEUE.format(which=which)), parameters).all()
+    rows = connection.execute(text(_REQUEUE.format(which=which, suspect=SUSPECT, hopeless=HOPELESS)), parameters).all()
     return Requeued(
         [Unsent(row.id, queue_of(row), row.deaths, row.alone) for row in rows if row.status == Status.QUEUED],
         [(row.id, row.tenant) for row in rows if row.status != Status.QUEUED],
