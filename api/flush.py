@@ -60,18 +60,15 @@ class Flush:
         self._waiting_bytes += size
         self._groups.append(group)
         self._bell.set()
-        try:
-            return await answered(group.stored)
-        except Unavailable:
-            group.stored.cancel()  # what is not on its way yet is not stored after its answer
-            raise
+        return await answered(group.stored)
 
     async def run(self) -> None:
         """Flush until cancelled."""
         while True:
             await self._bell.wait()
             groups = self._gather()
-            wanted = [group for group in groups if not group.stored.cancelled()]
+            # What is not on its way yet is not stored after its answer.
+            wanted = [group for group in groups if not group.stored.done()]
             try:
                 stored = await self._store(wanted) if wanted else []
             except Exception:

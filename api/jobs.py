@@ -40,7 +40,7 @@ from tundish.errors import Conflict, Unavailable
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
 from tundish.outbox import announce
-from tundish.view import job_json, job_view
+from tundish.view import encode, job_json, job_view
 
 Placed = list[store.NewJob | Refusal]
 
@@ -57,10 +57,11 @@ class Jobs:
 
     def routes(self) -> list[Route]:
         return [
+            # Tried in this order: what is called most comes first.
+            Route("/v1/jobs/{id}", self.get, methods=["GET"]),
             Route("/v1/jobs", self.create, methods=["POST"]),
             Route("/v1/jobs", self.list, methods=["GET"]),
             Route("/v1/jobs:batch", self.create_batch, methods=["POST"]),
-            Route("/v1/jobs/{id}", self.get, methods=["GET"]),
             Route("/v1/jobs/{id}", self.delete, methods=["DELETE"]),
             Route("/v1/jobs/{id}/result", self.result, methods=["GET"]),
             Route("/v1/jobs/{id}/input", self.input, methods=["GET"]),
@@ -212,7 +213,7 @@ class Jobs:
         now = await unless_gone(request, self._ended(request, new[0].id, wait))
         if now is not None and now.status.terminal:
             location = {"location": answer.headers["location"]}
-            answer = self._shown(now, location)
+            answer = json_response(job_json(now, self._parts.settings.public_url), headers=location)
             if key:
                 await self._parts.once.amend(key, answer)
         answer.headers["preference-applied"] = f"wait={wait:g}"
@@ -221,8 +222,8 @@ class Jobs:
     def _one(self, placed: Placed, at: datetime) -> Response:
         [job] = placed
         assert isinstance(job, store.NewJob)  # one that is refused raises
-        location = f"{self._parts.settings.public_url}/v1/jobs/{to_text('job', job.id)}"
-        return self._shown(row_of(job, at), {"location": location}, 202)
+        view = job_view(row_of(job, at), self._parts.settings.public_url)
+        return json_response(encode(view), 202, {"location": view.urls.self})
 
     async def _ended(self, request: Request, id: UUID, wait: float) -> store.JobRow:
         """The job once it has ended, or as it is after `wait` seconds."""
@@ -243,9 +244,6 @@ class Jobs:
         """A job that may be running, with its progress."""
         progress = await self._parts.streams.progress(job)
         return json_response(job_json(job, self._parts.settings.public_url, progress), headers=headers)
-
-    def _shown(self, job: store.JobRow, headers: dict[str, str] | None = None, status: int = 200) -> Response:
-        return json_response(job_json(job, self._parts.settings.public_url), status, headers)
 
     async def _payload(self, payload: store.Payload) -> Response:
         if payload.url is not None:  # the caller's own

@@ -96,6 +96,8 @@ class Rules:
         for name in ("webhook", "sticky_key"):
             if "\0" in (getattr(options, name) or ""):
                 raise _refused(f"/{name}", "holds a NUL character")
+        if not options.metadata:
+            return
         sizes = [(len(key.encode()), len(value.encode())) for key, value in options.metadata.items()]
         if any(not 0 < key <= 64 for key, _ in sizes):
             raise _refused("/metadata", "a key has 1 to 64 bytes")

@@ -12,8 +12,15 @@ PATIENCE = 8.0
 
 
 async def answered(future: asyncio.Future[T]) -> T:
-    """What a loop sets, and sets for others too where this caller leaves. Raises Unavailable after PATIENCE seconds."""
-    await asyncio.wait([future], timeout=PATIENCE)
+    """What a loop sets for this caller alone; the loop passes by what is done. Raises Unavailable after PATIENCE
+    seconds."""
+    timer = asyncio.get_running_loop().call_later(PATIENCE, _give_up, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _give_up(future: asyncio.Future[T]) -> None:
     if not future.done():
-        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-    return future.result()
+        future.set_exception(Unavailable("unavailable", "the database does not answer; try again", retry_after=2))

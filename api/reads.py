@@ -21,16 +21,14 @@ class Reads:
 
     def __init__(self, engine: store.AsyncEngine) -> None:
         self._engine = engine
-        self._asked: dict[Key, asyncio.Future[store.JobRow | None]] = {}
+        self._asked: dict[Key, list[asyncio.Future[store.JobRow | None]]] = {}
         self._bell = asyncio.Event()
 
     async def get(self, id: UUID, tenant: int) -> store.JobRow | None:
         """The job as it is after this call began; None where the tenant has none such. Raises Unavailable."""
-        key = (id, tenant)
-        found = self._asked.get(key)
-        if found is None:
-            found = self._asked[key] = asyncio.get_running_loop().create_future()
-            self._bell.set()
+        found: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault((id, tenant), []).append(found)
+        self._bell.set()
         return await answered(found)
 
     async def run(self) -> None:
@@ -46,11 +44,13 @@ class Reads:
                 jobs = await store.run(self._engine, store.read, list(asked))
             except Exception as error:
                 log.warning("a read failed: %s", error)
-                for future in asked.values():
-                    future.set_exception(
-                        Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-                    )
-                    future.exception()  # whoever asked may have gone
+                away = Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+                for waiting in asked.values():
+                    for future in waiting:
+                        if not future.done():
+                            future.set_exception(away)
             else:
-                for key, future in asked.items():
-                    future.set_result(jobs.get(key))
+                for key, waiting in asked.items():
+                    for future in waiting:
+                        if not future.done():
+                            future.set_result(jobs.get(key))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -101,7 +101,7 @@ class Submitter:
 
     async def again(self, job: NewJob) -> NewJob:
         """`POST /v1/jobs/{id}/retry`: a new job with the same input and options. Raises Problem."""
-        new = replace(job, id=new_uuid(), retry_of=job.id)
+        new = job._replace(id=new_uuid(), retry_of=job.id)
         if job.blob is None:
             return new
         name = key(new.tenant, new.id, 0, "input")
@@ -111,7 +111,7 @@ class Submitter:
             raise Conflict("input_unavailable", "the job's input is gone; submit it anew") from error
         except BlobError as error:
             raise no_blobs() from error
-        return replace(new, blob=name, etag=None)
+        return new._replace(blob=name, etag=None)
 
     async def drop(self, jobs: Sequence[NewJob]) -> None:
         """Delete the blobs of jobs that are not stored after all."""
@@ -146,6 +146,8 @@ class Submitter:
 
     async def _place(self, jobs: list[NewJob]) -> list[NewJob]:
         """Put the inputs that are too large for a row into blobs, before their row is written."""
+        if all(job.size <= self._inline_max for job in jobs):
+            return jobs
         slots = asyncio.Semaphore(PUTS)
 
         async def place(job: NewJob) -> NewJob:
@@ -157,10 +159,8 @@ class Submitter:
                     await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
                     raise no_blobs() from error
-            return replace(job, body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)
+            return job._replace(body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)
 
-        if all(job.size <= self._inline_max for job in jobs):
-            return jobs
         return list(await asyncio.gather(*map(place, jobs)))
 
 
@@ -185,26 +185,16 @@ def _new(tenant: int, routed: Routed, options: dict[str, Any], input: Input, pin
 def row_of(job: NewJob, at: datetime) -> JobRow:
     """The job as it reads right after it was stored, at the database's time `at`."""
     return JobRow(
-        id=job.id,
-        tenant=job.tenant,
-        model=job.model,
-        version=job.version,
-        status=Status.QUEUED,
+        job.id,
+        job.tenant,
+        job.model,
+        job.version,
+        Status.QUEUED,
         cancel_requested=False,
         attempt=0,
         priority=job.priority,
         expires_at=at + timedelta(seconds=job.expires_in),
-        finished_at=None,
-        started_at=None,
         metadata=job.metadata,
         retry_of=job.retry_of,
-        batch=None,
         shadow_of=job.shadow_of,
-        output_type=None,
-        output_size=None,
-        output=None,
-        error=None,
-        predict_ms=None,
-        batch_size=None,
-        worker=None,
     )

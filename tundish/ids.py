@@ -56,9 +56,14 @@ def floor_uuid(at: datetime) -> UUID:
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
+def milliseconds_of(id: UUID) -> int:
+    """The moment that a UUIDv7 carries, in milliseconds since 1970; any UUID has one."""
+    return id.int >> 80
+
+
 def seconds_of(id: UUID) -> float:
-    """The moment that a UUIDv7 carries, in seconds since 1970; any UUID has one."""
-    return (id.int >> 80) / 1000
+    """The same in seconds."""
+    return milliseconds_of(id) / 1000
 
 
 def time_of(id: UUID) -> datetime:

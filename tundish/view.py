@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from tundish.ids import time_of, to_text
-from tundish.job import Status
+from tundish.ids import milliseconds_of, to_text
+from tundish.job import Priority, Status
 from tundish.store import JobRow
 
 #: A webhook carries an output up to this size; a larger one is fetched by its URL.
@@ -16,6 +16,8 @@ WEBHOOK_OUTPUT = 16384
 #: Bytes of a webhook's body (Standard Webhooks asks for small ones: under 20 kB).
 WEBHOOK_BODY = 20_000
 
+_STATUS = {each: each.name.lower() for each in Status}
+_PRIORITY = {each: each.name.lower() for each in Priority}
 _NULL = msgspec.Raw(b"null")
 _EMPTY = msgspec.Raw(b"{}")
 
@@ -89,13 +91,13 @@ def job_view(
     """`public_url` goes before each link; an output over `output_max` bytes is left out. `progress` is not of the
     row: it is the latest that a running job has told."""
     id = to_text("job", job.id)
-    created_at = time_of(job.id)
+    created = milliseconds_of(job.id)
     here = f"{public_url}/v1/jobs/{id}"
     return JobView(
         id=id,
         model=job.model,
         version=job.version,
-        status=job.status.name.lower(),
+        status=_STATUS[job.status],
         cancel_requested=job.cancel_requested,
         output=_output(job, output_max),
         output_type=job.output_type,
@@ -103,9 +105,9 @@ def job_view(
         error=msgspec.Raw(job.error) if job.error is not None else _NULL,
         progress=progress,
         attempt=job.attempt,
-        priority=job.priority.name.lower(),
+        priority=_PRIORITY[job.priority],
         metadata=msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
-        created_at=rfc3339(created_at),
+        created_at=_rfc3339(created),
         started_at=rfc3339(job.started_at) if job.started_at else None,
         finished_at=rfc3339(job.finished_at) if job.finished_at else None,
         expires_at=rfc3339(job.expires_at),
@@ -113,9 +115,9 @@ def job_view(
         batch=_id("bat", job.batch),
         shadow_of=_id("job", job.shadow_of),
         timings=Timings(
-            queued_ms=_ms(created_at, job.started_at),
+            queued_ms=_ms(created, job.started_at),
             predict_ms=round(job.predict_ms or 0.0, 3),
-            total_ms=_ms(created_at, job.finished_at),
+            total_ms=_ms(created, job.finished_at),
             batch_size=job.batch_size or 0,
         ),
         worker=_id("wrk", job.worker),
@@ -130,7 +132,7 @@ def job_json(job: JobRow, public_url: str = "", progress: float | None = None) -
 
 def event_of(job: JobRow) -> str:
     """The event that tells of a job's status."""
-    return "job.started" if job.status is Status.RUNNING else f"job.{job.status.name.lower()}"
+    return "job.started" if job.status is Status.RUNNING else f"job.{_STATUS[job.status]}"
 
 
 def webhook_body(job: JobRow, public_url: str) -> bytes:
@@ -175,6 +177,6 @@ def _id(prefix: str, id: UUID | None) -> str | None:
     return None if id is None else to_text(prefix, id)
 
 
-def _ms(since: datetime, until: datetime | None) -> float:
+def _ms(since: int, until: datetime | None) -> float:
     # The id's time is the API's clock, the other the database's: a skew must not show as a negative time.
-    return 0.0 if until is None else max(0.0, round((until - since).total_seconds() * 1000, 3))
+    return 0.0 if until is None else max(0.0, round(until.timestamp() * 1000 - since, 3))

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -162,7 +161,7 @@ def _placed(tools: Tools, page: Page) -> Page:
             return job
         name = key(job.tenant, job.id, 0, "input")
         tools.blobs.put(name, job.body, job.content_type)
-        return replace(job, body=None, blob=name, shadow=place(job.shadow) if job.shadow else None)
+        return job._replace(body=None, blob=name, shadow=place(job.shadow) if job.shadow else None)
 
     if all(job.size <= tools.settings.inline_max for job in page.jobs):
         return page

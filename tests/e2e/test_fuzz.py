@@ -14,9 +14,19 @@ from tests.conftest import KEY
 from tests.local import Local
 from tundish.settings import Settings
 
+PAUSES = "/(pause|resume)$"
+
 
 @pytest.mark.timeout(300)  # over a thousand requests, beside all other tests
-def test_no_call_of_the_document_gets_a_5xx(system: Local, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "calls",
+    [
+        # The jobs of what is paused never end, nor do the streams that tell of them.
+        pytest.param(("--exclude-path", "/metrics", "--exclude-path-regex", PAUSES), id="all but pauses"),
+        pytest.param(("--include-path-regex", PAUSES), id="pauses"),
+    ],
+)
+def test_no_call_of_the_document_gets_a_5xx(system: Local, tmp_path: Path, calls: tuple[str, ...]) -> None:
     report = tmp_path / "report.ndjson"
     fuzzed = subprocess.run(
         [
@@ -24,8 +34,7 @@ def test_no_call_of_the_document_gets_a_5xx(system: Local, tmp_path: Path) -> No
             *("run", f"{system.url}/openapi.json", "--header", f"Authorization: Bearer {KEY}"),
             *("--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--seed", "7"),
             *("--max-examples", "25", "--generation-database", "none", "--no-color", "--request-timeout", "30"),
-            *("--exclude-path", "/metrics", "--report-ndjson-path", str(report)),
-            *("--exclude-path-regex", "/resume$"),  # served by what serves /pause
+            *("--report-ndjson-path", str(report), *calls),
         ],
         capture_output=True,
         text=True,

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -357,7 +356,7 @@ def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> N
     id = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=100)).int + 1)
     late = store.NewJob(id, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
     with pytest.raises(store.TooOld, match="90 s"), engine.begin() as connection:
-        store.submit(connection, [late, replace(late, id=new_uuid())])
+        store.submit(connection, [late, late._replace(id=new_uuid())])
     with engine.begin() as connection:
         assert store.backlog(connection) == []
 

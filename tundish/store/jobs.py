@@ -1,7 +1,7 @@
 """Submit, read, list, cancel: what the API does with jobs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,8 +14,7 @@ from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job as it is submitted. `body` or `blob` holds the input of `size` bytes; `etag` pins a blob that is an upload,
     which its caller may overwrite. Or `input_url` leads to it: then `size` is 0, and `content_type` is what the model
     takes. `shadow` is stored with it: its copy for another version, whose `shadow_of` is this job's id."""
@@ -43,8 +42,7 @@ class NewJob:
     def shadowed(self, version: str) -> "NewJob":
         """With a copy for another version: behind everything else, and told to nobody. Its input is not checked against
         that version's schema: that it does not fit is what the comparison shall show."""
-        copy = replace(
-            self,
+        copy = self._replace(
             id=shadow_id(self.id),
             version=version,
             priority=Priority.LOW,
@@ -52,7 +50,7 @@ class NewJob:
             sticky_key=None,
             shadow_of=self.id,
         )
-        return replace(self, shadow=copy)
+        return self._replace(shadow=copy)
 
 
 _NEW = Rows(
@@ -133,19 +131,19 @@ class JobRow(NamedTuple):
     attempt: int
     priority: Priority
     expires_at: datetime
-    finished_at: datetime | None
-    started_at: datetime | None
-    metadata: bytes | None
-    retry_of: UUID | None
-    batch: UUID | None
-    shadow_of: UUID | None
-    output_type: str | None
-    output_size: int | None
-    output: bytes | None
-    error: bytes | None
-    predict_ms: float | None
-    batch_size: int | None
-    worker: UUID | None
+    finished_at: datetime | None = None
+    started_at: datetime | None = None
+    metadata: bytes | None = None
+    retry_of: UUID | None = None
+    batch: UUID | None = None
+    shadow_of: UUID | None = None
+    output_type: str | None = None
+    output_size: int | None = None
+    output: bytes | None = None
+    error: bytes | None = None
+    predict_ms: float | None = None
+    batch_size: int | None = None
+    worker: UUID | None = None
 
 
 _JOB = """
