@@ -1,0 +1,48 @@
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for one thing. It writes the head of an answer and its body apart,
+and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Bytes that wait for company; more are written at once, so that a long body is held back where its client is slow.
+TOGETHER = 65536
+
+
+class Protocol(HttpToolsProtocol):
+    """Over a transport that writes together what is written in one turn of the loop."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]  # all of one that it uses
+
+
+class _Together:
+    """Of a transport, what is written and closed; all else is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > TOGETHER:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(self._waiting))
+        self._waiting.clear()
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
