@@ -24,30 +24,34 @@ class Bells:
     """Who waits for which job. Register before reading: what happens between the two is not missed."""
 
     def __init__(self) -> None:
-        self._bells: dict[UUID, set[asyncio.Event]] = {}
+        self._bells: dict[bytes, set[asyncio.Event]] = {}  # by the bytes of the ids, as a notice has them
 
     @contextmanager
     def waiting(self, id: UUID, *bells: asyncio.Event) -> Iterator[asyncio.Event]:
         """An event that is set when there may be news of the job: the first of `bells`, which all are set, or a new
         one."""
-        bells = bells or (asyncio.Event(),)
-        self._bells.setdefault(id, set()).update(bells)
+        bells, key = bells or (asyncio.Event(),), id.bytes
+        self._bells.setdefault(key, set()).update(bells)
         try:
             yield bells[0]
         finally:
-            self._bells[id].difference_update(bells)
-            if not self._bells[id]:
-                del self._bells[id]
+            self._bells[key].difference_update(bells)
+            if not self._bells[key]:
+                del self._bells[key]
 
     def ring(self, id: UUID) -> None:
         """Wake who waits for a job in this process."""
-        for bell in self._bells.get(id, ()):
-            bell.set()
+        self._ring(id.bytes)
 
     def told(self, ids: bytes) -> None:
         """A notice of jobs, 16 bytes each."""
-        for at in range(0, len(ids), 16):
-            self.ring(UUID(bytes=ids[at : at + 16]))
+        if self._bells:
+            for at in range(0, len(ids), 16):
+                self._ring(ids[at : at + 16])
+
+    def _ring(self, key: bytes) -> None:
+        for bell in self._bells.get(key, ()):
+            bell.set()
 
 
 class Waiters(Bells):
@@ -67,8 +71,8 @@ class Waiters(Bells):
     def stop(self) -> None:
         """Wake everybody for the last time: this process ends, nobody waits any longer."""
         self.stopped = True
-        for id in self._bells:
-            self.ring(id)
+        for key in self._bells:
+            self._ring(key)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -87,8 +91,8 @@ class Waiters(Bells):
     async def look(self, engine: store.AsyncEngine) -> None:
         """Every LOOK seconds wake those whose job has moved since the look before, until cancelled."""
         while True:
-            self._seen = {id: state for id, state in self._seen.items() if id in self._bells}
-            ids = list(self._bells)
+            self._seen = {id: state for id, state in self._seen.items() if id.bytes in self._bells}
+            ids = [UUID(bytes=key) for key in self._bells]
             pages = [ids[at : at + ROWS] for at in range(0, len(ids), ROWS)] or [[]]
             for page in pages:
                 await asyncio.sleep(LOOK / len(pages))

@@ -69,6 +69,11 @@ class Ceilings:
     def __init__(self) -> None:
         self._most: dict[int, int] = {}
 
+    @property
+    def learnt(self) -> bool:
+        """Whether there was such a batch."""
+        return bool(self._most)
+
     def most(self, size: int) -> float:
         """How many items to run at once where the largest has `size` bytes: what holds for smaller ones holds too."""
         return min((most for bits, most in self._most.items() if bits <= size.bit_length()), default=float("inf"))
@@ -178,7 +183,7 @@ class _Run:
     def all(self) -> dict[int, Any]:
         results: dict[int, Any] = {}
         for part in self._parts(results):
-            most = self.ceilings.most(self._largest(part))
+            most = self.ceilings.most(self._largest(part)) if self.ceilings.learnt else float("inf")
             whole = len(part) <= most and len(part) == len(self.inputs)
             results |= self._predict(part) if whole else self._divided(part, int(min(most, len(part))))
         return results

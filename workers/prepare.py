@@ -42,7 +42,7 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []
     for job in claim.jobs:
-        body = claim.failed.get(job.id) or _body(job, blobs, into)
+        body = (claim.failed and claim.failed.get(job.id)) or _body(job, blobs, into)
         if isinstance(body, bytes) and (job.input_url or len(body) > max_body):
             body = _checked(loaded.known, body)
         if isinstance(body, execute.Failed):

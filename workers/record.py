@@ -31,9 +31,9 @@ def record(
     comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and StoreError:
     nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
-    jobs = {job.id: job for each in predictions for job in each.claim.jobs}
-    urls = {job.id: job.webhook for job in jobs.values() if job.webhook}
-    tenants = {job.tenant for job in jobs.values()}
+    jobs = [job for each in predictions for job in each.claim.jobs]
+    urls = {job.id: job.webhook for job in jobs if job.webhook}
+    tenants = {job.tenant for job in jobs}
     ran = [store.Ran(each.claim.id, each.predict_ms) for each in predictions]
 
     def write(ends: Sequence[store.Finished], close: bool) -> set[UUID]:
@@ -44,7 +44,8 @@ def record(
                     return done
         with engine.begin() as connection:
             done = store.record(connection, ends, ran, close=close)
-            heard = outbox.announce(connection, [(id, jobs[id].tenant) for id in done], public_url, urls)
+            ended = [(job.id, job.tenant) for job in jobs if job.id in done]
+            heard = outbox.announce(connection, ended, public_url, urls)
         _heard.difference_update(tenants)
         _heard.update(heard)
         return done

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 from tundish.job import Priority, Status
 from tundish.queue import Queue
 from tundish.store.arrays import Rows, array
-from tundish.store.connect import span
+from tundish.store.connect import ends, span
 
 
 class Unsent(NamedTuple):
@@ -232,8 +232,8 @@ def record(
 
     Nothing at all is written where one of the tenants `unheard_by` has an enabled endpoint: the statement itself looks,
     so that no end goes by an endpoint which was registered before."""
-    ids = [end.id for end in finished]
-    given = {**_ENDS.given(finished), **_RAN.given(ran), "low": min(ids), "high": max(ids), "close": close}
+    low, high = ends([end.id for end in finished])
+    given = {**_ENDS.given(finished), **_RAN.given(ran), "low": low, "high": high, "close": close}
     given["unheard_by"] = array("int4", list(unheard_by))
     return set(connection.execute(_RECORD, given).scalars())
 
