@@ -36,7 +36,7 @@ def record(
     tenants = {job.tenant for job in jobs}
     ran = [store.Ran(each.claim.id, each.predict_ms) for each in predictions]
 
-    def write(ends: Sequence[store.Finished], close: bool) -> set[UUID]:
+    def write(ends: Sequence[store.Finished], close: bool) -> list[UUID]:
         # Without a webhook it is one statement, which writes nothing where an endpoint of the tenants is to hear of it.
         if not urls and _heard.isdisjoint(tenants):
             with store.single(engine).begin() as connection:
@@ -44,7 +44,8 @@ def record(
                     return done
         with engine.begin() as connection:
             done = store.record(connection, ends, ran, close=close)
-            ended = [(job.id, job.tenant) for job in jobs if job.id in done]
+            tenant_of = {job.id: job.tenant for job in jobs}
+            ended = [(id, tenant_of[id]) for id in done]
             heard = outbox.announce(connection, ended, public_url, urls)
         _heard.difference_update(tenants)
         _heard.update(heard)
@@ -59,22 +60,22 @@ def record(
     for each in predictions:
         if each.folder:
             each.folder.remove()
-    return list(done)
+    return done
 
 
 def _one_by_one(
-    finished: Sequence[store.Finished], write: Callable[[Sequence[store.Finished], bool], set[UUID]]
-) -> set[UUID]:
+    finished: Sequence[store.Finished], write: Callable[[Sequence[store.Finished], bool], list[UUID]]
+) -> list[UUID]:
     """Postgres does not take one of the ends for what is in it: that job fails, the others end as they did."""
-    done: set[UUID] = set()
+    done: list[UUID] = []
     for end in finished:
         last = end is finished[-1]
         try:
-            done |= write([end], last)
+            done += write([end], last)
         except store.RowError as error:
             log.error("an output cannot be stored: %s", error.orig, extra={"job": to_text("job", end.id)})
             fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {error.orig}")
-            done |= write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last)
+            done += write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last)
     return done
 
 

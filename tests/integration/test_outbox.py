@@ -78,9 +78,9 @@ def test_the_record_statement_writes_nothing_past_an_endpoint(engine: store.Engi
     held, [job] = claim(engine, [id])
     endpoint(engine)
     with engine.begin() as connection:
-        assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={1}) == set()
+        assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={1}) == []
         assert store.renew(connection, [held], lease=30.0) == {held}
-        assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={2}) == {id}
+        assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={2}) == [id]
 
 
 @pytest.mark.parametrize("hinted", [False, True], ids=["first heard of", "heard of before"])

@@ -80,10 +80,10 @@ def test_a_job_is_claimed_once_and_recorded_once(engine: store.Engine) -> None:
     assert start(engine, first)
     assert status(engine, ids[0]) is Status.RUNNING
     with engine.begin() as connection:
-        assert store.record(connection, [end(job) for job in jobs], [store.Ran(first, 1.5)]) == set(ids)
+        assert store.record(connection, [end(job) for job in jobs], [store.Ran(first, 1.5)]) == [job.id for job in jobs]
     with engine.begin() as connection:
         again = [end(job)._replace(status=Status.FAILED, body=b"3") for job in jobs]
-        assert store.record(connection, again, [store.Ran(first, 1.5)]) == set()
+        assert store.record(connection, again, [store.Ran(first, 1.5)]) == []
     job = read(engine, ids[0])
     assert job
     assert (job.status, job.output) == (Status.SUCCEEDED, b"2")
@@ -98,9 +98,9 @@ def test_a_stale_worker_is_fenced_by_the_attempt(engine: store.Engine) -> None:
     _, [now] = claim(engine, [id])
     assert (late.attempt, now.attempt, now.deaths) == (1, 2, 1)
     with engine.begin() as connection:
-        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == set()
+        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == []
     with engine.begin() as connection:
-        assert store.record(connection, [end(now)], []) == {id}
+        assert store.record(connection, [end(now)], []) == [id]
 
 
 def test_a_late_result_counts_where_nobody_else_has_claimed_the_job(engine: store.Engine) -> None:
@@ -109,7 +109,7 @@ def test_a_late_result_counts_where_nobody_else_has_claimed_the_job(engine: stor
     assert start(engine, slow)
     run_out(engine, slow)
     with engine.begin() as connection:
-        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == {id}
+        assert store.record(connection, [end(late)], [store.Ran(slow, 1.5)]) == [id]
     assert reap(engine) == store.Requeued([], [])
 
 
@@ -158,7 +158,7 @@ def test_a_claim_is_parted_and_each_part_goes_its_own_way(engine: store.Engine) 
         assert store.start(connection, new, lease=30.0) == store.Started({ids[0]}, False)  # a cancel is not forgotten
     assert [status(engine, id) for id in ids[1:]] == [Status.QUEUED, Status.RUNNING, Status.QUEUED]
     with engine.begin() as connection:
-        assert store.record(connection, [end(jobs[2])], [store.Ran(new, 1.5)]) == {ids[2]}
+        assert store.record(connection, [end(jobs[2])], [store.Ran(new, 1.5)]) == [ids[2]]
     done = read(engine, ids[2])
     assert done
     assert (done.batch_size, done.worker, done.predict_ms) == (2, WORKER, 1.5)
@@ -254,7 +254,7 @@ def test_a_canceled_job_is_not_run_and_its_result_is_refused(engine: store.Engin
         assert not store.cancel(connection, 1, running)
         assert not store.cancel(connection, 2, running)
         assert store.to_cancel(connection, [ahead, running]) == {ahead, running}
-        assert store.record(connection, [end(job) for _, [job] in claims], []) == {running}
+        assert store.record(connection, [end(job) for _, [job] in claims], []) == [running]
     assert status(engine, ahead) is Status.CANCELED
 
 

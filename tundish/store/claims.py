@@ -215,7 +215,7 @@ _RECORD = text(f"""
     ), closed AS (
         DELETE FROM claims WHERE :close AND (SELECT record FROM may) AND id = ANY(:claim)
     )
-    SELECT id FROM done
+    SELECT given.id FROM unnest(CAST(:id AS uuid[])) AS given(id) LEFT JOIN done USING (id) WHERE done.id IS NULL
 """)
 
 
@@ -226,16 +226,19 @@ def record(
     *,
     close: bool = True,
     unheard_by: Collection[int] = (),
-) -> set[UUID]:
+) -> list[UUID]:
     """Write the ends of jobs, with what their claims tell of worker, start and batch, and `close` the claims. The ids
     whose end was accepted: a job that another attempt holds, or that has ended, is left as it is.
 
     Nothing at all is written where one of the tenants `unheard_by` has an enabled endpoint: the statement itself looks,
     so that no end goes by an endpoint which was registered before."""
-    low, high = ends([end.id for end in finished])
+    ids = [end.id for end in finished]
+    low, high = ends(ids)
     given = {**_ENDS.given(finished), **_RAN.given(ran), "low": low, "high": high, "close": close}
     given["unheard_by"] = array("int4", list(unheard_by))
-    return set(connection.execute(_RECORD, given).scalars())
+    # It answers with those that it refused, for they are few.
+    refused = set(connection.execute(_RECORD, given).scalars())
+    return [id for id in ids if id not in refused] if refused else ids
 
 
 class Requeued(NamedTuple):
