@@ -79,7 +79,9 @@ def claim(
         "alone": len(ids) == 1,
         "last": max_attempts - 1,
     }
-    return [ClaimedJob._make(row) for row in connection.execute(_CLAIM, given).all()]
+    claimed = connection.execute(_CLAIM, given).cursor
+    assert claimed is not None  # it is a query
+    return [ClaimedJob._make(row) for row in claimed.fetchall()]  # the driver's own rows: SQLAlchemy's cost 3 % more
 
 
 _PART = text("""
