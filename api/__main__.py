@@ -86,6 +86,9 @@ def main() -> int:
             server_header=False,
             timeout_graceful_shutdown=int(settings.grace),
             backlog=2048,
+            # Longer than the minute after which clients and load balancers hang up by themselves: where the server does
+            # it first, a request that is under way meanwhile fails.
+            timeout_keep_alive=75,
         ),
         app.stop,
     )

@@ -10,6 +10,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -45,13 +46,20 @@ class Intake:
         shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
-    def put(self, source: queue.Queue, messages: Sequence[queue.Message]) -> bool:
-        """Let the jobs of messages wait for their batch. False where no batch comes of it, for they are paused or no
-        longer served: what there is no room for is let go then, stays queued in Postgres, and is sent again."""
+    def put(
+        self, source: queue.Queue, messages: Sequence[queue.Message], acknowledge: Callable[[], None] | None = None
+    ) -> bool:
+        """Let the jobs of messages wait for their batch; `acknowledge` is called once the next one is taken. False
+        where no batch comes of it, for they are paused or no longer served: what there is no room for is let go then,
+        stays queued in Postgres, and is sent again."""
         target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
             self._silent_since = now
             due = target in self._batcher and target not in self._batcher.paused
+            # Before any other thread may take the batch: who acknowledged later would wait for one more, which cannot
+            # come while this message fills Celery's window.
+            if due and acknowledge:
+                self._held.append(acknowledge)
             for message in messages:
                 if due or self._batcher.room(target):
                     self._bundle += 0.2 * (len(message.ids) - self._bundle)
@@ -74,6 +82,7 @@ class Intake:
         with self._bell:
             self._batcher.serve({target: each.limits for target, each in entries.items()})
             self._shelf.exchange(entries)
+            self._let_go()
         self.consumers.serve(entries)
 
     def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
@@ -100,7 +109,8 @@ class Intake:
                     self._silent_since = float("inf")
                     self._let_go()
                     return draft
-                if choice:  # what may not be drafted must not keep Celery from the rest
+                # What may not be drafted, or is not there, must not keep Celery from the rest.
+                if choice or not self._batcher:
                     self._let_go()
                 moments = [self._batcher.due_at(choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
@@ -137,11 +147,6 @@ class Intake:
             self._closed = True
             self._bell.notify_all()
 
-    def hold(self, acknowledge: Callable[[], None]) -> None:
-        """Acknowledge once the next batch is taken."""
-        with self._bell:
-            self._held.append(acknowledge)
-
     def fill(self, names: Iterable[str]) -> None:
         """Fetch as many more messages as there is room for, best priority first: one LMPOP brings what would else be
         a round trip a message (20 times the rate at bundles of one)."""
@@ -175,14 +180,16 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
 
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
+            acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
             try:
-                due = intake.put(source, [queue.decode(message.payload[0])])
+                due = intake.put(
+                    source, [queue.decode(message.payload[0])], partial(consumer.hub.call_soon, acknowledge)
+                )
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
             if not due:  # or it would fill the window in which the messages of others come
-                message.ack_log_error(log, consumer.connection_errors)
+                acknowledge()
                 return
-            intake.hold(lambda: consumer.hub.call_soon(message.ack_log_error, log, consumer.connection_errors))
             intake.fill(intake.consumers.names())
 
         return on_message

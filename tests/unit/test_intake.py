@@ -1,0 +1,92 @@
+"""The intake between Celery's thread and the one that claims: every message that Celery delivers is acknowledged, for
+one that is not fills its window, and nothing comes any more."""
+
+import math
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis
+from celery import Celery, Task
+
+from tests.local import NO_ARTIFACTS
+from tests.models import Echo
+from tundish import queue
+from tundish.catalog import Served
+from tundish.ids import new_uuid
+from tundish.job import Priority
+from workers.batch import Batcher, Limits, Target
+from workers.consume import Consumers
+from workers.gpu import Cpu
+from workers.intake import Intake, strategy
+from workers.shelf import Shelf
+
+ECHO = Target("echo", "1")
+PATIENCE = 10.0
+
+
+class Delivered:
+    """A message as Celery hands it over."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.delivery_info = {"routing_key": queue.Queue("echo", "1", Priority.NORMAL).name}
+        self.payload = [[ids, False]]
+        self.acknowledged = threading.Event()
+
+    def ack_log_error(self, *_: object) -> None:
+        self.acknowledged.set()
+
+
+class Side:
+    """Celery's side of an intake, and a thread that takes its batches."""
+
+    def __init__(self, intake: Intake) -> None:
+        consumer = SimpleNamespace(
+            hub=SimpleNamespace(call_soon=lambda call: call()), connection_errors=(), task_consumer=None, app=None
+        )
+        consumer.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=[])))
+        start = strategy(intake)(cast("Task[Any, Any]", None), cast(Celery, None), consumer)
+        self._start = start
+        self.took = threading.Semaphore(0)
+        self._intake = intake
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def deliver(self, message: Delivered) -> None:
+        self._start(message, None, None, None, None)
+
+    def _take(self) -> None:
+        while self._intake.take(lambda: True, lambda: True):
+            self.took.release()
+
+
+@pytest.fixture
+def intake() -> Iterator[Intake]:
+    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
+    shelf.fill()
+    batcher = Batcher({ECHO: Limits(4, 0.0)})
+    intake = Intake(batcher, redis.Redis(unix_socket_path="/nowhere"), Consumers([ECHO]), shelf)
+    yield intake
+    intake.close()
+
+
+def test_a_message_whose_jobs_are_taken_at_once_is_acknowledged(intake: Intake, monkeypatch: Any) -> None:
+    side = Side(intake)
+    put = intake.put
+
+    def taken_before_it_is_back(*given: Any) -> bool:
+        due = put(*given)
+        assert side.took.acquire(timeout=PATIENCE)
+        return due
+
+    monkeypatch.setattr(intake, "put", taken_before_it_is_back)
+    message = Delivered([new_uuid().hex])
+    side.deliver(message)
+    assert message.acknowledged.wait(PATIENCE)
+
+
+def test_a_message_of_no_jobs_is_acknowledged(intake: Intake) -> None:
+    message = Delivered([])
+    Side(intake).deliver(message)
+    assert message.acknowledged.wait(PATIENCE)
