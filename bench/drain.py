@@ -11,13 +11,13 @@ from bench.report import write
 from bench.system import started
 
 
-def tundish(jobs: int, bundled: bool = True) -> float:
+def tundish(jobs: int, bundled: bool = True, workers: int = 1) -> float:
     """Jobs a second, from the start of the first batch to the last stored result."""
     with started("bench.models:Noop") as bench:
-        bench.submit("noop", list(range(jobs)))
-        if not bundled:
-            bench.unbundle()
-        bench.start_worker()
+        with bench.preloading(workers):
+            bench.submit("noop", list(range(jobs)))
+            if not bundled:
+                bench.unbundle()
         ended = bench.wait_for_all(jobs)
         return jobs / (ended - bench.first_claim())
 
@@ -34,9 +34,9 @@ def main(plan: Plan) -> None:
         "ray serve": lambda: peers.ray(celery_jobs),
     }
     row = compare(
-        "no-op, preloaded",
+        f"no-op, preloaded, {cores} workers",
         "jobs/s",
-        lambda: tundish(jobs),
+        lambda: tundish(jobs, workers=cores),
         sides,
         runs=plan.runs,
         reach=dict(zip(sides, (40, 40, 35, 35, 50), strict=True)),

@@ -1,6 +1,7 @@
 """model: a network 2,048 wide on the CPU in batches of 64, drained; beside the raw torch loop in one process."""
 
 import json
+import os
 
 from bench import raw
 from bench.measure import compare
@@ -19,21 +20,21 @@ def bodies(count: int) -> list[bytes]:
     return [json.dumps(each).encode() for each in inputs(count)]
 
 
-def tundish(jobs: int) -> float:
+def tundish(jobs: int, workers: int) -> float:
     """Jobs a second, from the start of the first batch to the last stored result."""
     with started(MODEL) as bench:
-        bench.submit("mlp", inputs(jobs))
-        bench.start_worker()
+        with bench.preloading(workers):
+            bench.submit("mlp", inputs(jobs))
         ended = bench.wait_for_all(jobs)
         return jobs / (ended - bench.first_claim())
 
 
 def main(plan: Plan) -> None:
-    jobs = plan.of(30_000, 1_280)
+    jobs, workers = plan.of(30_000, 1_280), os.cpu_count() or 1
     row = compare(
-        "MLP of 2,048",
+        f"MLP of 2,048, {workers} workers",
         "jobs/s",
-        lambda: tundish(jobs),
+        lambda: tundish(jobs, workers),
         {"raw loop": lambda: raw.rate(MODEL, "bench.model:bodies", jobs)},
         runs=plan.runs,
         reach={"raw loop": 0.83},

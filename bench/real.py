@@ -3,6 +3,7 @@ sentences of mixed length, beside the same model without a `max_cost`."""
 
 import json
 import math
+import os
 import random
 
 from bench import raw
@@ -36,22 +37,22 @@ def bodies(count: int) -> list[bytes]:
     return [json.dumps({"text": each}).encode() for each in sentences(count)]
 
 
-def embed(model: str, name: str, texts: list[str]) -> float:
+def embed(model: str, name: str, texts: list[str], workers: int = 1) -> float:
     """Sentences a second, from the first submit to the last stored result."""
     with started(model) as bench:
-        bench.start_worker()
-        bench.wait_for_workers()
+        bench.start_workers(workers)
+        bench.wait_for_workers(workers)
         began = bench.now()
         bench.submit(name, [{"text": each} for each in texts])
         return len(texts) / (bench.wait_for_all(len(texts)) - began)
 
 
 def main(plan: Plan) -> None:
-    count, mixed_count = plan.of(4_096, 128), plan.of(512, 64)
+    count, mixed_count, workers = plan.of(8_192, 128), plan.of(512, 64), os.cpu_count() or 1
     row = compare(
-        "MiniLM, 4 to 24 words",
+        f"MiniLM, 4 to 24 words, {workers} workers",
         "sentences/s",
-        lambda: embed(MODEL, "minilm", sentences(count)),
+        lambda: embed(MODEL, "minilm", sentences(count), workers),
         {"raw loop": lambda: raw.rate(MODEL, "bench.real:bodies", count)},
         runs=plan.runs,
         reach={"raw loop": 0.90},

@@ -20,7 +20,7 @@ import redis
 from bench import durable
 from local.demo import free_port
 from local.place import read_state
-from local.up import System, python, running
+from local.up import System, python, running, threads
 from tundish import queue, store
 from tundish.catalog import describe, load_models
 from tundish.ids import from_text
@@ -82,6 +82,21 @@ class Bench:
     def start_worker(self, name: str = "worker") -> int:
         """Its process id."""
         return self.system.supervisor.start(python(name, "workers", grace=5))
+
+    def start_workers(self, count: int) -> None:
+        """As `./dev up --workers` does: they share the cores."""
+        self.system.supervisor.environment |= threads(count)
+        for number in range(1, count + 1):
+            self.start_worker(f"worker-{number}")
+
+    @contextmanager
+    def preloading(self, workers: int) -> Iterator[None]:
+        """What is submitted in the block is queued before any of so many workers, which have loaded their models, runs
+        an instruction of its own."""
+        self.start_workers(workers)
+        self.wait_for_workers(workers)
+        with self.workers_stopped():
+            yield
 
     def stop_worker(self, pid: int) -> None:
         """Let it end in good order."""

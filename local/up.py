@@ -67,7 +67,7 @@ def running(given: Settings, workers: int = 1, reload: Path | None = None) -> It
     the end of the block. Raises Stop."""
     _check_port(given)
     place = Place(given.data_dir)
-    environment = _environment(given, place)
+    environment = _environment(given, place) | threads(workers)
     supervisor = Supervisor(place, environment)
     try:
         yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
@@ -75,6 +75,19 @@ def running(given: Settings, workers: int = 1, reload: Path | None = None) -> It
         with step("stopping"):
             supervisor.stop()
         place.close()
+
+
+#: How torch and tokenizers are told how many threads they may start.
+THREADS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def threads(workers: int) -> dict[str, str]:
+    """What so many workers are told, so that they share this machine's cores: else each would start a thread a core,
+    and all of them wait for the slowest."""
+    if workers < 2:
+        return {}
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    return {name: share for name in THREADS if name not in os.environ}
 
 
 def _environment(given: Settings, place: Place) -> dict[str, str]:

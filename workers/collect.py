@@ -36,6 +36,10 @@ _encode = msgspec.json.Encoder().encode
 _NONE = UUID(int=0)
 
 
+class Stopped(Exception):
+    """This process ends before the batch does: another one begins its files anew."""
+
+
 class _Files(NamedTuple):
     outputs: BinaryIO
     errors: BinaryIO
@@ -54,8 +58,8 @@ _Fetched = Future[bytes] | None
 
 
 def collect(tools: Tools, batch: store.BatchRow) -> None:
-    """End a batch whose lines have all ended. Raises BlobUnavailable and StoreError: it has not ended then, and the
-    same call may be made again."""
+    """End a batch whose lines have all ended. Raises BlobUnavailable, StoreError and Stopped: it has not ended then,
+    and the same call may be made again."""
     with tempfile.TemporaryFile() as outputs, tempfile.TemporaryFile() as errors:
         files = _Files(outputs, errors)
         seen = _write(tools, batch, files)
@@ -95,6 +99,8 @@ def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
 def _lines(tools: Tools, batch: store.BatchRow) -> Iterator[store.LineRow]:
     """All lines, in order; the batch is held meanwhile."""
     for after in range(0, batch.at_line, PAGE):
+        if tools.stopped.is_set():
+            raise Stopped
         with tools.engine.begin() as connection:
             store.postpone_batch(connection, batch.id, tools.settings.lease)
             page = store.read_lines(connection, batch.id, after=after, last=after + PAGE)

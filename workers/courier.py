@@ -25,7 +25,7 @@ from tundish import logs, outbound, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.view import rfc3339
-from workers.lanes import FIRST, Kind, Lanes, Pace
+from workers.lanes import FIRST, Kind, Lanes, Looks
 from workers.post import Post
 from workers.settle import Settler
 from workers.verdict import Answer, Verdict, pause, verdict
@@ -77,7 +77,7 @@ class Courier:
 
     async def _take(self, kind: Kind) -> None:
         """Take what is due, from each lane what it has room for, and set it on its way."""
-        bell, pace, after = self._bells[kind], Pace(), _FIRST_LANE
+        bell, looks, after = self._bells[kind], Looks(), _FIRST_LANE
         while True:
             rung = bell.is_set()
             bell.clear()
@@ -88,8 +88,8 @@ class Courier:
             # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
             more = after != _FIRST_LANE or (limit > 0 and len(found) == limit)
             after = found[-1].lane if found and len(found) == limit else _FIRST_LANE
-            pace.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
-            await asyncio.sleep(pace.gap)
+            looks.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
+            await asyncio.sleep(looks.gap)
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(bell.wait(), LOOK)

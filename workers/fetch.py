@@ -5,7 +5,7 @@ Nothing is shared between two fetches: no connection, no cookie, no proxy of the
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from ssl import SSLContext
 from typing import BinaryIO
@@ -28,16 +28,31 @@ class Unavailable(Exception):
     """A URL that does not give what it should; the message is for its caller, and names no address."""
 
 
+class NoRoom(Exception):
+    """A body of up to so many bytes is not wanted yet."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"no room for {size} bytes")
+        self.size = size
+
+
 async def fetch(
-    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, within: float = TIMEOUT
+    url: str,
+    allowed: Sequence[outbound.Network],
+    into: BinaryIO,
+    limit: int,
+    within: float = TIMEOUT,
+    wanted: Callable[[int], bool] = lambda size: True,
 ) -> str:
     """Write what `url` leads to into `into`: at most `limit` bytes, `within` so many seconds. Its Content-Type; empty
-    where it says none. Raises Unavailable."""
+    where it says none. Raises Unavailable; and NoRoom where the body, of at most so many bytes, is not `wanted`."""
     try:
         async with asyncio.timeout(within), _transport() as transport:
             answer = await _follow(transport, url, allowed)
             if answer.status_code != 200:
                 raise Unavailable(f"it answers {answer.status_code}")
+            if not wanted(size := _most(answer, limit)):
+                raise NoRoom(size)
             async for piece in _bounded(answer, limit):
                 into.write(piece)
             return str(answer.headers.get("content-type", ""))
@@ -71,6 +86,16 @@ async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequen
         await answer.aclose()
         destination = outbound.redirected(destination, answer.headers["location"])
     raise Unavailable(f"it redirects more than {REDIRECTS} times")
+
+
+def _most(answer: httpx.Response, limit: int) -> int:
+    """Bytes that the body has at most. Raises Unavailable where it says itself that it is over `limit`."""
+    said = answer.headers.get("content-length", "")
+    if "content-encoding" in answer.headers or not (said.isascii() and said.isdigit()):
+        return limit
+    if int(said) > limit:
+        raise Unavailable(f"it is over {limit} bytes")
+    return int(said)
 
 
 async def _bounded(answer: httpx.Response, limit: int) -> AsyncIterator[bytes]:

@@ -18,7 +18,8 @@ from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from workers.claim import Claim
-from workers.fetch import TIMEOUT, Unavailable, fetch
+from workers.fetch import TIMEOUT, NoRoom, Unavailable, fetch
+from workers.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +36,21 @@ _Fetched = Future[tuple[bytes, str] | None]
 
 
 class Fetcher:
-    """Fetches inputs of at most `limit` bytes from their URLs, each `within` so many seconds. Its event loop runs in a
-    thread of its own, for any number of others."""
+    """Fetches inputs of at most `limit` bytes from their URLs, each `within` so many seconds; `room` bytes of them at
+    once, or one. Its event loop runs in a thread of its own, for any number of others."""
 
     def __init__(
         self,
         allowed: Sequence[outbound.Network],
         limit: int,
+        room: int,
         *,
         within: float = TIMEOUT,
         patience: float = PATIENCE,
     ) -> None:
         self._allowed = allowed
         self._limit = limit
+        self._room = Room(room)
         self._within = within
         self._patience = patience
         self._loop = asyncio.new_event_loop()
@@ -66,16 +69,45 @@ class Fetcher:
             waiting = {future: job for future, job in waiting.items() if future not in done}
             if arrived:
                 yield _with(replace(claim, id=new_uuid()) if waiting else claim, arrived)
+                # It is with the device now, or next to be: how many that are is bounded.
+                self._loop.call_soon_threadsafe(self._room.give, sum(map(_size, arrived)))
         for future in waiting:
             future.cancel()
 
     async def _get(self, job: store.ClaimedJob, turns: asyncio.Semaphore) -> tuple[bytes, str] | None:
         if job.input_url is None:
             return None
-        into = BytesIO()
+        taken = 0
+
+        def wanted(size: int) -> bool:
+            nonlocal taken
+            if size > taken and not self._room.take(size - taken):
+                return False
+            taken = max(taken, size)
+            return True
+
         async with turns:
-            given = await fetch(job.input_url, self._allowed, into, self._limit, self._within)
-        return into.getvalue(), given
+            try:
+                while True:
+                    into = BytesIO()
+                    try:
+                        given = await fetch(job.input_url, self._allowed, into, self._limit, self._within, wanted)
+                        break
+                    except NoRoom as full:  # its server would not wait: it is asked again
+                        await self._room.wait(full.size - taken)
+                        taken = full.size
+            except BaseException:
+                self._room.give(taken)
+                raise
+        body = into.getvalue()
+        self._room.give(taken - len(body))
+        return body, given
+
+
+def _size(future: _Fetched) -> int:
+    """Bytes that were fetched."""
+    fetched = None if future.exception() else future.result()
+    return len(fetched[0]) if fetched else 0
 
 
 def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:

@@ -126,7 +126,7 @@ class Lanes:
 
 
 @dataclass(slots=True)
-class Pace:
+class Looks:
     """When to look into the outbox again. The more is on its way, the longer a look waits for room for many: one that
     finds a few costs more than they do. Bells ring for every job that ends, with a webhook or not: looks that they
     caused and that found nothing grow rare. Seconds."""

@@ -26,7 +26,7 @@ from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim, split
 from workers.events import Events
-from workers.gpu import Device
+from workers.gpu import Device, host_memory
 from workers.inputs import Fetcher
 from workers.intake import Intake
 from workers.notify import notify
@@ -51,6 +51,8 @@ BROKEN = 5.0
 SLOW = 1.0
 #: Claims whose inputs are fetched at once; beyond them, slow URLs hold back other claims for up to the time of a fetch.
 FETCHES = 16
+#: Of the machine's memory, what they may hold until the device takes them.
+FETCHED_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 
@@ -96,7 +98,11 @@ class Pipeline:
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
         self._single = store.single(bench.by_ids)
-        self._fetcher = Fetcher(outbound.networks(bench.settings.outbound_allow), bench.settings.max_body)
+        self._fetcher = Fetcher(
+            outbound.networks(bench.settings.outbound_allow),
+            bench.settings.max_body,
+            room=int(FETCHED_SHARE * host_memory()),
+        )
         self._intake = intake
         self._on_failure = on_failure
         self._remote: Queue[Claim] = Queue(1)

@@ -331,6 +331,19 @@ def test_what_an_open_batch_will_read_is_kept_and_one_that_ended_goes_with_its_f
 
 
 @on_a_directory
+def test_who_is_told_to_stop_leaves_the_files_to_the_next(tools: Tools) -> None:
+    id = made(tools, jsonl("ab"))
+    expanded(tools, id)
+    run(tools)
+    tools.stopped.set()
+    assert turn(tools) == 0
+    assert read(tools, id).status is Status.RUNNING
+    tools.stopped.clear()
+    assert batches.run(tools) == 2  # at once
+    assert read(tools, id).status is Status.SUCCEEDED
+
+
+@on_a_directory
 def test_a_batch_that_breaks_keeps_no_other_waiting(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,7 +222,7 @@ def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
     with serving(answer) as url:
         slow, quick, here = job(f"{url}/slow"), job(f"{url}/quick"), job(None)
         whole = claim(slow, quick, here)
-        parts = Fetcher(ALLOWED, 1000, patience=1.0).parts(whole, threading.Event())
+        parts = Fetcher(ALLOWED, 1000, 10_000, patience=1.0).parts(whole, threading.Event())
         ahead = next(parts)
         gate.set()
         [rest] = parts
@@ -230,6 +230,25 @@ def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
     assert [(each.id, each.body) for each in ahead.jobs] == [(quick.id, b"2"), (here.id, b"1")]
     assert rest.id == whole.id
     assert [(each.id, each.body) for each in rest.jobs] == [(slow.id, b"2")]
+
+
+def test_what_there_is_no_room_for_is_fetched_once_there_is() -> None:
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(600 if asked.startswith("GET /said") else None) + b"2" * 600)
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{name}") for name in ("said", "unsaid", "said", "said")))
+        parts = Fetcher(ALLOWED, 1000, 1300, patience=1.0).parts(whole, threading.Event())
+        sizes = [[len(each.body or b"") for each in part.jobs] for part in parts]
+    assert max(map(sum, sizes)) <= 1300
+    assert sum(map(len, sizes)) == 4
+    assert all(size == 600 for part in sizes for size in part)
+
+
+def test_an_input_larger_than_all_room_is_fetched_alone() -> None:
+    with serving(lambda peer, asked: peer.sendall(head(600) + b"2" * 600)) as url:
+        parts = Fetcher(ALLOWED, 1000, 100, patience=1.0).parts(claim(job(url), job(url)), threading.Event())
+        assert [[len(each.body or b"") for each in part.jobs] for part in parts] == [[600], [600]]
 
 
 def test_a_worker_that_stops_waits_for_no_url() -> None:
@@ -240,7 +259,7 @@ def test_a_worker_that_stops_waits_for_no_url() -> None:
         gate.wait(10)
 
     with serving(answer) as url:
-        assert list(Fetcher(ALLOWED, 1000, within=600).parts(claim(job(url)), stopped)) == []
+        assert list(Fetcher(ALLOWED, 1000, 10_000, within=600).parts(claim(job(url)), stopped)) == []
         gate.set()
 
 
@@ -254,7 +273,9 @@ def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
 
     with serving(answer) as url:
         hangs, quick = job(f"{url}/hangs"), job(f"{url}/quick")
-        [whole] = Fetcher(ALLOWED, 1000, within=1.0, patience=10.0).parts(claim(hangs, quick), threading.Event())
+        [whole] = Fetcher(ALLOWED, 1000, 10_000, within=1.0, patience=10.0).parts(
+            claim(hangs, quick), threading.Event()
+        )
         gate.set()
     assert [each.body for each in whole.jobs] == [None, b"2"]
     assert {id: (failed.code, "over 1 s" in failed.message) for id, failed in whole.failed.items()} == {
@@ -280,7 +301,7 @@ def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
 def test_a_content_type_fits_the_model_or_says_nothing(wanted: str, given: str, kept: str | None) -> None:
     headers: dict[str, Any] = {"content_type": given} if given else {}
     with serving(lambda peer, asked: peer.sendall(head(1, **headers) + b"1")) as url:
-        [part] = Fetcher(ALLOWED, 1000).parts(claim(job(url, wanted)), threading.Event())
+        [part] = Fetcher(ALLOWED, 1000, 10_000).parts(claim(job(url, wanted)), threading.Event())
     if kept is None:
         [failed] = part.failed.values()
         assert isinstance(failed, execute.Failed)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from workers.lanes import AT_ONCE, FIRST, FORGET, MOST, TRIPS_AFTER, Kind, Lanes, Pace
+from workers.lanes import AT_ONCE, FIRST, FORGET, MOST, TRIPS_AFTER, Kind, Lanes, Looks
 from workers.verdict import DELAYS, Answer, pause, verdict
 
 NOW = 1_800_000_000.0
@@ -189,24 +189,24 @@ def test_an_idle_lane_is_forgotten_and_a_busy_one_is_not() -> None:
 
 
 def test_bells_that_ring_for_nothing_are_heeded_less_and_less() -> None:
-    pace, gaps = Pace(), []
+    looks, gaps = Looks(), []
     for _ in range(10):
-        pace.looked(found=False, rung=True, busy=0.0)
-        gaps.append(pace.gap)
+        looks.looked(found=False, rung=True, busy=0.0)
+        gaps.append(looks.gap)
     assert gaps == sorted(gaps)
-    assert gaps[-1] == pace.longest
-    pace.looked(found=False, rung=False, busy=0.0)
-    assert pace.gap == pace.shortest
-    pace.looked(found=False, rung=True, busy=0.0)
-    pace.looked(found=True, rung=True, busy=0.0)
-    assert pace.gap == pace.shortest
+    assert gaps[-1] == looks.longest
+    looks.looked(found=False, rung=False, busy=0.0)
+    assert looks.gap == looks.shortest
+    looks.looked(found=False, rung=True, busy=0.0)
+    looks.looked(found=True, rung=True, busy=0.0)
+    assert looks.gap == looks.shortest
 
 
 def test_a_look_waits_for_room_for_many_the_more_is_on_its_way() -> None:
-    lanes, pace, gaps = Lanes(), Pace(), []
+    lanes, looks, gaps = Lanes(), Looks(), []
     for _ in range(AT_ONCE[Kind.FRESH]):
         lanes.began(A, Kind.FRESH, 0.0)
-        pace.looked(found=True, rung=True, busy=lanes.busy(Kind.FRESH))
-        gaps.append(pace.gap)
+        looks.looked(found=True, rung=True, busy=lanes.busy(Kind.FRESH))
+        gaps.append(looks.gap)
     assert gaps == sorted(gaps)
-    assert (gaps[0] < 2 * pace.shortest, gaps[-1]) == (True, pace.full)
+    assert (gaps[0] < 2 * looks.shortest, gaps[-1]) == (True, looks.full)

@@ -3,8 +3,9 @@
 A verb takes a Connection inside a transaction. Workers and chores call it; the API, which is async, hands it to
 `AsyncConnection.run_sync`, so that each statement is written once.
 
-Two rules keep the hot path fast. Updates touch no indexed column (they stay HOT). And each statement that names ids
-says `id BETWEEN` their smallest and largest: `id = ANY` alone does not prune partitions under a generic plan.
+Two rules keep the hot path fast. No update of a job or a claim touches an indexed column (they stay HOT). And each
+statement that names ids says `id BETWEEN` their smallest and largest: `id = ANY` alone does not prune partitions under
+a generic plan.
 """
 
 from tundish.store.batches import (

@@ -67,9 +67,12 @@ def single(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def async_engine(url: str, pool: int = 8, *, by_ids: bool = False, scans: bool = True) -> AsyncEngine:
+def async_engine(
+    url: str, pool: int = 8, *, by_ids: bool = False, scans: bool = True, single: bool = False
+) -> AsyncEngine:
     """For the API and the courier; `by_ids` as for `engine`. Without `scans` no plan reads a whole table where an index
-    would do: those of the courier are made while the outbox is small, and hold when it is large."""
+    would do: those of the courier are made while the outbox is small, and hold when it is large. `single`: for verbs of
+    one statement, which commits itself."""
     connect = _connect(_API_STATEMENT, by_ids)
     if not scans:
         connect["options"] += " -c enable_seqscan=off"
@@ -80,6 +83,7 @@ def async_engine(url: str, pool: int = 8, *, by_ids: bool = False, scans: bool =
         pool_timeout=_API_POOL,
         connect_args=connect,
         hide_parameters=True,
+        **({"isolation_level": "AUTOCOMMIT"} if single else {}),
     )
     guard(made.sync_engine, _API_STALLED)
     return made

@@ -3,8 +3,9 @@
 Any number of processes may run them: each chore holds an advisory lock of its own while it works.
 """
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
@@ -15,12 +16,13 @@ from tundish.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a chore works with."""
+    """What a chore works with; once `stopped`, it shall come to an end soon."""
 
     settings: Settings
     engine: store.Engine
     client: redis.Redis
     blobs: Blobs
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)

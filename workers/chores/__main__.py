@@ -35,8 +35,9 @@ SWEEPS = [
     Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
     for module in (partitions, reap, resend, expire, marks, retention, uploads, forget, bury)
 ]
-#: They read and write whole files: no sweep waits for them.
+#: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
 FILES = [Chore("batches", batches.EVERY, batches.run)]
+FILE_THREADS = 4
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
 
@@ -52,17 +53,20 @@ def main() -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    tools = Tools(settings, store.engine(settings.database_url), connect.redis_client(settings.redis_url), blobs)
+    engine = store.engine(settings.database_url, 1 + FILE_THREADS)
+    tools = Tools(settings, engine, connect.redis_client(settings.redis_url), blobs, stopped)
     log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *FILES)))
-    with ThreadPoolExecutor(1) as pool:
-        files = pool.submit(_serve, FILES, tools, stopped)
-        _serve(SWEEPS, tools, stopped)
-        files.result()
+    with ThreadPoolExecutor(FILE_THREADS) as pool:
+        files = [pool.submit(_serve, FILES, tools) for _ in range(FILE_THREADS)]
+        _serve(SWEEPS, tools)
+        for each in files:
+            each.result()
     return 0
 
 
-def _serve(chores: Sequence[Chore], tools: Tools, stopped: threading.Event) -> None:
+def _serve(chores: Sequence[Chore], tools: Tools) -> None:
     """Run chores when they are due. Where one breaks, all stop, and the process is started anew."""
+    stopped = tools.stopped
     due = dict.fromkeys(chores, time.monotonic())
     try:
         while not stopped.is_set():

@@ -9,7 +9,7 @@ from tundish.blobs import BlobUnavailable
 from tundish.ids import to_text
 from tundish.lineup import Lineup
 from workers.chores import Tools
-from workers.collect import collect
+from workers.collect import Stopped, collect
 from workers.expand import begin, expand
 
 EVERY = 0.5
@@ -27,8 +27,6 @@ PAGE = 2000
 
 log = logging.getLogger(__name__)
 
-_lineup = Lineup()
-
 
 def run(tools: Tools) -> int:
     """Turns, until a batch moved or none is due."""
@@ -38,6 +36,9 @@ def run(tools: Tools) -> int:
         except BlobUnavailable as error:
             log.warning("a batch has to wait: %s", error, extra={"batch": to_text("bat", batch.id)})
             _postpone(tools, batch, AGAIN)
+        except Stopped:
+            _postpone(tools, batch, 0.0)
+            return 0
         except store.StoreError:
             raise
         except Exception:  # a full disk, or a bug: no other batch waits for this one, and no sweep
@@ -75,9 +76,10 @@ def _expand(tools: Tools, batch: store.BatchRow) -> None:
     if batch.status is Status.VALIDATING:
         begin(tools, batch)
     else:
+        lineup = Lineup()
         with tools.engine.begin() as connection:
-            _lineup.update(store.catalog(connection, tools.settings.lease))
-        expand(tools, _lineup, batch, TURN)
+            lineup.update(store.catalog(connection, tools.settings.lease))
+        expand(tools, lineup, batch, TURN)
     _postpone(tools, batch, 0.0)
 
 
