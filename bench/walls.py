@@ -7,7 +7,7 @@ WALLS: dict[str, str] = {
     " Postgres 18 us on the other",
     "single": "",
     "model": "two full cores: of 13.6 ms of CPU a batch the network takes 6.4, worker 4.1, Postgres 2.5 (schedstat)",
-    "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more than one",
+    "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
     "gpu": "",
     "latency": "of 3.4 ms: the submit's commit 0.9, claim 0.6, record 0.6, start 0.3, Redis 0.4 (stamps at each stage)",
     "wake": "",
