@@ -3,8 +3,7 @@
 WALLS: dict[str, str] = {
     "submit": "one API process takes a whole core: 164 us a request, 96 of them its handler; py-spy: no line over 3 %",
     "status": "one API process takes a whole core: 105 us a read, 45 of them its handler; py-spy: no line over 3 %",
-    "drain": "one worker's Python: 24 us a job on one core, of it record 43 %, claim 29 %, Celery's loop 18 % (py-spy);"
-    " Postgres 18 us on the other",
+    "drain": "two full cores: a job takes 15 us of the workers' Python and 12 of Postgres (CPU time by process)",
     "single": "",
     "model": "two full cores: of 13.6 ms of CPU a batch the network takes 6.4, worker 4.1, Postgres 2.5 (schedstat)",
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
