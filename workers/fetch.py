@@ -29,11 +29,7 @@ class Unavailable(Exception):
 
 
 class NoRoom(Exception):
-    """A body of up to so many bytes is not wanted yet."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(f"no room for {size} bytes")
-        self.size = size
+    """A body is not wanted yet."""
 
 
 async def fetch(
@@ -45,14 +41,14 @@ async def fetch(
     wanted: Callable[[int], bool] = lambda size: True,
 ) -> str:
     """Write what `url` leads to into `into`: at most `limit` bytes, `within` so many seconds. Its Content-Type; empty
-    where it says none. Raises Unavailable; and NoRoom where the body, of at most so many bytes, is not `wanted`."""
+    where it says none. Raises Unavailable; and NoRoom where a body of at most so many bytes is not `wanted`."""
     try:
         async with asyncio.timeout(within), _transport() as transport:
             answer = await _follow(transport, url, allowed)
             if answer.status_code != 200:
                 raise Unavailable(f"it answers {answer.status_code}")
-            if not wanted(size := _most(answer, limit)):
-                raise NoRoom(size)
+            if not wanted(_most(answer, limit)):
+                raise NoRoom
             async for piece in _bounded(answer, limit):
                 into.write(piece)
             return str(answer.headers.get("content-type", ""))

@@ -77,31 +77,31 @@ class Fetcher:
     async def _get(self, job: store.ClaimedJob, turns: asyncio.Semaphore) -> tuple[bytes, str] | None:
         if job.input_url is None:
             return None
-        taken = 0
+        async with turns:
+            try:
+                return await self._fetched(job.input_url, None)
+            except NoRoom:
+                # Its server would not wait, so it is asked again; by then it may say another size.
+                await self._room.wait(self._limit)
+                return await self._fetched(job.input_url, self._limit)
+
+    async def _fetched(self, url: str, taken: int | None) -> tuple[bytes, str]:
+        """A body, for which so much room was `taken`, and its Content-Type. With None, what the body takes at most is
+        taken when its size is known. What is left over is given back. Raises Unavailable, and with None NoRoom."""
 
         def wanted(size: int) -> bool:
             nonlocal taken
-            if size > taken and not self._room.take(size - taken):
-                return False
-            taken = max(taken, size)
-            return True
+            if taken is None and self._room.take(size):
+                taken = size
+            return taken is not None
 
-        async with turns:
-            try:
-                while True:
-                    into = BytesIO()
-                    try:
-                        given = await fetch(job.input_url, self._allowed, into, self._limit, self._within, wanted)
-                        break
-                    except NoRoom as full:  # its server would not wait: it is asked again
-                        await self._room.wait(full.size - taken)
-                        taken = full.size
-            except BaseException:
-                self._room.give(taken)
-                raise
-        body = into.getvalue()
-        self._room.give(taken - len(body))
-        return body, given
+        body, kept = BytesIO(), 0
+        try:
+            given = await fetch(url, self._allowed, body, self._limit, self._within, wanted)
+            kept = body.tell()
+        finally:
+            self._room.give((taken or 0) - kept)
+        return body.getvalue(), given
 
 
 def _size(future: _Fetched) -> int:

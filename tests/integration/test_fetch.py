@@ -8,6 +8,7 @@ import socket
 import threading
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -243,6 +244,24 @@ def test_what_there_is_no_room_for_is_fetched_once_there_is() -> None:
     assert max(map(sum, sizes)) <= 1300
     assert sum(map(len, sizes)) == 4
     assert all(size == 600 for part in sizes for size in part)
+
+
+def test_servers_whose_answers_grow_hold_up_nobody() -> None:
+    """Each takes what room there is, and would then wait for more."""
+    asked_of: Counter[str] = Counter()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        name = asked.split(" ")[1]
+        asked_of[name] += 1
+        size = min(1000, 500 * asked_of[name])
+        peer.sendall(head(size) + b"2" * size)
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{number}") for number in range(4)))
+        parts = list(Fetcher(ALLOWED, 1000, 1300, patience=1.0).parts(whole, threading.Event()))
+    assert sum(len(part.jobs) for part in parts) == 4
+    assert not any(part.failed for part in parts)
+    assert max(sum(len(each.body or b"") for each in part.jobs) for part in parts) <= 1300
 
 
 def test_an_input_larger_than_all_room_is_fetched_alone() -> None:
