@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from tests.unit.test_outbound import NAMES, REDIRECTS, REFUSED
+from tests.unit.outbound_vectors import NAMES, REDIRECTS, REFUSED
 from tundish import outbound, store, webhooks
 from tundish.ids import new_uuid
 from workers import fetch

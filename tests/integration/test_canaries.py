@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.canary import ORIGIN, PORTS
 from tests.local import TREE
-from tests.unit.test_outbound import NAMES, REFUSED
+from tests.unit.outbound_vectors import NAMES, REFUSED
 
 Phases = dict[str, dict[str, Any]]
 

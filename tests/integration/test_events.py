@@ -15,7 +15,7 @@ import redis
 import api.events
 from api.events import Follower
 from api.parts import Parts, build, running
-from tests.integration.test_store import claim, end, run_out, start, submit
+from tests.integration.stored import claim, end, run_out, start, submit
 from tests.local import Local, free_port, wait_until
 from tests.sse import Event, parse
 from tundish import Batch, Model, Reject, events, queue, store

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from tests.integration.test_store import claim, end, start, submit
+from tests.integration.stored import claim, end, start, submit
 from tests.local import wait_until
 from tundish import outbox, store
 from tundish.blobs import Directory

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.integration.test_store import claim, read, submit
+from tests.integration.stored import claim, read, submit
 from tundish import store
 from tundish.blobs import Directory
 from tundish.codec import codec_for

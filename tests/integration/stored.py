@@ -1,0 +1,63 @@
+"""Jobs in a store: what tests of its verbs do with them again and again."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+
+from tundish import store
+from tundish.ids import new_uuid
+from tundish.job import Code, Priority, Status, error_json
+from tundish.queue import Queue
+
+WORKER = new_uuid()
+LOST = error_json(Code.WORKER_LOST, "lost")
+HUNG = error_json(Code.TIMEOUT, "hung")
+QUEUE = Queue("m", "1", Priority.NORMAL)
+
+
+def submit(engine: store.Engine, count: int = 1, tenant: int = 1, expires_in: float = 60.0) -> list[UUID]:
+    jobs = [
+        store.NewJob(new_uuid(), tenant, "m", "1", Priority.NORMAL, expires_in, "application/json", 1, b"1")
+        for _ in range(count)
+    ]
+    with engine.begin() as connection:
+        store.submit(connection, jobs)
+    return [job.id for job in jobs]
+
+
+def claim(engine: store.Engine, ids: Sequence[UUID], lease: float = 30.0) -> tuple[UUID, list[store.ClaimedJob]]:
+    id = new_uuid()
+    with engine.begin() as connection:
+        return id, store.claim(connection, id, WORKER, ids, lease=lease, max_attempts=3)
+
+
+def end(job: store.ClaimedJob, status: Status = Status.SUCCEEDED) -> store.Finished:
+    return store.Finished(job.id, job.attempt, status, "application/json", b"2")
+
+
+def read(engine: store.Engine, id: UUID, tenant: int = 1) -> store.JobRow | None:
+    with engine.begin() as connection:
+        return store.read(connection, [(id, tenant)]).get((id, tenant))
+
+
+def run_out(engine: store.Engine, *claims: UUID) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE claims SET lease_until = now() - interval '1 s' WHERE id = ANY(:ids)"),
+                           {"ids": list(claims)})  # fmt: skip
+
+
+def reap(engine: store.Engine) -> store.Requeued:
+    with engine.begin() as connection:
+        return store.reap(connection, store.Judgement(3, LOST, HUNG))
+
+
+def start(engine: store.Engine, id: UUID) -> bool:
+    with engine.begin() as connection:
+        return store.start(connection, id, lease=30.0) is not None
+
+
+def status(engine: store.Engine, id: UUID) -> Status:
+    job = read(engine, id)
+    assert job
+    return job.status

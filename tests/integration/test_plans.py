@@ -1,0 +1,58 @@
+"""How Postgres goes about the statements of the hot path: one partition, no nested loops, HOT updates."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from tests.integration.stored import claim, end, submit
+from tundish import store
+
+
+def test_claims_prune_to_their_partition(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    with engine.begin() as connection:
+        plan = connection.execute(
+            text("EXPLAIN UPDATE jobs SET status = 1 WHERE id = ANY(:ids) AND id BETWEEN :id AND :id AND status = 0"),
+            {"ids": [id], "id": id},
+        ).scalars()
+        assert sum("jobs_2" in line and "Scan" in line for line in plan) == 1
+
+
+def test_what_every_batch_takes_reads_each_job_once(database_url: str) -> None:
+    """A table that was analysed while all its jobs waited makes the planner believe that none runs."""
+    engine = store.engine(database_url, by_ids=True)
+    ids = submit(engine, 9000)[:600]
+    with engine.begin() as connection:
+        connection.execute(text("ANALYZE jobs, requests, results"))
+    plans: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        if not statement.startswith("EXPLAIN"):
+            plans.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN " + statement, given))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    claimed, jobs = claim(engine, ids)
+    with engine.begin() as connection:
+        store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
+        store.read(connection, [(id, 1) for id in ids])
+    engine.dispose()
+    assert sum("Hash" in line for line in plans) >= 3
+    assert not [line for line in plans if "Nested Loop" in line]
+    assert not [line for line in plans if "Seq Scan on jobs" in line]
+
+
+@pytest.mark.parametrize("count", [1, 600])
+def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> None:
+    ids = submit(engine, count)
+    claimed, jobs = claim(engine, ids)
+    with engine.begin() as connection:
+        store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    with engine.begin() as connection:
+        updated, hot = connection.execute(
+            text("SELECT sum(n_tup_upd), sum(n_tup_hot_upd) FROM pg_stat_user_tables WHERE relname LIKE 'jobs_2%'")
+        ).one()
+    assert updated == 2 * count
+    assert float(hot) >= 0.95 * float(updated)
