@@ -1,7 +1,6 @@
 """Room: how many bytes of one kind a process may hold at once. In one event loop."""
 
 import asyncio
-from collections import deque
 
 
 class Room:
@@ -10,39 +9,28 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._line = asyncio.Lock()  # its owner is the first in line
+        self._more = asyncio.Event()
 
     def take(self, size: int) -> bool:
         """Take so many bytes, where that many are free and nobody waits."""
-        if self._line or min(size, self._size) > self._free:
+        if self._line.locked() or not self._fits(size):
             return False
         self._free -= size
         return True
 
     async def wait(self, size: int) -> None:
         """Take so many bytes, once they are free."""
-        if self.take(size):
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give(size)
-            else:
-                self._line.remove((size, turn))
-                self._let_in()
-            raise
+        async with self._line:
+            while not self._fits(size):
+                self._more.clear()
+                await self._more.wait()
+            self._free -= size
 
     def give(self, size: int) -> None:
         """So many bytes are free again."""
         self._free += size
-        self._let_in()
+        self._more.set()
 
-    def _let_in(self) -> None:
-        while self._line and min(self._line[0][0], self._size) <= self._free:
-            size, turn = self._line.popleft()
-            self._free -= size
-            if not turn.cancelled():
-                turn.set_result(None)
+    def _fits(self, size: int) -> bool:
+        return min(size, self._size) <= self._free
