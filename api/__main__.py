@@ -3,19 +3,17 @@
 import asyncio
 import gc
 import ipaddress
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 import uvicorn
 import uvloop
 
 from api.app import create
 from api.wire import Protocol
-from tundish import logs
+from tundish import files, logs
 from tundish.settings import SettingError, Settings
 
 #: Seconds that a client has to take its answer when the process stops.
@@ -50,13 +48,6 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _allow_files() -> None:
-    """Each open stream is a file, and many systems allow a process 1,024 unless it asks for more."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> int:
     try:
         settings = Settings.from_environment()
@@ -72,7 +63,7 @@ def main() -> int:
         print(f"api: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    _allow_files()
+    files.allow()
     server = _Server(
         uvicorn.Config(
             app,
@@ -86,8 +77,8 @@ def main() -> int:
             server_header=False,
             timeout_graceful_shutdown=int(settings.grace),
             backlog=2048,
-            # Longer than the minute after which clients and load balancers hang up by themselves: where the server does
-            # it first, a request that is under way meanwhile fails.
+            # Over the minute after which most clients and load balancers hang up by themselves: where the server is the
+            # first to do so, a request that is under way meanwhile fails.
             timeout_keep_alive=75,
         ),
         app.stop,

@@ -1,6 +1,7 @@
 """Submit: what a request asks for becomes jobs, validated, their large inputs in blobs, ready to be stored."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ from tundish.ids import new_uuid
 from tundish.job import Status
 from tundish.lineup import Routed
 from tundish.store import JobRow, NewJob, with_shadows
+
+log = logging.getLogger(__name__)
 
 #: Blobs that one request writes at once.
 PUTS = 16
@@ -114,10 +117,13 @@ class Submitter:
         return new._replace(blob=name, etag=None)
 
     async def drop(self, jobs: Sequence[NewJob]) -> None:
-        """Delete the blobs of jobs that are not stored after all."""
+        """Delete the blobs of jobs that are not stored after all; what is in the way then goes with its day."""
         for job in with_shadows(jobs):
             if job.blob is not None:
-                await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+                try:
+                    await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+                except BlobError as error:
+                    log.warning("a blob that is not needed stays: %s", error)
 
     async def _uploaded(self, tenant: int, routed: Routed, asked: Submit) -> NewJob:
         """A job on an upload. JSON and text are checked here where they are no larger than a body may be, else by

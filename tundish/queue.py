@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -47,7 +46,6 @@ class Queue:
         return f"tundish:{self.model}@{self.version}:{self.lane}:{self.priority.name.lower()}"
 
     @classmethod
-    @lru_cache(4096)
     def parse(cls, name: str) -> "Queue":
         """The queue of a name. Raises ValueError for a name that is none."""
         _, target, lane, priority = name.split(":")

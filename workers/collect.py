@@ -19,7 +19,7 @@ from tundish.batchfile import CHUNK, Counts, Fault, verdict
 from tundish.batchview import JSONL, batch_view
 from tundish.blobs import BlobMissing, batch_prefix
 from tundish.codec import JSON
-from tundish.ids import to_text
+from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Status, error_json
 from workers.chores import Tools
 
@@ -66,7 +66,8 @@ def collect(tools: Tools, batch: store.BatchRow) -> None:
         if batch.fault is not None:
             seen.failed += batch.total - batch.at_line
             _write_error(files, None, batch.at_line + 1, batch.fault)
-        prefix = batch_prefix(batch.tenant, batch.id)
+        # A name of its own: whoever lost the batch meanwhile, and goes on, writes over nothing.
+        prefix = f"{batch_prefix(batch.tenant, batch.id)}{new_uuid().hex}-"
         ending = store.Ending(
             verdict(broken=batch.fault is not None, canceled=seen.canceled > 0, expired=seen.expired > 0),
             Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled),
@@ -97,12 +98,11 @@ def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
 
 
 def _lines(tools: Tools, batch: store.BatchRow) -> Iterator[store.LineRow]:
-    """All lines, in order; the batch is held meanwhile."""
+    """All lines, in order. Raises Stopped."""
     for after in range(0, batch.at_line, PAGE):
         if tools.stopped.is_set():
             raise Stopped
         with tools.engine.begin() as connection:
-            store.postpone_batch(connection, batch.id, tools.settings.lease)
             page = store.read_lines(connection, batch.id, after=after, last=after + PAGE)
         yield from page
 

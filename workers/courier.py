@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import random
-import resource
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ import redis.asyncio
 import uvloop
 from redis import RedisError
 
-from tundish import logs, outbound, queue, store
+from tundish import files, logs, outbound, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.view import rfc3339
@@ -40,8 +39,6 @@ LOOK = 0.5
 RETRY = 1.0
 #: Deliveries that one statement takes.
 ROWS = 256
-#: Open files.
-FILES = 8192
 
 _FIRST_LANE = UUID(int=0)
 _UNWANTED = Answer(None, "not sent: the endpoint is disabled or was deleted")
@@ -174,14 +171,6 @@ async def _main(settings: Settings) -> None:
     await serve(settings, stopped)
 
 
-def _allow_connections() -> None:
-    """Raise the limit of open files: each delivery on its way has a connection, and some are kept."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
-    if now != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
-
-
 def main() -> int:
     try:
         settings = Settings.from_environment()
@@ -193,7 +182,7 @@ def main() -> int:
         print(f"courier: TUNDISH_OUTBOUND_ALLOW: {error}; give networks such as 10.0.0.0/8", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    _allow_connections()
+    files.allow()
     # Each delivery makes and drops hundreds of objects, none of them in cycles: collecting them so often took a tenth.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

@@ -5,7 +5,7 @@ Nothing is shared between two fetches: no connection, no cookie, no proxy of the
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from ssl import SSLContext
 from typing import BinaryIO
@@ -28,27 +28,16 @@ class Unavailable(Exception):
     """A URL that does not give what it should; the message is for its caller, and names no address."""
 
 
-class NoRoom(Exception):
-    """A body is not wanted yet."""
-
-
 async def fetch(
-    url: str,
-    allowed: Sequence[outbound.Network],
-    into: BinaryIO,
-    limit: int,
-    within: float = TIMEOUT,
-    wanted: Callable[[int], bool] = lambda size: True,
+    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, within: float = TIMEOUT
 ) -> str:
     """Write what `url` leads to into `into`: at most `limit` bytes, `within` so many seconds. Its Content-Type; empty
-    where it says none. Raises Unavailable; and NoRoom where a body of at most so many bytes is not `wanted`."""
+    where it says none. Raises Unavailable."""
     try:
         async with asyncio.timeout(within), _transport() as transport:
             answer = await _follow(transport, url, allowed)
             if answer.status_code != 200:
                 raise Unavailable(f"it answers {answer.status_code}")
-            if not wanted(_most(answer, limit)):
-                raise NoRoom
             async for piece in _bounded(answer, limit):
                 into.write(piece)
             return str(answer.headers.get("content-type", ""))
@@ -82,16 +71,6 @@ async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequen
         await answer.aclose()
         destination = outbound.redirected(destination, answer.headers["location"])
     raise Unavailable(f"it redirects more than {REDIRECTS} times")
-
-
-def _most(answer: httpx.Response, limit: int) -> int:
-    """Bytes that the body has at most. Raises Unavailable where it says itself that it is over `limit`."""
-    said = answer.headers.get("content-length", "")
-    if "content-encoding" in answer.headers or not (said.isascii() and said.isdigit()):
-        return limit
-    if int(said) > limit:
-        raise Unavailable(f"it is over {limit} bytes")
-    return int(said)
 
 
 async def _bounded(answer: httpx.Response, limit: int) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from workers.claim import Claim
-from workers.fetch import TIMEOUT, NoRoom, Unavailable, fetch
+from workers.fetch import TIMEOUT, Unavailable, fetch
 from workers.room import Room
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Fetcher:
                 yield _with(replace(claim, id=new_uuid()) if waiting else claim, arrived)
                 # It is with the device now, or next to be: how many that are is bounded.
                 self._loop.call_soon_threadsafe(self._room.give, sum(map(_size, arrived)))
+            del done, arrived
         for future in waiting:
             future.cancel()
 
@@ -79,29 +80,42 @@ class Fetcher:
             return None
         async with turns:
             try:
-                return await self._fetched(job.input_url, None)
-            except NoRoom:
-                # Its server would not wait, so it is asked again; by then it may say another size.
+                return await self._fetched(job.input_url, _Body(self._room))
+            except NotYet:  # its server would not wait: it is asked again, with room for whatever comes
                 await self._room.wait(self._limit)
-                return await self._fetched(job.input_url, self._limit)
+                return await self._fetched(job.input_url, _Body(self._room, self._limit))
 
-    async def _fetched(self, url: str, taken: int | None) -> tuple[bytes, str]:
-        """A body, for which so much room was `taken`, and its Content-Type. With None, what the body takes at most is
-        taken when its size is known. What is left over is given back. Raises Unavailable, and with None NoRoom."""
-
-        def wanted(size: int) -> bool:
-            nonlocal taken
-            if taken is None and self._room.take(size):
-                taken = size
-            return taken is not None
-
-        body, kept = BytesIO(), 0
+    async def _fetched(self, url: str, body: "_Body") -> tuple[bytes, str]:
+        """A body and its Content-Type; room that it does not take is given back. Raises Unavailable and NotYet."""
+        kept = 0
         try:
-            given = await fetch(url, self._allowed, body, self._limit, self._within, wanted)
+            given = await fetch(url, self._allowed, body, self._limit, self._within)
             kept = body.tell()
         finally:
-            self._room.give((taken or 0) - kept)
+            self._room.give(body.taken - kept)
         return body.getvalue(), given
+
+
+class NotYet(Exception):
+    """There is no room for more of a body."""
+
+
+class _Body(BytesIO):
+    """What has been fetched. Room for it is taken as it comes, whatever its server says of its size, where it was not
+    `taken` before: one that drips holds no more than it sends."""
+
+    def __init__(self, room: Room, taken: int = 0) -> None:
+        super().__init__()
+        self._room = room
+        self.taken = taken
+
+    def write(self, piece: bytes) -> int:  # type: ignore[override]  # nothing else is fetched
+        more = self.tell() + len(piece) - self.taken
+        if more > 0:
+            if not self._room.take(more):
+                raise NotYet
+            self.taken += more
+        return super().write(piece)
 
 
 def _size(future: _Fetched) -> int:

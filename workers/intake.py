@@ -42,6 +42,7 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._silent_since = float("inf")
+        self._turn = 0
         shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
@@ -109,7 +110,7 @@ class Intake:
                     self._let_go()
                     return draft
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
-                if choice or not self._batcher:
+                if choice or len(self._batcher) == 0:
                     self._let_go()
                 moments = [self._batcher.due_at(choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
@@ -147,17 +148,23 @@ class Intake:
             self._bell.notify_all()
 
     def fill(self, names: Iterable[str]) -> None:
-        """Fetch as many more messages as there is room for, of each target those of the best priority: one LMPOP brings
-        what would else be a round trip a message (20 times the rate at bundles of one)."""
-        for target, sources in _by_target(names).items():
+        """Fetch as many more messages as there is room for, best priority first: one LMPOP brings what would else be
+        a round trip a message (20 times the rate at bundles of one)."""
+        for source in self._by_priority(names):
             with self._bell:
-                room = self._batcher.room(target)
+                room = self._batcher.room(Target(source.model, source.version))
             if room:
                 count = max(1, int(room / self._bundle))
-                popped: Any = self._client.lmpop(len(sources), *sources, direction="RIGHT", count=count)
+                popped = self._client.lmpop(1, source.name, direction="RIGHT", count=count)
                 if popped:
-                    name, raws = popped
-                    self.put(queue.Queue.parse(name.decode()), list(_unpacked(raws)))
+                    self.put(source, list(_unpacked(popped[1])))
+
+    def _by_priority(self, names: Iterable[str]) -> list[queue.Queue]:
+        """The queues, the best priority first, and within one a different one first each time."""
+        sources = [queue.Queue.parse(name) for name in names if name.startswith("tundish:")]
+        self._turn += 1
+        turn = self._turn % len(sources) if sources else 0
+        return sorted(sources[turn:] + sources[:turn], key=lambda source: source.priority)
 
     def _let_go(self) -> None:
         held, self._held = self._held, []
@@ -188,15 +195,6 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         return on_message
 
     return start
-
-
-def _by_target(names: Iterable[str]) -> dict[Target, list[str]]:
-    """The queues of each target, the best priority first."""
-    sources = [queue.Queue.parse(name) for name in names if name.startswith("tundish:")]
-    grouped: dict[Target, list[str]] = {}
-    for source in sorted(sources, key=lambda source: source.priority):
-        grouped.setdefault(Target(source.model, source.version), []).append(source.name)
-    return grouped
 
 
 def _unpacked(raws: Iterable[Any]) -> Iterator[queue.Message]:

@@ -51,7 +51,7 @@ BROKEN = 5.0
 SLOW = 1.0
 #: Claims whose inputs are fetched at once; beyond them, slow URLs hold back other claims for up to the time of a fetch.
 FETCHES = 16
-#: Of the machine's memory, what they may hold until the device takes them.
+#: Of the machine's memory, what they may hold in one worker until their batch is next.
 FETCHED_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
@@ -151,11 +151,15 @@ class Pipeline:
 
     def _fetch(self) -> None:
         while claimed := self._remote.get():
-            for part in self._fetcher.parts(claimed, self._closing):
-                if part.id != claimed.id:
-                    self._persist(split, self._single, claimed.id, part)
-                    self.held.add(part.id)
-                self._prepare(part)
+            self._fetch_all(claimed)
+
+    def _fetch_all(self, claimed: Claim) -> None:
+        for part in self._fetcher.parts(claimed, self._closing):
+            if part.id != claimed.id:
+                self._persist(split, self._single, claimed.id, part)
+                self.held.add(part.id)
+            self._prepare(part)
+            del part  # it is large, and the next one may take long
 
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):

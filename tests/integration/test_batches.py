@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from tests.local import Local
+from tests.local import Local, wait_until
 from tests.models import Echo
 from tests.s3 import ENVIRONMENT, Server
 from tundish import queue, store
@@ -328,6 +329,30 @@ def test_what_an_open_batch_will_read_is_kept_and_one_that_ended_goes_with_its_f
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
     with pytest.raises(BlobMissing):
         tools.blobs.get(str(done.output))
+
+
+@on_a_directory
+def test_a_batch_is_held_however_long_its_files_take(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Tools(Settings(lease=0.3), tools.engine, tools.client, tools.blobs)
+    id = made(tools, jsonl("ab"))
+    expanded(quick, id)
+    run(tools)
+    moments: set[datetime] = set()
+
+    def due_again() -> bool:
+        with tools.engine.begin() as connection:
+            moments.add(connection.execute(text("SELECT due_at FROM batches WHERE id = :id"), {"id": id}).scalar_one())
+        return len(moments) >= 5  # renewed each third of a lease
+
+    def slow(tools: Tools, batch: store.BatchRow) -> None:
+        wait_until(due_again, "its lease was renewed")
+        with tools.engine.begin() as connection:
+            assert store.take_batch(connection, lease=60) is None
+        collect(tools, batch)
+
+    monkeypatch.setattr(batches, "collect", slow)
+    assert turn(quick) == 2
+    assert read(tools, id).status is Status.SUCCEEDED
 
 
 @on_a_directory

@@ -248,6 +248,24 @@ def test_what_there_is_no_room_for_is_fetched_once_there_is() -> None:
     assert all(size == 600 for part in sizes for size in part)
 
 
+def test_a_server_that_drips_takes_room_for_what_it_sends_alone() -> None:
+    gate = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        if asked.startswith("GET /drips"):
+            peer.sendall(head(None) + b"2")
+            gate.wait(10)
+        else:
+            peer.sendall(head(900) + b"2" * 900)
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{name}") for name in ("drips", "drips", "drips", "whole")))
+        parts = Fetcher(ALLOWED, 1000, 1000, patience=1.0).parts(whole, threading.Event())
+        assert [len(each.body or b"") for each in next(parts).jobs] == [900]
+        gate.set()
+        assert sorted(len(each.body or b"") for part in parts for each in part.jobs) == [1, 1, 1]
+
+
 def test_servers_whose_answers_grow_hold_up_nobody() -> None:
     """Each takes what room there is, and would then wait for more."""
     asked_of: Counter[str] = Counter()

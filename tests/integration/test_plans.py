@@ -56,3 +56,16 @@ def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> N
         ).one()
     assert updated == 2 * count
     assert float(hot) >= 0.95 * float(updated)
+
+
+def test_what_the_api_runs_outside_a_transaction_is_one_statement(engine: store.Engine) -> None:
+    """Flush, Reads and Waiters: a second statement would be on its own when the first has failed."""
+    run: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: run.append(given[2]))
+    [id] = submit(engine)
+    assert len(run) == 1
+    with engine.begin() as connection:
+        store.read(connection, [(id, 1)])
+        assert len(run) == 2
+        store.states(connection, [id])
+        assert len(run) == 3

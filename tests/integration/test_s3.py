@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from botocore.stub import Stubber
 
 from tests.s3 import ENVIRONMENT, Server
 from tundish.blobs import (
@@ -52,6 +53,14 @@ def test_blobs_are_kept_and_deleted_by_prefix(blobs: S3) -> None:
         with pytest.raises(BlobMissing):
             blobs.get(key(1, job, attempt, name))
     assert blobs.get(key(1, other, 1, "output"))
+
+
+def test_what_s3_refuses_to_delete_within_an_answer_of_200_is_told(blobs: S3) -> None:
+    with Stubber(blobs._client) as stub:
+        stub.add_response("list_objects_v2", {"Contents": [{"Key": "a"}, {"Key": "b"}]})
+        stub.add_response("delete_objects", {"Errors": [{"Key": "b", "Code": "AccessDenied"}]})
+        with pytest.raises(BlobUnavailable, match=r"keeps 1 of 2 objects .* AccessDenied for b"):
+            blobs.delete_prefix("p/")
 
 
 def test_a_presigned_url_serves_one_blob(blobs: S3) -> None:

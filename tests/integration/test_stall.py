@@ -24,8 +24,8 @@ def test_a_server_that_stalls_is_given_up(database_url: str) -> None:
     engine.dispose()
 
 
-async def given_up(database_url: str) -> float:
-    engine = store.async_engine(database_url)
+async def given_up(database_url: str, single: bool) -> float:
+    engine = store.async_engine(database_url, single=single)
     guard(engine.sync_engine, limit=0.3)
     began = time.monotonic()
     with pytest.raises(store.StoreError):
@@ -34,5 +34,6 @@ async def given_up(database_url: str) -> float:
     return time.monotonic() - began
 
 
-def test_an_event_loop_does_not_wait_for_it_either(database_url: str) -> None:
-    assert asyncio.run(given_up(database_url)) < 5
+@pytest.mark.parametrize("single", [False, True])
+def test_an_event_loop_does_not_wait_for_it_either(database_url: str, single: bool) -> None:
+    assert asyncio.run(given_up(database_url, single)) < 5

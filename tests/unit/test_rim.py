@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import stat
 from hashlib import sha256
 from pathlib import Path
@@ -89,6 +90,27 @@ def test_a_blob_is_kept_under_its_key(directory: Directory) -> None:
     directory.delete_prefix(job_prefix(1, job))
     with pytest.raises(BlobMissing):
         directory.get(name)
+
+
+def test_what_cannot_be_deleted_is_told_and_what_is_gone_is_not(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_uuid()
+    directory.put(key(1, job, 0, "input"), b"body", "image/png")
+    delete, others = shutil.rmtree, [FileNotFoundError, PermissionError]
+
+    def beaten(folder: Path) -> None:
+        if others:
+            raise others.pop(0)
+        delete(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", beaten)
+    with pytest.raises(BlobUnavailable):
+        directory.delete_prefix(job_prefix(1, job))
+    assert directory.get(key(1, job, 0, "input"))
+    directory.delete_prefix(job_prefix(1, job))
+    with pytest.raises(BlobMissing):
+        directory.get(key(1, job, 0, "input"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a//b", "a\0/b", ""])

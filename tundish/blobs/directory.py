@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -89,8 +89,11 @@ class Directory(Blobs):
         _pinned(key, self.stat(to), etag)
 
     def delete_prefix(self, prefix: str) -> None:
+        folder = self._folder(prefix.rstrip("/"))
         with _usable(self._root):
-            shutil.rmtree(self._folder(prefix.rstrip("/")), ignore_errors=True)
+            while folder.exists():
+                with suppress(FileNotFoundError):  # somebody else deletes it too
+                    shutil.rmtree(folder)
 
     def get_url(self, key: str, content_type: str) -> str:
         return self._url("GET", key, {"type": content_type, "expires": str(int(time.time()) + URL_EXPIRES)})

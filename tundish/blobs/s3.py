@@ -50,7 +50,7 @@ class S3(Blobs):
             connect_timeout=3,
             read_timeout=30,
             retries={"mode": "standard", "max_attempts": 3},
-            max_pool_connections=32,
+            max_pool_connections=64,
             s3={"addressing_style": "path" if self._endpoint_url else "auto"},
             **more,
         )
@@ -97,7 +97,13 @@ class S3(Blobs):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 if found := [{"Key": each["Key"]} for each in page.get("Contents", ())]:
-                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
+                    asked = {"Objects": found, "Quiet": True}
+                    left = self._client.delete_objects(Bucket=self._bucket, Delete=asked).get("Errors", ())
+                    if left:  # in an answer that says 200
+                        raise BlobUnavailable(
+                            f"S3 keeps {len(left)} of {len(found)} objects under {prefix} in bucket {self._bucket}:"
+                            f" {left[0].get('Code')} for {left[0].get('Key')}"
+                        )
 
     def get_url(self, key: str, content_type: str) -> str:
         return self._signed("get_object", {**self._at(key), "ResponseContentType": content_type}, URL_EXPIRES)

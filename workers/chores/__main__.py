@@ -1,4 +1,4 @@
-"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files have a thread."""
+"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files have threads."""
 
 import logging
 import signal
@@ -53,7 +53,7 @@ def main() -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    engine = store.engine(settings.database_url, 1 + FILE_THREADS)
+    engine = store.engine(settings.database_url, 1 + 2 * FILE_THREADS)  # one works, one holds the batch
     tools = Tools(settings, engine, connect.redis_client(settings.redis_url), blobs, stopped)
     log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *FILES)))
     with ThreadPoolExecutor(FILE_THREADS) as pool:

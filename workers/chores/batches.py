@@ -1,7 +1,10 @@
 """Batches: each that is due gets a turn: its lines are counted, expanded, looked at, and at last collected."""
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tundish import store
 from tundish.batchfile import Status
@@ -28,25 +31,37 @@ PAGE = 2000
 log = logging.getLogger(__name__)
 
 
+class _Mine(threading.local):
+    """What each thread that works on batches keeps for itself: schemas are compiled once."""
+
+    def __init__(self) -> None:
+        self.lineup = Lineup()
+
+
+_mine = _Mine()
+
+
 def run(tools: Tools) -> int:
     """Turns, until a batch moved or none is due."""
-    while batch := _take(tools):
+    while not tools.stopped.is_set() and (batch := _take(tools)):
+        said = {"batch": to_text("bat", batch.id)}
         try:
-            moved = _turn(tools, batch)
+            with _held(tools, batch):
+                moved, again_in = _turn(tools, batch)
         except BlobUnavailable as error:
-            log.warning("a batch has to wait: %s", error, extra={"batch": to_text("bat", batch.id)})
-            _postpone(tools, batch, AGAIN)
+            log.warning("a batch has to wait: %s", error, extra=said)
+            moved, again_in = 0, AGAIN
         except Stopped:
-            _postpone(tools, batch, 0.0)
-            return 0
+            moved, again_in = 0, 0.0
         except store.StoreError:
             raise
         except Exception:  # a full disk, or a bug: no other batch waits for this one, and no sweep
-            log.exception("a batch broke, and is tried again", extra={"batch": to_text("bat", batch.id)})
-            _postpone(tools, batch, BROKEN)
-        else:
-            if moved:
-                return moved
+            log.exception("a batch broke, and is tried again", extra=said)
+            moved, again_in = 0, BROKEN
+        with tools.engine.begin() as connection:
+            store.postpone_batch(connection, batch.id, again_in)
+        if moved:
+            return moved
     return 0
 
 
@@ -55,8 +70,30 @@ def _take(tools: Tools) -> store.BatchRow | None:
         return store.take_batch(connection, lease=tools.settings.lease)
 
 
-def _turn(tools: Tools, batch: store.BatchRow) -> int:
-    """How many lines it moved on."""
+@contextmanager
+def _held(tools: Tools, batch: store.BatchRow) -> Iterator[None]:
+    """Nobody else takes the batch during the block, however long a file takes."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(tools.settings.lease / 3):
+            try:
+                with tools.engine.begin() as connection:
+                    store.postpone_batch(connection, batch.id, tools.settings.lease)
+            except store.StoreError as error:
+                log.warning("a batch may be taken by another: %s", error, extra={"batch": to_text("bat", batch.id)})
+
+    holding = threading.Thread(target=renew, name="hold", daemon=True)
+    holding.start()
+    try:
+        yield
+    finally:
+        over.set()
+        holding.join()
+
+
+def _turn(tools: Tools, batch: store.BatchRow) -> tuple[int, float]:
+    """How many lines it moved on, and in how many seconds it is due again unless it has ended."""
     began = time.monotonic()
     if batch.cancel_requested or batch.fault is not None:
         _cancel(tools, batch)
@@ -64,23 +101,20 @@ def _turn(tools: Tools, batch: store.BatchRow) -> int:
         counts = store.count_lines(connection, batch)
     if not batch.expanded:
         _expand(tools, batch)
-        return 1
+        return 1, 0.0
     if counts.queued or counts.running:
-        _postpone(tools, batch, LOOK + REST * (time.monotonic() - began))
-        return 0
+        return 0, LOOK + REST * (time.monotonic() - began)
     collect(tools, batch)
-    return batch.total
+    return batch.total, 0.0
 
 
 def _expand(tools: Tools, batch: store.BatchRow) -> None:
     if batch.status is Status.VALIDATING:
         begin(tools, batch)
-    else:
-        lineup = Lineup()
-        with tools.engine.begin() as connection:
-            lineup.update(store.catalog(connection, tools.settings.lease))
-        expand(tools, lineup, batch, TURN)
-    _postpone(tools, batch, 0.0)
+        return
+    with tools.engine.begin() as connection:
+        _mine.lineup.update(store.catalog(connection, tools.settings.lease))
+    expand(tools, _mine.lineup, batch, TURN)
 
 
 def _cancel(tools: Tools, batch: store.BatchRow) -> None:
@@ -89,8 +123,3 @@ def _cancel(tools: Tools, batch: store.BatchRow) -> None:
         with tools.engine.begin() as connection:
             if len(store.cancel_lines(connection, batch, limit=PAGE)) < PAGE:
                 return
-
-
-def _postpone(tools: Tools, batch: store.BatchRow, seconds: float) -> None:
-    with tools.engine.begin() as connection:
-        store.postpone_batch(connection, batch.id, seconds)
