@@ -79,6 +79,11 @@ class Bench:
             self.redis.delete(name)
         self.ids.clear()
 
+    def tidy(self) -> None:
+        """Do now what Postgres would do in the background, at a moment of its own, for what was submitted."""
+        self.database.execute("VACUUM (ANALYZE) jobs, requests, results")
+        self.database.execute("CHECKPOINT")
+
     def start_worker(self, name: str = "worker") -> int:
         """Its process id."""
         return self.system.supervisor.start(python(name, "workers", grace=5))

@@ -1,8 +1,8 @@
 """The limit that a profile named, for each bench: what a figure cannot pass without another design."""
 
 WALLS: dict[str, str] = {
-    "submit": "one API process takes a whole core: 164 us a request, 96 of them its handler; py-spy: no line over 3 %",
-    "status": "one API process takes a whole core: 105 us a read, 45 of them its handler; py-spy: no line over 3 %",
+    "submit": "one API process takes a whole core, 74 us a request; Postgres 10 (costs); py-spy: of it 55 % behind the router",
+    "status": "one API process takes a whole core, 59 us a read; Postgres 6 (costs)",
     "drain": "two full cores: a job takes 15 us of the workers' Python and 12 of Postgres (CPU time by process)",
     "single": "",
     "model": "two full cores: of 13.6 ms of CPU a batch the network takes 6.4, worker 4.1, Postgres 2.5 (schedstat)",
