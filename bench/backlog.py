@@ -23,8 +23,8 @@ def rate(bench: Bench, drained: int, since: int) -> float:
 
 
 def rates(bench: Bench, queued: int, drained: int, runs: int) -> list[float]:
-    """Several runs with at least `queued` jobs at the start of each; the jobs are topped up, and what Postgres has to do
-    for that is done before."""
+    """Several runs with at least `queued` jobs at the start of each; the jobs are topped up, and what Postgres has to
+    do for that is done before."""
     bench.empty()
     found: list[float] = []
     for number in range(runs):

@@ -1,7 +1,7 @@
 """The limit that a profile named, for each bench: what a figure cannot pass without another design."""
 
 WALLS: dict[str, str] = {
-    "submit": "one API process takes a whole core, 74 us a request; Postgres 10 (costs); py-spy: of it 55 % behind the router",
+    "submit": "one API process takes a whole core, 74 us a request; Postgres 10 (costs); py-spy: 55 % of it handler",
     "status": "one API process takes a whole core, 59 us a read; Postgres 6 (costs)",
     "drain": "two full cores: a job takes 15 us of the workers' Python and 12 of Postgres (CPU time by process)",
     "single": "",
