@@ -50,6 +50,7 @@ def postgres(place: Place) -> Child:
         stop=signal.SIGINT,  # the fast shutdown: it does not wait for clients
         grace=30.0,
         url=f"postgresql://tundish@/tundish?host={quote(str(place.run))}",
+        store=True,
     )
 
 
@@ -68,7 +69,7 @@ def valkey(place: Place) -> Child:
     program = valkey_program()
     command = [program, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(data)]
     command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
-    return Child("valkey", command, url=f"unix://{quote(str(socket))}")
+    return Child("valkey", command, url=f"unix://{quote(str(socket))}", store=True)
 
 
 def create_database(url: str) -> None:

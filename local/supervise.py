@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ TREE = Path(__file__).parent.parent
 @dataclass(frozen=True)
 class Child:
     """A process to run. `stop` is the signal that ends it in good order, within `grace` seconds. What it says goes to
-    its log, and is `heard` at the terminal too."""
+    its log, and is `heard` at the terminal too. A `store` is used by the others, and ends after them."""
 
     name: str
     command: Sequence[str]
@@ -36,6 +37,7 @@ class Child:
     grace: float = 10.0
     url: str | None = None
     heard: bool = False
+    store: bool = False
 
 
 class _Exit(NamedTuple):
@@ -149,16 +151,22 @@ class Supervisor:
             self._write()
 
     def stop(self) -> None:
-        """End all children, the last started first."""
+        """End all children: those that use the stores together, then the stores, the last started first."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        for running in reversed(self._children.values()):
-            if not running.again_at:
-                end(running.process.pid, running.child.stop, running.child.grace)
-                self._tell(f"-{running.process.pid}")
+        running = [each for each in reversed(self._children.values()) if not each.again_at]
+        with ThreadPoolExecutor(max(1, len(running))) as pool:
+            list(pool.map(self._end, [each for each in running if not each.child.store]))
+        for each in running:
+            if each.child.store:
+                self._end(each)
         self._place.write_state({"pid": None, "children": []})
         self._watchdog_input.close()
         self._watchdog.wait()
+
+    def _end(self, running: _Running) -> None:
+        end(running.process.pid, running.child.stop, running.child.grace)
+        self._tell(f"-{running.process.pid}")
 
     def _start_due(self) -> None:
         for running in list(self._children.values()):

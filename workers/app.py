@@ -10,8 +10,9 @@ from tundish import queue
 from workers.consume import declared, queues
 from workers.intake import Intake, strategy
 
-#: A blackholed connection heals after BRPOP's time-out and twice the health check's interval: 11 s, under 15.
-BRPOP_TIMEOUT = 3
+#: Seconds that Redis is asked for messages at a time. A worker that stops waits for the answer; a blackholed connection
+#: heals after it and twice the health check's interval: 9 s, under 15.
+BRPOP_TIMEOUT = 1
 HEALTH_CHECK = 4
 #: Seconds for each other command: without it the loop hung in the PUBLISH of Celery's own heart-beat for good.
 SOCKET_TIMEOUT = 4
