@@ -235,7 +235,8 @@ class Jobs:
                 if job.status.terminal or left <= 0 or self._parts.waiters.stopped:
                     return job
                 try:
-                    await asyncio.wait_for(bell.wait(), left)
+                    async with asyncio.timeout(left):
+                        await bell.wait()
                 except TimeoutError:
                     continue
                 bell.clear()

@@ -88,8 +88,10 @@ class Courier:
             looks.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
             await asyncio.sleep(looks.gap)
             if not more:
+                # Not wait_for: until Python 3.12 it swallows a cancel that comes with the bell, and the loop goes on.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), LOOK)
+                    async with asyncio.timeout(LOOK):
+                        await bell.wait()
 
     async def _due(self, kind: Kind, after: UUID, limit: int) -> list[store.Due]:
         now = time.monotonic()

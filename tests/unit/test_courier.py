@@ -1,10 +1,14 @@
 """The courier's policy: what becomes of a webhook after a try, and whose may be sent now."""
 
+import asyncio
 from email.utils import formatdate
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 
+from tundish import store
+from workers.courier import Courier
 from workers.lanes import AT_ONCE, FIRST, FORGET, MOST, TRIPS_AFTER, Kind, Lanes, Looks
 from workers.verdict import DELAYS, Answer, pause, verdict
 
@@ -210,3 +214,34 @@ def test_a_look_waits_for_room_for_many_the_more_is_on_its_way() -> None:
         gaps.append(looks.gap)
     assert gaps == sorted(gaps)
     assert (gaps[0] < 2 * looks.shortest, gaps[-1]) == (True, looks.full)
+
+
+class Bell(asyncio.Event):
+    """Tells when somebody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listened = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.listened.set()
+        return await super().wait()
+
+
+def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing_is_due(*_: object, **__: object) -> list[store.Due]:
+        return []
+
+    async def run() -> None:
+        nobody: Any = None
+        courier = Courier(nobody, nobody, nobody)
+        bell = courier._bells[Kind.FRESH] = Bell()
+        loop = asyncio.create_task(courier._take(Kind.FRESH))
+        await bell.listened.wait()
+        bell.set()
+        loop.cancel()
+        await asyncio.wait([loop], timeout=10)
+        assert loop.cancelled()
+
+    monkeypatch.setattr(store, "run", nothing_is_due)
+    asyncio.run(run())
