@@ -94,10 +94,10 @@ class Parts:
 
 def build(settings: Settings) -> Parts:
     """Connects to nothing yet. Raises SettingError."""
-    writers = store.async_engine(settings.database_url, 2, single=True)
+    writers = store.async_engine(settings.database_url, 2, autocommit=True)
     readers = store.async_engine(settings.database_url, 8)
     keyed = store.async_engine(settings.database_url, 4)
-    asked = store.async_engine(settings.database_url, 2, by_ids=True, single=True)
+    asked = store.async_engine(settings.database_url, 2, by_ids=True, autocommit=True)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )

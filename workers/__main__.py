@@ -100,8 +100,9 @@ def _serve(
         end(exits.LOST)
 
     by_ids = store.engine(settings.database_url, by_ids=True)
+    autocommit = store.engine(settings.database_url, by_ids=True, autocommit=True)
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
-    bench = Bench(worker, settings, engine, by_ids, client, events, blobs, shelf, device, pace)
+    bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
     presence = Presence(worker, settings.pool, settings.device, lambda: shelf.models, pipeline.idle, pace, shelf.memory)
     if fault := device.probe():

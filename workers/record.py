@@ -20,6 +20,7 @@ _heard: set[int] = set()
 
 
 def record(
+    autocommit: store.Engine,
     engine: store.Engine,
     blobs: Blobs,
     predictions: Sequence[Prediction],
@@ -27,9 +28,9 @@ def record(
     inline_max: int,
     public_url: str,
 ) -> list[UUID]:
-    """Write the ends of all jobs of `predictions` in one transaction. The ids whose end was accepted: a result that
-    comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and StoreError:
-    nothing is written then, and the same call may be made again."""
+    """Write the ends of all jobs of `predictions` in one transaction, by `autocommit` where one statement does. The ids
+    whose end was accepted: a result that comes after its lease ran out counts only if nobody else has claimed the job.
+    Raises BlobUnavailable and StoreError: nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
     jobs = [job for each in predictions for job in each.claim.jobs]
     urls = {job.id: job.webhook for job in jobs if job.webhook}
@@ -39,7 +40,7 @@ def record(
     def write(ends: Sequence[store.Finished], close: bool) -> list[UUID]:
         # Without a webhook it is one statement, which writes nothing where an endpoint of the tenants is to hear of it.
         if not urls and _heard.isdisjoint(tenants):
-            with store.single(engine).begin() as connection:
+            with autocommit.connect() as connection:
                 if done := store.record(connection, ends, ran, close=close, unheard_by=tenants):
                     return done
         with engine.begin() as connection:

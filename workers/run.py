@@ -64,7 +64,8 @@ class Bench:
     worker: UUID
     settings: Settings
     engine: store.Engine
-    by_ids: store.Engine  # for what every batch takes
+    by_ids: store.Engine  # for what takes arrays of ids
+    autocommit: store.Engine  # the same where it is one statement: for what every batch takes
     client: redis.Redis
     events: Events
     blobs: Blobs
@@ -97,7 +98,6 @@ class Pipeline:
 
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
-        self._single = store.single(bench.by_ids)
         self._fetcher = Fetcher(
             outbound.networks(bench.settings.outbound_allow),
             bench.settings.max_body,
@@ -136,7 +136,7 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while draft := self._intake.take(self.idle, self._ready):
             claimed = self._persist(
-                claim, self._single, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
+                claim, bench.autocommit, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
             )
             if claimed:
                 self.held.add(claimed.id)
@@ -156,7 +156,7 @@ class Pipeline:
     def _fetch_all(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing):
             if part.id != claimed.id:
-                self._persist(split, self._single, claimed.id, part)
+                self._persist(split, self._bench.autocommit, claimed.id, part)
                 self.held.add(part.id)
             self._prepare(part)
             del part  # it is large, and the next one may take long
@@ -225,7 +225,7 @@ class Pipeline:
             with bench.shelf.lend(claimed.target):
                 return self._persist(
                     predict,
-                    self._single,
+                    bench.autocommit,
                     prepared,
                     self._watch,
                     bench.events,
@@ -244,6 +244,7 @@ class Pipeline:
             bench.events.settle()
             done = self._persist(
                 record,
+                bench.autocommit,
                 bench.by_ids,
                 bench.blobs,
                 predictions,
@@ -351,7 +352,7 @@ class Pipeline:
         claim = self._running
         try:
             if claim:
-                with self._single.connect() as connection:
+                with self._bench.autocommit.connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)

@@ -46,7 +46,8 @@ def rows(engine: store.Engine, columns: str = "job, endpoint, event") -> list[tu
 def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> list[UUID]:
     id, jobs = claim(engine, ids)
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs), codec_for(str))
-    return record(engine, Directory(folder, b"secret"), [prediction], inline_max=100, public_url="")
+    blobs = Directory(folder, b"secret")
+    return record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
 
 
 def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}", **given: Any) -> list[UUID]:

@@ -63,10 +63,10 @@ from tundish.store.connect import (
     RowError,
     StoreError,
     async_engine,
+    autocommit,
     engine,
     lock_timed_out,
     run,
-    single,
 )
 from tundish.store.courier import Due, Settled, bury, settle, take
 from tundish.store.deliveries import (
@@ -206,6 +206,7 @@ __all__ = [
     "answer_of",
     "arrivals",
     "async_engine",
+    "autocommit",
     "backlog",
     "begin_batch",
     "break_batch",
@@ -285,7 +286,6 @@ __all__ = [
     "see_worker",
     "settle",
     "shadow",
-    "single",
     "start",
     "states",
     "submit",
