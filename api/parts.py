@@ -86,10 +86,11 @@ class Parts:
         return job
 
     async def tell(self, id: UUID) -> None:
-        """Wake who waits for a job, in every process."""
+        """Wake who waits for a job, in every process, and the courier."""
         self.waiters.ring(id)
         with suppress(Exception):  # the slow look finds it
             await self.client.publish(queue.DONE, id.bytes)
+            await self.client.publish(queue.OUTBOX, b"")
 
 
 def build(settings: Settings) -> Parts:

@@ -242,7 +242,7 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while predictions := self._gather():
             bench.events.settle()
-            done = self._persist(
+            recorded = self._persist(
                 record,
                 bench.autocommit,
                 bench.by_ids,
@@ -252,12 +252,12 @@ class Pipeline:
                 public_url=settings.public_url,
             )
             with self._recorded:
-                if done is not None:
+                if recorded:
                     self.held.difference_update(each.claim.id for each in predictions)
-                    self.jobs += len(done)
+                    self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
-            if done is not None:
-                notify(bench.client, done)
+            if recorded:
+                notify(bench.client, recorded.ids, webhooks=recorded.webhooks)
                 for each in predictions:
                     bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 

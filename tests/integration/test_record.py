@@ -21,7 +21,7 @@ def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_p
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes, codec_for(str))
     blobs = Directory(tmp_path, b"secret")
     done = record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
-    assert sorted(done) == ids
+    assert sorted(done.ids) == ids
     rows = [read(engine, each) for each in ids]
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
     assert rows[1]
