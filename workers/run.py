@@ -136,7 +136,13 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while draft := self._intake.take(self.idle, self._ready):
             claimed = self._persist(
-                claim, bench.autocommit, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
+                claim,
+                bench.autocommit,
+                bench.worker,
+                draft,
+                lease=settings.lease,
+                max_attempts=settings.max_attempts,
+                begin=bench.shelf.complete and self.idle(),
             )
             if claimed:
                 self.held.add(claimed.id)

@@ -36,6 +36,7 @@ from tundish.store.catalog import (
     workers,
 )
 from tundish.store.claims import (
+    Claimed,
     ClaimedJob,
     Finished,
     Judgement,
@@ -158,6 +159,7 @@ __all__ = [
     "Backlog",
     "BatchRow",
     "Catalog",
+    "Claimed",
     "ClaimedJob",
     "Connection",
     "Delivery",

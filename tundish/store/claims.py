@@ -43,6 +43,13 @@ class ClaimedJob(NamedTuple):
     etag: str | None
 
 
+class Claimed(NamedTuple):
+    """The jobs of a claim, none where there was nothing to take; `begun`: it has started, and `start` is not needed."""
+
+    jobs: list[ClaimedJob]
+    begun: bool
+
+
 _CLAIM = Statement("""
     WITH claimed AS (
         UPDATE jobs SET status = 1, attempt = attempt + 1, claim = :claim
@@ -50,12 +57,18 @@ _CLAIM = Statement("""
               AND status = 0 AND expires_at > now() AND (:alone OR (deaths < :last AND NOT alone))
         RETURNING id, tenant, attempt, deaths
     ), lease AS (
-        INSERT INTO claims (id, worker, jobs, attempts, lease_until)
-        SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second'
+        INSERT INTO claims (id, worker, jobs, attempts, lease_until, started_at)
+        SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second',
+               CASE WHEN :begin
+                         AND NOT EXISTS (SELECT FROM requests q WHERE q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
+                                         AND (q.input_url IS NOT NULL OR q.blob IS NOT NULL))
+                         AND NOT EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
+                    THEN now() END
         FROM claimed HAVING count(*) > 0
+        RETURNING started_at IS NOT NULL AS begun
     )
-    SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook,
-           q.input_url, q.size, q.etag
+    SELECT (SELECT begun FROM lease), c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout,
+           q.webhook, q.input_url, q.size, q.etag
     FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)
@@ -69,9 +82,11 @@ def claim(
     *,
     lease: float,
     max_attempts: int,
-) -> list[ClaimedJob]:
+    begin: bool = False,
+) -> Claimed:
     """Take what is still queued of `ids`, under one lease of `lease` seconds. A job on its last allowed attempt is
-    taken only where it is the only id."""
+    taken only where it is the only id. `begin` where predict follows at once: it starts then, unless an endpoint is to
+    hear of that, or an input must be brought from elsewhere first."""
     given = {
         **span(ids),
         "claim": claim,
@@ -79,8 +94,10 @@ def claim(
         "lease": lease,
         "alone": len(ids) == 1,
         "last": max_attempts - 1,
+        "begin": begin,
     }
-    return [ClaimedJob._make(row) for row in _CLAIM.rows(connection, given)]
+    rows = _CLAIM.rows(connection, given)
+    return Claimed([ClaimedJob._make(row[1:]) for row in rows], begun=bool(rows and rows[0][0]))
 
 
 _PART = text("""
