@@ -112,5 +112,6 @@ def _shown(version: store.Version) -> dict[str, Any]:
             "timeout": version.timeout,
         },
         "example": version.example,
+        "artifact": version.artifact,
         "workers": [{**worker, "id": to_text("wrk", UUID(worker["id"]))} for worker in version.workers],
     }

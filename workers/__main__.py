@@ -113,7 +113,13 @@ def _serve(
         print(f"worker: with its models loaded, and no job run, {past}; set it higher", file=sys.stderr)
         return 2
     with engine.begin() as connection:
-        store.register(connection, [describe(each) for each in served])
+        changed = store.register(connection, [describe(each) for each in served])
+    for version in changed:
+        log.warning(
+            "%s@%s was known with another schema or artifact: give what has changed a new version number",
+            version.model,
+            version.version,
+        )
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
 
     def exchange(models: Sequence[type[Model[Any, Any]]]) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -189,6 +191,27 @@ def test_the_first_version_becomes_the_default_and_later_ones_never_move_it(cata
             "m": {"default": Routing({"2": 1}, shadow="1")},
             "n": {"default": Routing({"1": 100})},
         }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"artifact": f"sha256:{'0' * 64}"}, True),
+        ({"input_schema": {"type": "string"}}, True),
+        ({"output_type": "text/plain"}, True),
+        ({"max_batch": 9, "pool": "gpu", "timeout": 1.0}, False),
+        ({}, False),
+    ],
+    ids=["artifact", "schema", "type", "limits", "nothing"],
+)
+def test_a_version_that_changes_what_it_promises_is_told(
+    catalog: store.Engine, change: dict[str, Any], told: bool
+) -> None:
+    changed = replace(version(M1), **change)
+    with catalog.begin() as connection:
+        assert store.register(connection, [changed, version(M2), version(Target("m", "3"))]) == [changed] * told
+        assert store.catalog(connection, 30).versions["m", "1"] == replace(changed, workers=[])
+        assert store.register(connection, [changed]) == []
 
 
 def test_a_shadow_is_stored_found_and_deleted_with_its_job(catalog: store.Engine) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -24,21 +25,31 @@ class Catalog(NamedTuple):
 
 _REGISTER = text("""
     INSERT INTO versions (model, version, pool, input_type, output_type, input_schema, output_schema, max_batch,
-                          max_wait, max_cost, timeout, example)
+                          max_wait, max_cost, timeout, example, artifact)
     VALUES (:model, :version, :pool, :input_type, :output_type, :input_schema, :output_schema, :max_batch, :max_wait,
-            :max_cost, :timeout, :example)
+            :max_cost, :timeout, :example, :artifact)
     ON CONFLICT (model, version) DO UPDATE SET
         pool = EXCLUDED.pool, input_type = EXCLUDED.input_type, output_type = EXCLUDED.output_type,
         input_schema = EXCLUDED.input_schema, output_schema = EXCLUDED.output_schema,
         max_batch = EXCLUDED.max_batch, max_wait = EXCLUDED.max_wait, max_cost = EXCLUDED.max_cost,
-        timeout = EXCLUDED.timeout, example = EXCLUDED.example
+        timeout = EXCLUDED.timeout, example = EXCLUDED.example, artifact = EXCLUDED.artifact
 """)
+_KNOWN = text("""
+    SELECT input_type, output_type, input_schema, output_schema, artifact FROM versions
+    WHERE model = :model AND version = :version
+""")
+#: What a version promises to its callers.
+_promises = attrgetter("input_type", "output_type", "input_schema", "output_schema", "artifact")
 
 
-def register(connection: Connection, versions: Sequence[Version]) -> None:
+def register(connection: Connection, versions: Sequence[Version]) -> list[Version]:
     """Write versions to the catalog. The first version of a model becomes its alias `default`; later ones never move
-    it."""
+    it. Those of them that were known with another schema or artifact."""
+    changed = []
     for one in versions:
+        known = connection.execute(_KNOWN, {"model": one.model, "version": one.version}).one_or_none()
+        if known and _promises(known) != _promises(one):
+            changed.append(one)
         row = {name: getattr(one, name) for name in Version.__dataclass_fields__ if name != "workers"}
         for name in ("input_schema", "output_schema", "example"):
             row[name] = None if row[name] is None else json.dumps(row[name])
@@ -50,6 +61,7 @@ def register(connection: Connection, versions: Sequence[Version]) -> None:
             ),
             {"model": one.model, "weights": json.dumps({one.version: 100})},
         )
+    return changed
 
 
 def catalog(connection: Connection, seen_within: float) -> Catalog:
@@ -57,7 +69,7 @@ def catalog(connection: Connection, seen_within: float) -> Catalog:
     rows = connection.execute(
         text("""
             SELECT v.model, v.version, v.pool, v.input_type, v.output_type, v.input_schema, v.output_schema,
-                   v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example,
+                   v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example, v.artifact,
                    (SELECT COALESCE(json_agg(json_build_object('id', w.id, 'pool', w.pool, 'device', w.device)
                                              ORDER BY w.id), '[]')
                     FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
