@@ -31,7 +31,7 @@ class WorkerList(msgspec.Struct):
 
 class PoolShown(msgspec.Struct, rename={"pool_name": "name"}):
     """`backlog` waits, the oldest of it for `oldest_age_s`; rates are over the last minute; `workers` are there and not
-    draining."""
+    draining; workers hold `running` jobs."""
 
     pool_name: str
     models: list[str]
@@ -41,6 +41,7 @@ class PoolShown(msgspec.Struct, rename={"pool_name": "name"}):
     service_per_s: float
     workers: int
     suggested_replicas: int
+    running: int
     paused: bool
 
 

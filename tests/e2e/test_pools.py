@@ -1,6 +1,7 @@
 """Pools and workers as an operator sees them: figures, pause and resume with a real worker, and none at all."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +34,7 @@ def ended(client: httpx.Client, id: str) -> dict[str, Any]:
 def resumed(client: httpx.Client) -> Iterator[None]:
     """Whatever a test pauses goes on after it."""
     yield
-    for path in ("pools/default", "models/echo", "models/echo/versions/1"):
+    for path in ("pools/default", "models/echo", "models/echo/versions/1", "models/gated"):
         assert client.post(f"/v1/{path}/resume").status_code == 200
 
 
@@ -54,7 +55,7 @@ def test_a_pool_tells_its_load(client: httpx.Client) -> None:
     ended(client, submit(client, "echo"))
     shown = wait_until(lambda: (now := pool(client))["service_per_s"] > 0 and now, "a heart-beat tells the pace", 10)
     assert list(shown) == (
-        "name models backlog oldest_age_s arrival_per_s service_per_s workers suggested_replicas paused".split()
+        "name models backlog oldest_age_s arrival_per_s service_per_s workers suggested_replicas running paused".split()
     )
     assert "echo@1" in shown["models"]
     assert shown["arrival_per_s"] > 0
@@ -64,7 +65,7 @@ def test_a_pool_tells_its_load(client: httpx.Client) -> None:
 
 def _moving(shown: dict[str, Any]) -> dict[str, Any]:
     return {name: shown[name] for name in ("backlog", "oldest_age_s", "arrival_per_s", "service_per_s",
-                                           "suggested_replicas")}  # fmt: skip
+                                           "suggested_replicas", "running")}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["models/echo", "models/echo/versions/1", "pools/default"])
@@ -84,6 +85,26 @@ def test_jobs_of_what_is_paused_are_accepted_and_wait(client: httpx.Client, path
     assert pool(client)["backlog"] >= before + 4
     assert client.post(f"/v1/{path}/resume").json()["paused"] is False
     assert [ended(client, id)["output"] for id in jobs] == [{"value": value} for value in range(3)]
+
+
+@pytest.mark.usefixtures("resumed")
+def test_what_is_paused_is_drained_once_nothing_of_it_runs(client: httpx.Client, tmp_path: Path) -> None:
+    def running() -> list[int]:
+        return [client.get(f"/v1/{path}").json()["running"] for path in ("models/gated", "models/gated/versions/1")]
+
+    gate = {"model": "gated", "input": {"folder": str(tmp_path), "name": "job"}}
+    job = client.post("/v1/jobs", json=gate).json()["id"]
+    wait_until((tmp_path / "began").exists, "it runs")
+    shown = client.post("/v1/models/gated/pause").json()
+    assert (shown["paused"], shown["running"]) == (True, 1)
+    assert running() == [1, 1]
+    assert pool(client)["running"] >= 1
+    assert {each["name"]: each["running"] for each in client.get("/v1/models").json()["data"]}["gated"] == 1
+    (tmp_path / "open").touch()
+    assert ended(client, job)["status"] == "succeeded"
+    assert running() == [0, 0]
+    wait_until(lambda: pool(client)["running"] == 0, "nor does anything else")
+    assert client.get("/v1/models/gated").json()["paused"] is True
 
 
 @pytest.mark.usefixtures("resumed")

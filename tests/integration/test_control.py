@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 import api.models
 from api.parts import Parts, build, running
+from tests.integration.stored import claim, end
 from tests.local import Local, wait_until
 from tundish import queue, store
 from tundish.ids import floor_uuid, new_uuid, shadow_id
@@ -254,6 +255,27 @@ def test_arrivals_are_counted_from_the_ids(catalog: store.Engine) -> None:
         # Where the budget ends, the rate is over the seconds that it reached.
         [newest] = store.arrivals(connection, within=300, budget=30)
         assert newest.per_s == pytest.approx(30 / 20, rel=0.2)
+
+
+def test_what_workers_hold_is_counted_by_version(catalog: store.Engine) -> None:
+    of_m, of_n = [job(M1) for _ in range(4)], [job(N1) for _ in range(2)]
+    submit(catalog, *of_m, *of_n)
+
+    def running() -> dict[tuple[str, str], int]:
+        with catalog.begin() as connection:
+            return store.running(connection)
+
+    assert running() == {}
+    first, _ = claim(catalog, [each.id for each in of_m[:3]])
+    second, [held] = claim(catalog, [of_n[0].id])
+    assert running() == {("m", "1"): 3, ("n", "1"): 1}
+    with catalog.begin() as connection:
+        store.part(connection, first, new_uuid(), [of_m[0].id])
+        store.record(connection, [end(held)], [store.Ran(second, 1.5)])
+    assert running() == {("m", "1"): 3}
+    with catalog.begin() as connection:
+        store.release(connection, [first])
+    assert running() == {("m", "1"): 1}
 
 
 def worker(state: str = "idle") -> store.Worker:
