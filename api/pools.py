@@ -157,6 +157,7 @@ def _worker(worker: store.Worker) -> dict[str, Any]:
         "memory_total": worker.memory_total,
         "memory_used": worker.memory_used,
         "models": worker.models,
+        "places": worker.places,
         "batch_size": worker.batch_size,
         "state": worker.state,
         "pid": worker.pid,

@@ -103,7 +103,7 @@ def _serve(
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
     bench = Bench(worker, settings, engine, by_ids, client, events, blobs, shelf, device, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(worker, settings.pool, settings.device, lambda: shelf.models, pipeline.idle, pace, shelf.memory)
+    presence = Presence(worker, settings.pool, settings.device, shelf.places, pipeline.idle, pace, shelf.memory)
     if fault := device.probe():
         return _quarantine(engine, presence, fault)
     pipeline.start()

@@ -43,11 +43,12 @@ def test_a_worker_tells_where_it_runs_and_what(system: Local, client: httpx.Clie
     assert shown["next_cursor"] is None
     [worker] = [each for each in shown["data"] if each["state"] != "lost"]
     assert list(worker) == (
-        "id pool device memory_total memory_used models batch_size state pid host seen_at".split()
+        "id pool device memory_total memory_used models places batch_size state pid host seen_at".split()
     )  # fmt: skip
     assert worker["id"].startswith("wrk_")
     assert (worker["pool"], worker["device"], worker["state"]) == ("default", "cpu", "idle")
     assert {"echo@1", "scale@1", "scale@2", "scale@3"} <= set(worker["models"])
+    assert worker["places"] == {model: {"place": "device", "bytes": 0} for model in worker["models"]}
     assert worker["pid"] == system.ps()["worker"]["pid"]
 
 

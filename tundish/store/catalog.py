@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -100,7 +100,8 @@ def route(connection: Connection, model: str, alias: str, routing: Routing) -> N
 class Worker:
     """One boot of a worker process; `models` are `name@version`; `state` is idle, busy, draining or stopped, and lost
     where it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of its last batch,
-    `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time."""
+    `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time. `places` tell of each model
+    the `place` where it lies and the `bytes` that it takes of the device while it is there."""
 
     id: UUID
     pool: str
@@ -114,12 +115,13 @@ class Worker:
     batch_size: int | None = None
     jobs_per_s: float | None = None
     job_ms: float | None = None
+    places: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen_at: datetime | None = None
 
 
 #: What a worker writes once, and what changes with each heart-beat.
 _FIXED = "id pool device host pid".split()
-_CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms".split()
+_CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms places".split()
 _SEE = text(f"""
     INSERT INTO workers ({", ".join(_FIXED + _CHANGING)})
     VALUES ({", ".join(f":{name}" for name in _FIXED + _CHANGING)})
@@ -129,7 +131,8 @@ _SEE = text(f"""
 
 def see_worker(connection: Connection, worker: Worker) -> None:
     """Write a worker's presence, by the database's clock."""
-    connection.execute(_SEE, {name: getattr(worker, name) for name in _FIXED + _CHANGING})
+    row = {name: getattr(worker, name) for name in _FIXED + _CHANGING}
+    connection.execute(_SEE, {**row, "places": json.dumps(worker.places)})
 
 
 def workers(connection: Connection, *, seen_within: float, lost_after: float | None = None) -> list[Worker]:
@@ -140,7 +143,7 @@ def workers(connection: Connection, *, seen_within: float, lost_after: float | N
             SELECT id, pool, device, host, pid, models,
                    CASE WHEN state <> 'stopped' AND seen_at < now() - CAST(:lost AS float8) * interval '1 second'
                         THEN 'lost' ELSE state END,
-                   memory_total, memory_used, batch_size, jobs_per_s, job_ms, seen_at
+                   memory_total, memory_used, batch_size, jobs_per_s, job_ms, places, seen_at
             FROM workers WHERE seen_at > now() - :seen * interval '1 second' ORDER BY id
         """),
         {"seen": seen_within, "lost": lost_after},
