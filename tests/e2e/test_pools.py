@@ -1,6 +1,9 @@
 """Pools and workers as an operator sees them: figures, pause and resume with a real worker, and none at all."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -135,6 +138,104 @@ def test_a_pool_with_no_worker_wants_one_as_soon_as_a_job_waits(system: Local, c
     assert client.post(f"/v1/pools/{name}/resume").json()["suggested_replicas"] == 1
     assert client.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "canceled"
     assert client.get("/metrics").text.count(f'model="{name}"') == 0
+
+
+POOLED = """
+from tests.models import Echo, Scale1
+
+class Near(Echo):
+    name = "near"
+
+class Far(Echo):
+    name = "far"
+"""
+PROJECT = """
+[[models]]
+class = "pooled:Near"
+pool = "near"
+
+[[models]]
+class = "pooled:Far"
+pool = "far"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder whose models are of two pools."""
+    (tmp_path / "pooled.py").write_text(POOLED)
+    (tmp_path / "tundish.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@contextmanager
+def working(system: Local, client: httpx.Client, project: Path, name: str) -> Iterator[Path]:
+    """A worker of one pool, which has served a job before it is ended in good order; its log."""
+    stores, log = system.ps(), project / f"{name}.log"
+    environment = system.environment | {
+        "TUNDISH_POOL": name,
+        "TUNDISH_MODELS": "",  # tundish.toml names them
+        "TUNDISH_DATABASE_URL": stores["postgres"]["url"],
+        "TUNDISH_REDIS_URL": stores["valkey"]["url"],
+        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
+    }
+    command = [sys.executable, "-P", "-m", "workers"]
+    with log.open("a") as said, subprocess.Popen(command, cwd=project, env=environment, stderr=said) as process:
+        try:
+            wait_until(lambda: pool(client, name).get("workers") == 1, f"a worker of {name} is there")
+            yield log
+        finally:
+            process.terminate()
+            status = process.wait(30)
+    assert status == 0, log.read_text()
+
+
+def test_a_pool_goes_to_a_worker_and_back_to_none_beside_another(
+    system: Local, client: httpx.Client, project: Path
+) -> None:
+    def far() -> tuple[int, int, int, int]:
+        shown = pool(client, "far")
+        return shown["backlog"], shown["running"], shown["workers"], shown["suggested_replicas"]
+
+    def delete(id: str) -> None:
+        """It never arrived: the pool is as quiet as after minutes."""
+        ended(client, id)
+        assert client.delete(f"/v1/jobs/{id}").status_code == 204
+
+    with working(system, client, project, "near"):
+        with working(system, client, project, "far"):  # the catalog learns of its model
+            assert pool(client, "far")["models"] == ["far@1"]
+            assert pool(client, "near")["models"] == ["near@1"]
+            delete(submit(client, "far"))
+        assert far() == (0, 0, 0, 0)
+        waiting = submit(client, "far", "there")
+        assert ended(client, submit(client, "near", "here"))["output"] == {"value": "here"}
+        assert client.get(f"/v1/jobs/{waiting}").json()["status"] == "queued"
+        assert far() == (1, 0, 0, 1)
+        with working(system, client, project, "far"):
+            done = ended(client, waiting)
+            assert done["output"] == {"value": "there"}
+            workers = {each["pool"]: each["id"] for each in client.get("/v1/workers").json()["data"]}
+            assert done["worker"] == workers["far"] != workers["near"]
+            assert far() == (0, 0, 1, 1)
+        assert far() == (0, 0, 0, 1)  # one has come lately
+        delete(waiting)
+        assert far() == (0, 0, 0, 0)
+        assert pool(client, "near")["workers"] == 1
+
+
+def test_a_worker_warns_of_a_version_that_promises_something_else(
+    system: Local, client: httpx.Client, project: Path
+) -> None:
+    warning = "far@1 was known with another schema or artifact"
+    with working(system, client, project, "far") as log:
+        ended(client, submit(client, "far"))
+        assert warning not in log.read_text()
+    (project / "pooled.py").write_text(POOLED.replace("Far(Echo)", "Far(Scale1)"))
+    with working(system, client, project, "far") as log:
+        job = client.post("/v1/jobs", json={"model": "far", "input": {"values": [1.0]}}).json()
+        assert ended(client, job["id"])["output"] == {"values": [1.0]}
+        assert warning in log.read_text()
 
 
 @pytest.mark.parametrize(
