@@ -233,6 +233,7 @@ def test_a_worker_warns_of_a_version_that_promises_something_else(
         assert warning not in log.read_text()
     (project / "pooled.py").write_text(POOLED.replace("Far(Echo)", "Far(Scale1)"))
     with working(system, client, project, "far") as log:
+        assert "values" in str(client.get("/v1/models/far/versions/1").json()["input_schema"])
         job = client.post("/v1/jobs", json={"model": "far", "input": {"values": [1.0]}}).json()
         assert ended(client, job["id"])["output"] == {"values": [1.0]}
         assert warning in log.read_text()
