@@ -44,7 +44,13 @@ class Two(Sized):
 
 
 class Three(Sized):
+    """Takes its time to load."""
+
     name = "three"
+
+    def load(self, device: str) -> None:
+        super().load(device)
+        Event().wait(0.05)
 
 
 class Large(Sized):

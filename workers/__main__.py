@@ -104,7 +104,7 @@ def _serve(
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
     bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(worker, settings.pool, settings.device, lambda: shelf.models, pipeline.idle, pace, shelf.memory)
+    presence = Presence(worker, settings.pool, settings.device, shelf.places, pipeline.idle, pace, shelf.memory)
     if fault := device.probe():
         return _quarantine(engine, presence, fault)
     pipeline.start()
@@ -114,7 +114,13 @@ def _serve(
         print(f"worker: with its models loaded, and no job run, {past}; set it higher", file=sys.stderr)
         return 2
     with engine.begin() as connection:
-        store.register(connection, [describe(each) for each in served])
+        changed = store.register(connection, [describe(each) for each in served])
+    for version in changed:
+        log.warning(
+            "%s@%s was known with another schema or artifact: give what has changed a new version number",
+            version.model,
+            version.version,
+        )
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
 
     def exchange(models: Sequence[type[Model[Any, Any]]]) -> None:

@@ -227,8 +227,10 @@ class Pipeline:
             if again is None:
                 return None
             prepared = again
+        began = time.monotonic()
         try:
             with bench.shelf.lend(claimed.target):
+                bench.pace.brought(1000 * (time.monotonic() - began))
                 return self._persist(
                     predict,
                     bench.autocommit,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tundish import device as says
 from tundish.artifact import Cache
@@ -175,6 +175,10 @@ class Shelf:
         if (told := self._device.memory()) is not None:
             return told
         return None if self._budget == math.inf else (int(self._budget), int(self._budget - self._free()))
+
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
+        return {each.name: {"place": each.place.value, "bytes": each.known} for each in self._entries.values()}
 
     def _bring(self, target: Target) -> None:
         entry = self._entries[target]

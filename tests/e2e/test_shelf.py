@@ -72,6 +72,19 @@ def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Clien
             there.remove(model)
         assert len(there) <= 2
     assert sum(what == "load" for what, _, _ in ledger(local)) < len(jobs)
+    device = {f"{model}@1" for model in there}
+
+    def told() -> bool:
+        [worker] = client.get("/v1/workers").json()["data"]
+        places = worker["places"]
+        assert places["large@1"] == {"place": "nowhere", "bytes": 5000}
+        return {model for model, lies in places.items() if lies == {"place": "device", "bytes": 1000}} == device
+
+    wait_until(told, "a heart-beat tells where they lie")
+    with psycopg.connect(local.ps()["postgres"]["url"], autocommit=True) as connection:
+        # A job's predict takes a tenth of that at most: the rest is what it took to bring the models.
+        job_ms = "SELECT true FROM workers WHERE job_ms > 0.5"
+        wait_until(lambda: connection.execute(job_ms).fetchone(), "a heart-beat tells what a job took of the device")
 
 
 def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: httpx.Client) -> None:

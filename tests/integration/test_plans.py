@@ -57,6 +57,26 @@ def test_what_every_batch_takes_reads_each_job_once(database_url: str) -> None:
     assert not [line for line in plans if "Seq Scan on jobs" in line]
 
 
+def test_what_runs_is_counted_by_primary_key(engine: store.Engine) -> None:
+    """Also where the planner expects many claims."""
+    ids = submit(engine, 9000)
+    for at in range(0, 2000, 2):
+        claim(engine, ids[at : at + 2])
+    plan: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, *_: object) -> None:
+        if not statement.startswith("EXPLAIN"):
+            plan.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN ANALYZE " + statement))
+
+    with engine.begin() as connection:
+        connection.execute(text("ANALYZE jobs, claims"))
+        event.listen(engine, "before_cursor_execute", explain)
+        assert store.running(connection) == {("m", "1"): 2000}
+    ran = [line for line in plan if "on jobs_2" in line and "never executed" not in line]
+    assert len(ran) == 1
+    assert "Index Scan" in ran[0]
+
+
 @pytest.mark.parametrize("count", [1, 600])
 def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> None:
     ids = submit(engine, count)

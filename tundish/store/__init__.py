@@ -125,7 +125,7 @@ from tundish.store.jobs import (
     with_shadows,
 )
 from tundish.store.lines import LineRow, NewLine, add_lines, cancel_lines, count_lines, names_taken, read_lines
-from tundish.store.load import Arrivals, Backlog, arrivals, backlog
+from tundish.store.load import Arrivals, Backlog, arrivals, backlog, running
 from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
@@ -285,6 +285,7 @@ __all__ = [
     "rotate_secret",
     "route",
     "run",
+    "running",
     "see_worker",
     "settle",
     "shadow",
