@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from tests.models import Gate, Gated, Value
 from tundish import Batch, Model, Reject
-from workers import gpu
+from workers import gpu, quarantine
 from workers.__main__ import main
 
 
@@ -104,4 +104,5 @@ class Breakable(gpu.Cpu):
 
 
 if __name__ == "__main__":
+    quarantine.WAIT = (float(os.environ["WAIT"]),) * 2
     sys.exit(main(named=lambda name: Breakable()))

@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tundish import logs, store
 from tundish.artifact import Cache
 from tundish.blobs import Blobs, open_blobs
 from tundish.catalog import CatalogError, Served, checked, describe, load_models
-from tundish.ids import new_uuid, to_text
+from tundish.ids import to_text
 from tundish.model import Model
 from tundish.settings import SettingError, Settings
 from workers import app, connect, exits, gpu, growth, reload
@@ -39,6 +39,7 @@ from workers.intake import Intake
 from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
+from workers.quarantine import Quarantine
 from workers.reload import Reload
 from workers.run import Bench, Pipeline
 from workers.shelf import SHARE, Shelf
@@ -79,14 +80,20 @@ def _serve(
     policy: Policy,
     reloaded: Reload | None,
 ) -> int:
-    worker = new_uuid()
+    quarantine = Quarantine.of(os.environ)
+    worker = quarantine.worker
     engine = store.engine(settings.database_url)
+    pace = Pace(time.monotonic())
+    if fault := device.probe():
+        print(f"worker: the device {device.name} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
+        nowhere = {f"{each.model.name}@{each.model.version}": {"place": "nowhere", "bytes": None} for each in served}
+        lost = Presence(worker, settings.pool, settings.device, lambda: nowhere, lambda: True, pace)
+        return quarantine.hold(Heart(engine, partial(lost, "lost"), list, settings.lease))
     client = connect.redis_client(settings.redis_url)
     limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
     consumers = Consumers(limits)
     shelf = _shelf(settings, served, device, Cache.of(settings, blobs), consumers, policy)
     intake = Intake(Batcher(limits), client, consumers, shelf)
-    pace = Pace(time.monotonic())
     ends: list[int] = []  # why this process ends by itself
 
     def end(status: int) -> None:
@@ -105,8 +112,6 @@ def _serve(
     bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
     presence = Presence(worker, settings.pool, settings.device, shelf.places, pipeline.idle, pace, shelf.memory)
-    if fault := device.probe():
-        return _quarantine(engine, presence, fault)
     pipeline.start()
     pipeline.filled.wait()
     allowed = growth.Limits(settings.max_jobs, settings.max_rss, settings.max_device_memory)
@@ -157,14 +162,6 @@ def _serve(
     shelf.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]
-
-
-def _quarantine(engine: store.Engine, presence: Presence, fault: str) -> int:
-    """The device is of no use: say so where operators look, and let the supervisor wait before it tries again."""
-    print(f"worker: the device {presence.device} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
-    with engine.begin() as connection:
-        store.see_worker(connection, replace(presence, memory=lambda: None)(state="lost"))
-    return exits.LOST
 
 
 def _shelf(

@@ -17,6 +17,7 @@ from tundish import device as says
 from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
+from tundish.tune import records
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
@@ -233,7 +234,7 @@ class Shelf:
     def _load_once(self, entry: Entry) -> None:
         before, began = self._used(), time.monotonic()
         entry.loaded.model = load(entry.served, self._device.name, self._cache)
-        warm_up(entry.loaded)
+        warm_up(entry.loaded, self._device.name)
         entry.load_seconds = time.monotonic() - began
         entry.weights = Weights(entry.loaded.model, self._device.name)
         measured = max(0, self._used() - before)
@@ -257,6 +258,8 @@ class Shelf:
         else:
             assert entry.weights
             entry.weights.to_device(self._device.name)
+        if records(entry.served.model, self._device.name):  # its weights have other addresses now
+            warm_up(entry.loaded, self._device.name)
         self._arrived(entry)
         log.info("copied %s to %s in %.3f s", entry.name, self._device.name, time.monotonic() - began)
 

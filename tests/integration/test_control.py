@@ -304,3 +304,12 @@ def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
     assert states() == ["lost"]
     heart.stop()
     assert states() == ["stopped"]
+
+
+def test_a_worker_counts_as_serving_until_it_stops_or_is_lost(catalog: store.Engine) -> None:
+    each = {state: worker(state) for state in ("idle", "busy", "draining", "stopped", "lost")}
+    with catalog.begin() as connection:
+        for one in each.values():
+            store.see_worker(connection, one)
+        serving = store.catalog(connection, seen_within=30).versions["m", "1"].workers
+    assert {one["id"] for one in serving} == {str(each[state].id) for state in ("idle", "busy", "draining")}

@@ -65,7 +65,8 @@ def register(connection: Connection, versions: Sequence[Version]) -> list[Versio
 
 
 def catalog(connection: Connection, seen_within: float) -> Catalog:
-    """The whole catalog; a worker counts as serving where it was seen within so many seconds."""
+    """The whole catalog; a worker counts as serving where it was seen within so many seconds, and is neither stopped
+    nor lost."""
     rows = connection.execute(
         text("""
             SELECT v.model, v.version, v.pool, v.input_type, v.output_type, v.input_schema, v.output_schema,
@@ -73,7 +74,7 @@ def catalog(connection: Connection, seen_within: float) -> Catalog:
                    (SELECT COALESCE(json_agg(json_build_object('id', w.id, 'pool', w.pool, 'device', w.device)
                                              ORDER BY w.id), '[]')
                     FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
-                    AND w.state <> 'stopped' AND w.seen_at > now() - :seen * interval '1 second')
+                    AND w.state NOT IN ('stopped', 'lost') AND w.seen_at > now() - :seen * interval '1 second')
             FROM versions v ORDER BY v.model, v.registered_at, v.version
         """),
         {"seen": seen_within},
@@ -99,9 +100,9 @@ def route(connection: Connection, model: str, alias: str, routing: Routing) -> N
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One boot of a worker process; `models` are `name@version`; `state` is idle, busy, draining or stopped, and lost
-    where it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of its last batch,
-    `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time. `places` tell of each model
-    the `place` where it lies and the `bytes` that it takes of the device while it is there."""
+    where its device is gone or it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of
+    its last batch, `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time. `places` tell
+    of each model the `place` where it lies and the `bytes` that it takes of the device while it is there."""
 
     id: UUID
     pool: str
