@@ -16,7 +16,7 @@ import msgspec
 
 from tundish import outbox, store
 from tundish.batchfile import CHUNK, Counts, Fault, verdict
-from tundish.batchview import JSONL, batch_view
+from tundish.batchview import JSONL
 from tundish.blobs import BlobMissing, batch_prefix
 from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
@@ -78,7 +78,7 @@ def collect(tools: Tools, batch: store.BatchRow) -> None:
             )
             counts = Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled)
             ended = store.end_batch(connection, batch.id, store.Ending(status, counts, *keys))
-            outbox.announce_batch(connection, ended, batch_view(ended, tools.blobs))
+            outbox.announce_batch(connection, ended, tools.settings.public_url)
 
 
 def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:

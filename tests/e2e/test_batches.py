@@ -67,6 +67,7 @@ def test_a_file_is_run_line_by_line(client: httpx.Client) -> None:
     assert (batch["id"][:4], batch["status"], batch["metadata"]) == ("bat_", "validating", {"run": "7"})
     done = ended(client, batch["id"])
     assert (done["status"], done["error_url"]) == ("succeeded", None)
+    assert client.get(f"/v1/batches/{batch['id']}/error").json()["code"] == "no_result"
     assert done["counts"] == {"total": 1200, "queued": 0, "running": 0, "succeeded": 1200, "failed": 0, "canceled": 0}
     outputs = lines(client, done["output_url"])
     assert list(outputs[0]) == ["custom_id", "id", "output"]
@@ -152,6 +153,8 @@ def test_counts_are_told_while_it_runs_and_cancel_returns_what_is_done(client: h
     wait_until(some_done, "the batch is half way")
     before = seen(client, id)
     assert (before["status"], before["output_url"], sum(before["counts"].values())) == ("running", None, 600)
+    for name in ("output", "error"):
+        assert client.get(f"/v1/batches/{id}/{name}").json()["code"] == "not_finished"
     asked = client.post(f"/v1/batches/{id}/cancel")
     assert (asked.status_code, asked.json()["cancel_requested"]) == (200, True)
     done = ended(client, id)  # the held ones let go when they are told
@@ -189,7 +192,11 @@ def test_a_batch_tells_its_webhook_and_its_jobs_tell_nothing(system: Local, clie
     assert told["timestamp"] == told["data"]["finished_at"]
     fields = [name for name in FIELDS if not name.endswith("_url")]
     assert {name: told["data"][name] for name in fields} == {name: done[name] for name in fields}
-    assert lines(client, told["data"]["error_url"]) == lines(client, done["error_url"])
+    for name in ("output", "error"):
+        assert told["data"][f"{name}_url"] == f"/v1/batches/{batch['id']}/{name}"
+        found = client.get(told["data"][f"{name}_url"])
+        assert found.status_code == 307
+        assert lines(client, found.headers["location"]) == lines(client, done[f"{name}_url"])
 
 
 def test_a_repeat_makes_no_second_batch(client: httpx.Client) -> None:
@@ -246,7 +253,8 @@ def test_an_upload_that_is_empty_too_large_or_incomplete_is_refused(client: http
 
 @pytest.mark.parametrize("id", ["bat_01kb0000000000000000000000", "job_01kb0000000000000000000000", "x"])
 def test_a_batch_that_is_none_is_not_found(client: httpx.Client, id: str) -> None:
-    for answer in (client.get(f"/v1/batches/{id}"), client.post(f"/v1/batches/{id}/cancel")):
+    asked = [client.get(f"/v1/batches/{id}{file}") for file in ("", "/output", "/error")]
+    for answer in (*asked, client.post(f"/v1/batches/{id}/cancel")):
         assert (answer.status_code, answer.json()["code"]) == (404, "batch_not_found")
 
 
