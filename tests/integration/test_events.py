@@ -15,6 +15,7 @@ import redis
 import api.events
 from api.events import Follower
 from api.parts import Parts, build, running
+from api.streams import PAGE, PAGE_BYTES
 from tests.integration.stored import claim, end, run_out, start, submit
 from tests.local import Local, free_port, wait_until
 from tests.sse import Event, parse
@@ -309,6 +310,29 @@ def test_who_reads_slowly_gets_it_all_later_and_nothing_gathers_for_it(
         await slow.task
         wanted = ["running", *map(str, range(1000)), "succeeded"]
         assert slow.shown == quick.shown == wanted
+
+    play(settings, scene)
+
+
+def test_a_page_is_small_and_large_events_are_read_a_few_at_a_time(
+    settings: Settings, engine: store.Engine, client: redis.Redis
+) -> None:
+    job = new_uuid()
+    said, sink = Said(job, 1), Events(client, kept=100)
+    for size in [15_000] * 20 + [1] * 20:
+        sink.put(said, Kind.OUTPUT, piece_data("x" * size, 1))
+    sink.settle()
+
+    async def scene(parts: Parts) -> None:
+        after, most, counts, asked = START, PAGE, [], []
+        while page := await parts.streams.after(job, after, most):
+            assert len(page.frames) <= PAGE_BYTES
+            counts.append(len(list(parse(page.frames.decode().splitlines()))))
+            asked.append(most)
+            after, most = page.last, page.most
+        assert sum(counts) == 40
+        assert counts[:4] == [4, 4, 4, 4]
+        assert asked == [PAGE, 5, 5, 5, 5, PAGE]
 
     play(settings, scene)
 
