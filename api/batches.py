@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from api.http import content_type, encoded, known_parameters, page, page_before, page_limit, parsed, read_body
@@ -19,8 +20,8 @@ from api.options import ModelName, Options, Seconds, metadata_json, unfit
 from api.parts import Parts
 from tundish import store
 from tundish.batchfile import BYTES_MAX, Status
-from tundish.batchview import BatchView, batch_view
-from tundish.errors import NotFound, Refused, WrongType
+from tundish.batchview import JSONL, BatchView, batch_view
+from tundish.errors import Conflict, NotFound, Refused, WrongType
 from tundish.ids import floor_uuid, from_text, new_uuid, seconds_of, to_text
 
 
@@ -48,6 +49,8 @@ class Batches:
             Route("/v1/batches", self.create, methods=["POST"]),
             Route("/v1/batches", self.list, methods=["GET"]),
             Route("/v1/batches/{id}", self.get, methods=["GET"]),
+            Route("/v1/batches/{id}/output", self.output, methods=["GET"]),
+            Route("/v1/batches/{id}/error", self.error, methods=["GET"]),
             Route("/v1/batches/{id}/cancel", self.cancel, methods=["POST"]),
         ]
 
@@ -70,16 +73,18 @@ class Batches:
         return page(shown, found[limit - 1].id if len(found) > limit else None)
 
     async def get(self, request: Request) -> Response:
-        id = self._id(request)
-        known_parameters(request, ())
-        batch = await self._parts.run(store.read_batch, request.state.tenant, id)
-        return encoded(await self._shown(batch))
+        return encoded(await self._shown(await self._after(store.read_batch, request)))
 
     async def cancel(self, request: Request) -> Response:
-        id = self._id(request)
-        known_parameters(request, ())
-        batch = await self._parts.run(store.cancel_batch, request.state.tenant, id)
-        return encoded(await self._shown(batch))
+        return encoded(await self._shown(await self._after(store.cancel_batch, request)))
+
+    async def output(self, request: Request) -> Response:
+        batch = await self._after(store.read_batch, request)
+        return await self._file(batch, batch.output)
+
+    async def error(self, request: Request) -> Response:
+        batch = await self._after(store.read_batch, request)
+        return await self._file(batch, batch.errors)
 
     async def _create(self, request: Request, body: bytes) -> Response:
         """Once for each Idempotency-Key."""
@@ -127,22 +132,28 @@ class Batches:
         response.headers["location"] = f"{self._parts.settings.public_url}/v1/batches/{to_text('bat', new.id)}"
         return response
 
-    def _id(self, request: Request) -> UUID:
-        """The id in the path, within the retention. Raises NotFound."""
+    async def _after(
+        self, verb: Callable[[store.Connection, int, UUID], store.BatchRow | None], request: Request
+    ) -> store.BatchRow:
+        """The batch whose id is in the path, within the retention, as it is after a verb. Raises NotFound."""
         id = from_text("bat", request.path_params["id"])
-        if id is None or seconds_of(id) < time.time() - self._parts.settings.retention:
-            raise _no_such_batch()
-        return id
+        known_parameters(request, ())
+        if id is not None and seconds_of(id) >= time.time() - self._parts.settings.retention:
+            batch = await self._parts.run(verb, request.state.tenant, id)
+            if batch is not None:
+                return batch
+        raise NotFound("batch_not_found", "there is no such batch")
 
-    async def _shown(self, batch: store.BatchRow | None) -> BatchView:
-        """Raises NotFound."""
-        if batch is None:
-            raise _no_such_batch()
+    async def _shown(self, batch: store.BatchRow) -> BatchView:
         return await asyncio.to_thread(batch_view, batch, self._parts.blobs)
 
-
-def _no_such_batch() -> NotFound:
-    return NotFound("batch_not_found", "there is no such batch")
+    async def _file(self, batch: store.BatchRow, key: str | None) -> Response:
+        """Where one of its files is to be had for a while. Raises Conflict where it has none."""
+        if not batch.status.terminal:
+            raise Conflict("not_finished", "the batch has not ended; its files are written at its end")
+        if key is None:
+            raise Conflict("no_result", "the file would be empty: no line of the batch belongs in it")
+        return RedirectResponse(await asyncio.to_thread(self._parts.blobs.get_url, key, JSONL), 307)
 
 
 def _row_of(new: store.NewBatch, at: datetime) -> store.BatchRow:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.http import bad_query, header, job_id, known_parameters, unless_gone
 from api.parts import Parts
-from api.streams import Page, frame
+from api.streams import PAGE, Page, frame
 from tundish.errors import NotFound, Unavailable
 from tundish.events import Kind, Position
 from tundish.job import Status
@@ -85,6 +85,7 @@ class Follower:
         self._parts = parts
         self._job = job
         self._after = after
+        self._most = PAGE
         self._say = say
         self._said_at = time.monotonic()
         self._bell = asyncio.Event()
@@ -109,7 +110,7 @@ class Follower:
                     shown = now
                     await self._status(str(self._after))
                 if page:
-                    self._after = page.last
+                    self._after, self._most = page.last, page.most
                     await self._send(page.frames)
                 if not page or not (page.more or ended):
                     await self._wait()
@@ -118,7 +119,7 @@ class Follower:
         """What is behind the position now. The row is read anew where it has moved, or an event tells that it has."""
         if self._moved.is_set():
             await self._read()
-        page = await self._parts.streams.after(self._job.id, self._after)
+        page = await self._parts.streams.after(self._job.id, self._after, self._most)
         if page and (self._job.status is Status.QUEUED or page.last.attempt > self._job.attempt):
             await self._read()
         return page if page and page.last > self._after else None

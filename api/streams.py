@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: Reads of one round trip, and the events of one of them at most: 64 MiB where all were as large as they can be.
 READS = 64
 PAGE = 64
+#: Bytes of a page: who does not read pins no more than a few of them. What did not fit is read again.
+PAGE_BYTES = 65536
 #: Seconds that the status of a job waits at most for its progress.
 PATIENCE = 0.5
 
@@ -31,20 +33,21 @@ Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Page(NamedTuple):
-    """Events of one attempt in their order, framed as they are sent; `last` is where they end, and there may be `more`
-    behind."""
+    """Events of one attempt in their order, framed as they are sent; `last` is where they end. There may be `more`
+    behind, of which `most` are to be asked for: fewer where they are large."""
 
     frames: bytes
     last: Position
     more: bool
+    most: int
 
 
 class _Ask(NamedTuple):
-    """For the events behind a position, or for the newest of them alone."""
+    """For so many events behind a position; for the newest of them alone where `most` is None."""
 
     job: UUID
     behind: Position
-    newest: bool
+    most: int | None
 
 
 class Streams:
@@ -55,15 +58,15 @@ class Streams:
         self._asked: dict[_Ask, asyncio.Future[Sequence[Entry]]] = {}
         self._bell = asyncio.Event()
 
-    async def after(self, job: UUID, position: Position) -> Page | None:
-        """The next events behind `position`; None where there are none, or Redis does not answer."""
-        return _page(await asyncio.shield(self._ask(_Ask(job, position, newest=False))))
+    async def after(self, job: UUID, position: Position, most: int) -> Page | None:
+        """The next events behind `position`, `most` of them; None where there are none, or Redis does not answer."""
+        return _page(await asyncio.shield(self._ask(_Ask(job, position, most))), most)
 
     async def progress(self, job: JobRow) -> float | None:
         """The latest progress of a job that runs; None for others, and where it has told none."""
         if job.status is not Status.RUNNING:
             return None
-        found = self._ask(_Ask(job.id, Position(job.attempt, 0), newest=True))
+        found = self._ask(_Ask(job.id, Position(job.attempt, 0), None))
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 for _, entry in await asyncio.shield(found):
@@ -99,10 +102,10 @@ class Streams:
         pipeline = self._client.pipeline(transaction=False)
         for ask in asked:
             name, behind = events.key(ask.job), f"({ask.behind}"
-            if ask.newest:
+            if ask.most is None:
                 pipeline.xrevrange(name, "+", behind, count=1)
             else:
-                pipeline.xrange(name, behind, "+", count=PAGE)
+                pipeline.xrange(name, behind, "+", count=ask.most)
         try:
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
@@ -120,11 +123,18 @@ def frame(event: str, data: bytes, id: str) -> bytes:
     return b"id: %b\nevent: %b\n%b\n" % (id.encode(), event.encode(), lines)
 
 
-def _page(entries: Sequence[Entry]) -> Page | None:
-    if not entries:
-        return None
-    found = [(Position.parse(id.decode()), entry) for id, entry in entries]
-    # A later attempt begins a page of its own: the job's status goes before it.
-    of_one = [(position, entry) for position, entry in found if position.attempt == found[0][0].attempt]
-    frames = [frame(*events.said_by(entry), str(position)) for position, entry in of_one]
-    return Page(b"".join(frames), of_one[-1][0], len(of_one) < len(found) or len(found) == PAGE)
+def _page(entries: Sequence[Entry], most: int) -> Page | None:
+    frames: list[bytes] = []
+    size, last, then = 0, Position(0, 0), PAGE
+    for id, entry in entries:
+        position = Position.parse(id.decode())
+        framed = frame(*events.said_by(entry), str(position))
+        # A later attempt begins a page of its own: the job's status goes before it.
+        if frames and position.attempt != last.attempt:
+            break
+        if frames and size + len(framed) > PAGE_BYTES:
+            then = len(frames) + 1
+            break
+        frames.append(framed)
+        size, last = size + len(framed), position
+    return Page(b"".join(frames), last, len(frames) < len(entries) or len(entries) == most, then) if frames else None

@@ -1,5 +1,6 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for one thing. It writes the head of an answer and its body apart,
-and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for two things. It writes the head of an answer and its body apart,
+and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer. And it waits for
+a client that does not read until TCP gives up, which is never while the client's system is there."""
 
 import asyncio
 from typing import Any
@@ -8,13 +9,43 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: Bytes that wait for company; more are written at once, so that a long body is held back where its client is slow.
 TOGETHER = 65536
+#: Seconds in which a client that is waited for has to take some of its answer.
+PATIENCE = 60.0
 
 
 class Protocol(HttpToolsProtocol):
     """Over a transport that writes together what is written in one turn of the loop."""
 
+    _look: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]  # all of one that it uses
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look_no_more()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_later()
+
+    def resume_writing(self) -> None:
+        self._look_no_more()
+        super().resume_writing()
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(PATIENCE, self._hang_up_unless_taken, self.transport.get_write_buffer_size())
+
+    def _look_no_more(self) -> None:
+        if self._look:
+            self._look.cancel()
+
+    def _hang_up_unless_taken(self, waiting: int) -> None:
+        """Of so many bytes that waited."""
+        if self.transport.get_write_buffer_size() < waiting:
+            self._look_later()
+        else:
+            self.transport.abort()
 
 
 class _Together:

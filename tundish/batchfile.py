@@ -134,8 +134,9 @@ def parse(raw: RawLine, most: int) -> tuple[Line, Any]:
 
 
 def verdict(*, broken: bool, canceled: bool, expired: bool) -> Status:
-    """How a batch ends whose lines have all ended. `broken`: its file could not be read to the end; the others: a line
-    ended so. A line that failed for itself, or was refused, is no more than its own failure."""
+    """How a batch ends whose lines have all ended. `broken`: its file could not be read to the end; `canceled`: its
+    cancel was asked for, and a line ended so; `expired`: a line ended so. A line that failed or was canceled by
+    itself, or was refused, is no more than its own end."""
     if broken:
         return Status.FAILED
     if canceled:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from tundish import store
-from tundish.batchview import BatchView
+from tundish.batchview import lasting_view
 from tundish.ids import new_uuid
 from tundish.view import encode, event_of, webhook_body
 
@@ -90,9 +90,9 @@ def _delivery(event: Event, url: str, lane: UUID, endpoint: UUID | None = None) 
     return store.Delivery(new_uuid(), event.tenant, lane, event.type, url, event.body, endpoint, event.job, event.batch)
 
 
-def announce_batch(connection: store.Connection, batch: store.BatchRow, data: BatchView) -> None:
+def announce_batch(connection: store.Connection, batch: store.BatchRow, public_url: str) -> None:
     """Queue the webhooks of a batch that has ended: its own, and those of endpoints; its jobs send none."""
-    type = f"batch.{batch.status}"
+    type, data = f"batch.{batch.status}", lasting_view(batch, public_url)
     body = encode({"type": type, "timestamp": data.finished_at, "data": data})
     event = Event(batch.tenant, type, body, batch=batch.id, url=batch.webhook)
     tell(connection, [event], store.subscribed(connection, {batch.tenant}))

@@ -16,7 +16,7 @@ import msgspec
 
 from tundish import outbox, store
 from tundish.batchfile import CHUNK, Counts, Fault, verdict
-from tundish.batchview import JSONL, batch_view
+from tundish.batchview import JSONL
 from tundish.blobs import BlobMissing, batch_prefix
 from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
@@ -68,16 +68,17 @@ def collect(tools: Tools, batch: store.BatchRow) -> None:
             _write_error(files, None, batch.at_line + 1, batch.fault)
         # A name of its own: whoever lost the batch meanwhile, and goes on, writes over nothing.
         prefix = f"{batch_prefix(batch.tenant, batch.id)}{new_uuid().hex}-"
-        ending = store.Ending(
-            verdict(broken=batch.fault is not None, canceled=seen.canceled > 0, expired=seen.expired > 0),
-            Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled),
-            _put(tools, f"{prefix}output", outputs),
-            _put(tools, f"{prefix}errors", errors),
-        )
+        keys = _put(tools, f"{prefix}output", outputs), _put(tools, f"{prefix}errors", errors)
     with tools.engine.begin() as connection:
-        ended = store.end_batch(connection, batch.id, ending)
-        if ended:
-            outbox.announce_batch(connection, ended, batch_view(ended, tools.blobs))
+        if now := store.lock_batch(connection, batch.id):
+            status = verdict(
+                broken=batch.fault is not None,
+                canceled=now.cancel_requested and seen.canceled > 0,
+                expired=seen.expired > 0,
+            )
+            counts = Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled)
+            ended = store.end_batch(connection, batch.id, store.Ending(status, counts, *keys))
+            outbox.announce_batch(connection, ended, tools.settings.public_url)
 
 
 def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:

@@ -3,7 +3,7 @@
 import msgspec
 
 from api.batches import WantedBatch
-from api.openapi.calls import KEY, answer, call, json_of, query
+from api.openapi.calls import KEY, answer, call, json_of, path_id, query
 from tundish.batchview import BatchView
 
 
@@ -14,13 +14,9 @@ class BatchList(msgspec.Struct):
 
 TYPES = [WantedBatch, BatchView, BatchList]
 
-_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^bat_[0-7][0-9a-hjkmnp-tv-z]{25}$"},
-}
+_ID = path_id("bat")
 _BATCH = answer("the batch", "BatchView")
+_FILE = {"307": {"description": "a presigned URL of it"}}
 PATHS = {
     "/v1/batches": {
         "post": call(
@@ -42,6 +38,12 @@ PATHS = {
     },
     "/v1/batches/{id}": {
         "get": call("A batch", parameters=[_ID], answers={"200": _BATCH}, refuses="401 404 422 503"),
+    },
+    "/v1/batches/{id}/output": {
+        "get": call("The output file alone", parameters=[_ID], answers=_FILE, refuses="401 404 409 422 503"),
+    },
+    "/v1/batches/{id}/error": {
+        "get": call("The error file alone", parameters=[_ID], answers=_FILE, refuses="401 404 409 422 503"),
     },
     "/v1/batches/{id}/cancel": {
         "post": call(

@@ -29,7 +29,7 @@ KEY = {
 _PROBLEMS = {
     "400": "the body cannot be parsed",
     "401": "no key, or a wrong one",
-    "404": "no such model, version, alias, pool, job, upload, endpoint or delivery",
+    "404": "no such model, version, alias, pool, job, batch, upload, endpoint or delivery",
     "405": "this method is not served here",
     "409": "the state of what is asked for forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",

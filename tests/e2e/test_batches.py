@@ -1,18 +1,23 @@
 """Batch files: uploaded, run line by line, and read back."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
 import pytest
 
 from tests.e2e.test_aliases import compare, now, put, shadow_of
-from tests.e2e.test_uploads import upload, uploaded
+from tests.e2e.test_uploads import forget_peak, peak, upload, uploaded
 from tests.local import Local, wait_until
+from tundish.batchfile import BYTES_MAX
+from tundish.blobs import Directory, upload_key
+from tundish.ids import from_text
 
 FIELDS = (
     "id model status counts output_url error_url created_at finished_at expires_at cancel_requested metadata".split()
@@ -67,6 +72,7 @@ def test_a_file_is_run_line_by_line(client: httpx.Client) -> None:
     assert (batch["id"][:4], batch["status"], batch["metadata"]) == ("bat_", "validating", {"run": "7"})
     done = ended(client, batch["id"])
     assert (done["status"], done["error_url"]) == ("succeeded", None)
+    assert client.get(f"/v1/batches/{batch['id']}/error").json()["code"] == "no_result"
     assert done["counts"] == {"total": 1200, "queued": 0, "running": 0, "succeeded": 1200, "failed": 0, "canceled": 0}
     outputs = lines(client, done["output_url"])
     assert list(outputs[0]) == ["custom_id", "id", "output"]
@@ -152,6 +158,8 @@ def test_counts_are_told_while_it_runs_and_cancel_returns_what_is_done(client: h
     wait_until(some_done, "the batch is half way")
     before = seen(client, id)
     assert (before["status"], before["output_url"], sum(before["counts"].values())) == ("running", None, 600)
+    for name in ("output", "error"):
+        assert client.get(f"/v1/batches/{id}/{name}").json()["code"] == "not_finished"
     asked = client.post(f"/v1/batches/{id}/cancel")
     assert (asked.status_code, asked.json()["cancel_requested"]) == (200, True)
     done = ended(client, id)  # the held ones let go when they are told
@@ -189,7 +197,11 @@ def test_a_batch_tells_its_webhook_and_its_jobs_tell_nothing(system: Local, clie
     assert told["timestamp"] == told["data"]["finished_at"]
     fields = [name for name in FIELDS if not name.endswith("_url")]
     assert {name: told["data"][name] for name in fields} == {name: done[name] for name in fields}
-    assert lines(client, told["data"]["error_url"]) == lines(client, done["error_url"])
+    for name in ("output", "error"):
+        assert told["data"][f"{name}_url"] == f"/v1/batches/{batch['id']}/{name}"
+        found = client.get(told["data"][f"{name}_url"])
+        assert found.status_code == 307
+        assert lines(client, found.headers["location"]) == lines(client, done[f"{name}_url"])
 
 
 def test_a_repeat_makes_no_second_batch(client: httpx.Client) -> None:
@@ -235,10 +247,30 @@ def test_a_batch_that_cannot_be_is_refused(
         assert answer.json()["errors"][0]["pointer"] == f"/{next(iter(change))}"
 
 
-def test_an_upload_that_is_empty_too_large_or_incomplete_is_refused(client: httpx.Client) -> None:
-    empty = uploaded(client, b"")
-    answer = client.post("/v1/batches", json={"model": "echo", "upload": empty})
-    assert (answer.status_code, answer.json()["errors"]) == (422, [{"pointer": "/upload", "detail": "is empty"}])
+def sparse(system: Local, client: httpx.Client, size: int) -> str:
+    """An upload of so many zeros, which take no room."""
+    id: str = client.post("/v1/uploads", json={"content_type": "application/jsonl", "size": size}).json()["id"]
+    blobs, key = system.folder / "blobs", upload_key(1, from_text("upl", id) or UUID(int=0))
+    Directory(blobs, b"").put(key, b"", "")
+    [file] = (blobs / key).parent.iterdir()
+    os.truncate(file, size)
+    return id
+
+
+def test_the_largest_file_is_taken(system: Local, client: httpx.Client) -> None:
+    asked = {"model": "echo", "upload": sparse(system, client, BYTES_MAX)}
+    done = ended(client, client.post("/v1/batches", json=asked).json()["id"])
+    [error] = lines(client, done["error_url"])
+    assert (done["status"], error["error"]["code"]) == ("succeeded", "line_too_large")
+
+
+def test_an_upload_that_is_empty_too_large_or_incomplete_is_refused(system: Local, client: httpx.Client) -> None:
+    for id, fault in (
+        (uploaded(client, b""), "is empty"),
+        (sparse(system, client, BYTES_MAX + 1), "has 200000001 bytes, and a batch file at most 200000000"),
+    ):
+        answer = client.post("/v1/batches", json={"model": "echo", "upload": id})
+        assert (answer.status_code, answer.json()["errors"]) == (422, [{"pointer": "/upload", "detail": fault}])
     made = upload(client, b"x", "application/jsonl")
     answer = client.post("/v1/batches", json={"model": "echo", "upload": made["id"]})
     assert (answer.status_code, answer.json()["code"]) == (409, "upload_incomplete")
@@ -246,7 +278,8 @@ def test_an_upload_that_is_empty_too_large_or_incomplete_is_refused(client: http
 
 @pytest.mark.parametrize("id", ["bat_01kb0000000000000000000000", "job_01kb0000000000000000000000", "x"])
 def test_a_batch_that_is_none_is_not_found(client: httpx.Client, id: str) -> None:
-    for answer in (client.get(f"/v1/batches/{id}"), client.post(f"/v1/batches/{id}/cancel")):
+    asked = [client.get(f"/v1/batches/{id}{file}") for file in ("", "/output", "/error")]
+    for answer in (*asked, client.post(f"/v1/batches/{id}/cancel")):
         assert (answer.status_code, answer.json()["code"]) == (404, "batch_not_found")
 
 
@@ -256,6 +289,18 @@ def test_a_file_of_too_many_lines_runs_none(client: httpx.Client) -> None:
     assert counted(done) == {"total": 50_001, "failed": 50_001}
     [error] = lines(client, done["error_url"])
     assert (error["custom_id"], error["line"], error["error"]["code"]) == (None, 1, "too_many_lines")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize(("count", "size"), [(20, 3_900_000), (20_000, 3_900)], ids=["few long lines", "many lines"])
+def test_no_process_holds_a_batch_file_in_memory(system: Local, client: httpx.Client, count: int, size: int) -> None:
+    """78 MB; a file of 200 MB takes as much (46 MB with 50,000 lines, and 67 with twelve lines of 16 MB)."""
+    upload = uploaded(client, jsonl([{"value": "x" * size}] * count), "application/jsonl")
+    before = {name: forget_peak(system.ps()[name]["pid"]) for name in ("api", "chores")}
+    batch = client.post("/v1/batches", json={"model": "echo", "upload": upload}).json()
+    assert counted(ended(client, batch["id"])) == {"total": count, "succeeded": count}
+    grown = {name: peak(system.ps()[name]["pid"]) - rss for name, rss in before.items()}
+    assert all(each < 64 * 2**20 for each in grown.values()), grown
 
 
 def shadows(client: httpx.Client, batch: str) -> list[dict[str, Any]]:

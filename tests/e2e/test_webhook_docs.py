@@ -30,6 +30,14 @@ def listens(port: int) -> bool:
     return False
 
 
+def hung_up(port: int) -> bytes:
+    """What is answered to a POST that ends within its body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as caller, caller.makefile("rb") as answer:
+        caller.sendall(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        caller.shutdown(socket.SHUT_WR)
+        return answer.read()
+
+
 def delivered(client: httpx.Client, endpoint: str) -> list[Any]:
     found = client.get("/v1/deliveries", params={"endpoint": endpoint}).json()["data"]
     return [attempt for each in found for attempt in each["attempts"]]
@@ -60,6 +68,11 @@ def test_the_receiver_takes_what_is_signed_and_nothing_else(
                 signed = webhooks.headers([webhooks.new_secret(), secret], "whd_1", int(time.time()) - age, b"{}")
                 assert httpx.post(url, content=b"{}", headers=signed).status_code == status
                 assert httpx.post(url, content=b"[]", headers=signed).status_code == 401
+            good = webhooks.headers([made["secret"]], "whd_1", int(time.time()), b"{}")
+            odd = webhooks.headers([made["secret"]], "whd_1", "now", b"{}")  # type: ignore[arg-type]  # it is no time
+            assert [httpx.post(url, content=b"{}", headers=each).status_code for each in ({}, odd)] == [401, 401]
+            assert b" 204 " not in hung_up(port)
+            assert httpx.post(url, content=b"{}", headers=good).status_code == 204
         finally:
             receiver.kill()
             client.delete(f"/v1/webhooks/{made['id']}")

@@ -250,6 +250,30 @@ def test_a_batch_that_is_cancelled_while_it_is_expanded_queues_nothing_more(tool
 
 
 @on_a_directory
+@pytest.mark.parametrize("asked", [False, True], ids=["a line's alone", "the batch's too"])
+def test_a_batch_is_canceled_where_that_was_asked_for_and_not_where_a_line_was(tools: Tools, asked: bool) -> None:
+    id = made(tools, jsonl("abc"), webhook="http://localhost/hook")
+    expanded(tools, id)
+    [first] = run(tools, 1)
+    with tools.engine.begin() as connection:
+        [second, _] = connection.execute(text("SELECT id FROM jobs WHERE id <> :first ORDER BY id"), {"first": first})
+        assert store.cancel(connection, 1, second.id)
+    run(tools)
+    stale = read(tools, id)
+    if asked:
+        with tools.engine.begin() as connection:
+            store.cancel_batch(connection, 1, id)
+    collect(tools, stale)
+    done = read(tools, id)
+    assert done.status is (Status.CANCELED if asked else Status.SUCCEEDED)
+    assert (done.counts.succeeded, done.counts.failed, done.counts.canceled) == (2, 0, 1)
+    [error] = file_of(tools, done.errors)
+    assert (error["custom_id"], error["line"], error["error"]["code"]) == ("b", 2, "canceled")
+    with tools.engine.begin() as connection:
+        assert list(connection.execute(text("SELECT event FROM deliveries")).scalars()) == [f"batch.{done.status}"]
+
+
+@on_a_directory
 def test_a_job_that_is_deleted_before_its_batch_has_ended_is_told(tools: Tools) -> None:
     id = made(tools, jsonl("ab"))
     expanded(tools, id)

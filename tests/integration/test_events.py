@@ -5,16 +5,22 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import redis
+from starlette.requests import Request
+from starlette.types import Message
 
 import api.events
 from api.events import Follower
+from api.jobs import Jobs
 from api.parts import Parts, build, running
+from api.streams import PAGE, PAGE_BYTES
+from api.waiters import Waiters
 from tests.integration.stored import claim, end, run_out, start, submit
 from tests.local import Local, free_port, wait_until
 from tests.sse import Event, parse
@@ -23,7 +29,7 @@ from tundish.blobs import open_blobs
 from tundish.codec import codec_for
 from tundish.events import Kind, Position, piece_data
 from tundish.execute import Item, execute
-from tundish.ids import new_uuid
+from tundish.ids import new_uuid, to_text
 from tundish.settings import Settings
 from workers import connect
 from workers.chores import Tools, expire, reap
@@ -156,6 +162,12 @@ def test_what_a_divided_batch_says_again_is_told_apart(
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     return Settings(database_url=database_url, redis_url=redis_url, blob_url=f"file://{tmp_path}")
+
+
+@pytest.fixture
+def away(settings: Settings) -> Settings:
+    """Those of an API whose Redis is gone."""
+    return replace(settings, redis_url=f"redis://127.0.0.1:{free_port()}")
 
 
 START = Position(0, 0)
@@ -313,12 +325,30 @@ def test_who_reads_slowly_gets_it_all_later_and_nothing_gathers_for_it(
     play(settings, scene)
 
 
-def test_without_redis_the_statuses_come_all_the_same(settings: Settings, engine: store.Engine) -> None:
-    away = Settings(
-        database_url=settings.database_url,
-        redis_url=f"redis://127.0.0.1:{free_port()}",
-        blob_url=settings.blob_url,
-    )
+def test_a_page_is_small_and_large_events_are_read_a_few_at_a_time(
+    settings: Settings, engine: store.Engine, client: redis.Redis
+) -> None:
+    job = new_uuid()
+    said, sink = Said(job, 1), Events(client, kept=100)
+    for size in [15_000] * 20 + [1] * 20:
+        sink.put(said, Kind.OUTPUT, piece_data("x" * size, 1))
+    sink.settle()
+
+    async def scene(parts: Parts) -> None:
+        after, most, counts, asked = START, PAGE, [], []
+        while page := await parts.streams.after(job, after, most):
+            assert len(page.frames) <= PAGE_BYTES
+            counts.append(len(list(parse(page.frames.decode().splitlines()))))
+            asked.append(most)
+            after, most = page.last, page.most
+        assert sum(counts) == 40
+        assert counts[:4] == [4, 4, 4, 4]
+        assert asked == [PAGE, 5, 5, 5, 5, PAGE]
+
+    play(settings, scene)
+
+
+def test_without_redis_the_statuses_come_all_the_same(away: Settings, engine: store.Engine) -> None:
     [id] = submit(engine)
 
     async def scene(parts: Parts) -> None:
@@ -329,6 +359,35 @@ def test_without_redis_the_statuses_come_all_the_same(settings: Settings, engine
         finish(engine, job)
         await following.task
         assert following.shown == ["queued", "running", "succeeded"]
+
+    play(away, scene)
+
+
+def test_without_redis_a_long_poll_is_answered_by_the_slow_look(
+    away: Settings, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begun(engine, *submit(engine))
+    looked = asyncio.Event()
+
+    async def scene(parts: Parts) -> None:
+        async def never() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        def ring(self: Waiters, id: UUID) -> None:
+            looked.set()
+            rung(self, id)
+
+        rung = Waiters.ring
+        monkeypatch.setattr(Waiters, "ring", ring)
+        path = {"path_params": {"id": to_text("job", job.id)}, "query_string": b"wait=60"}
+        asked = Request({"type": "http", "method": "GET", "headers": [], "state": {"tenant": 1}, **path}, never)
+        polling = asyncio.create_task(Jobs(parts).get(asked))
+        async with asyncio.timeout(30):
+            await looked.wait()  # the first look at a job rings: from then on it waits
+            finish(engine, job)
+            answer = await polling
+        assert json.loads(bytes(answer.body))["status"] == "succeeded"
 
     play(away, scene)
 

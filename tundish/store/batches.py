@@ -164,7 +164,7 @@ def break_batch(connection: Connection, id: UUID, fault: bytes, total: int | Non
 
 
 class Ending(NamedTuple):
-    """How a batch ended, and the keys of its files, None for one that would be empty."""
+    """How a batch ends, and the keys of its files, None for one that would be empty."""
 
     status: Status
     counts: Counts
@@ -172,14 +172,22 @@ class Ending(NamedTuple):
     errors: str | None
 
 
-def end_batch(connection: Connection, id: UUID, ending: Ending) -> BatchRow | None:
-    """None where another has ended it."""
+def lock_batch(connection: Connection, id: UUID) -> BatchRow | None:
+    """The batch as it is until this transaction ends; None where it has ended."""
+    row = connection.execute(
+        text(f"SELECT {_ROW} FROM batches WHERE id = :id AND {_OPEN} FOR UPDATE"), {"id": id}
+    ).one_or_none()
+    return None if row is None else _row(row)
+
+
+def end_batch(connection: Connection, id: UUID, ending: Ending) -> BatchRow:
+    """Of a batch that is locked."""
     counts = ending.counts
     row = connection.execute(
         text(f"""
             UPDATE batches SET status = :status, output = :output, errors = :errors, running = 0,
                    succeeded = :succeeded, failed = :failed, canceled = :canceled, finished_at = now(), due_at = NULL
-            WHERE id = :id AND {_OPEN} RETURNING {_ROW}
+            WHERE id = :id RETURNING {_ROW}
         """),
         {
             "id": id,
@@ -190,8 +198,8 @@ def end_batch(connection: Connection, id: UUID, ending: Ending) -> BatchRow | No
             "failed": counts.failed,
             "canceled": counts.canceled,
         },
-    ).one_or_none()
-    return None if row is None else _row(row)
+    ).one()
+    return _row(row)
 
 
 def oldest_batch(connection: Connection) -> UUID | None:
