@@ -7,16 +7,21 @@ from uuid import UUID
 from tundish import execute, store
 from tundish.ids import new_uuid
 from workers.batch import Draft, Target
+from workers.folders import Folder
+from workers.room import Hold
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why."""
+    """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why. `folder` has
+    the inputs that were fetched as files, `hold` is the room of those that lie in memory until they are predicted."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
     failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
+    folder: Folder | None = None
+    hold: Hold | None = None
 
 
 def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int) -> Claim | None:
