@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -47,8 +48,7 @@ class _Arrived(NamedTuple):
     taken: int = 0
 
 
-#: Or it raises Unavailable, NoRoom or TooLarge.
-_Arrival = Future[_Arrived]
+_Arrival = Future[_Arrived | execute.Failed]
 
 
 class Fetcher:
@@ -109,12 +109,12 @@ class Fetcher:
         failed: dict[UUID, execute.Failed] = {}
         taken = 0
         for future, job in arrived.items():
-            try:
-                found = future.result()
+            found = future.result()
+            if isinstance(found, execute.Failed):
+                failed[job.id] = found
+            else:
                 job = found.job
                 taken += found.taken
-            except Exception as error:
-                failed[job.id] = _failed(job, error)
             jobs.append(job)
         if apart:
             folder = claim.folder and claim.folder.part(job.id for job in jobs)
@@ -130,7 +130,16 @@ class Fetcher:
     async def _take(self, size: int) -> bool:
         return size <= self._room.size and self._room.take(size)
 
-    async def _get(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived:
+    async def _get(
+        self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore
+    ) -> _Arrived | execute.Failed:
+        try:
+            return await self._arrived(job, folder, turns)
+        except Exception as error:  # whatever a server makes of our client: its job fails alone
+            return _failed(job, error)
+
+    async def _arrived(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived:
+        """Raises Unavailable, NoRoom and TooLarge."""
         if job.input_url is not None:
             async with turns:
                 return await (self._to_file(job, job.input_url, folder) if folder else self._fetch(job, job.input_url))
@@ -149,11 +158,11 @@ class Fetcher:
             return _Arrived(_given(job, given))
 
     async def _fetch(self, job: store.ClaimedJob, url: str) -> _Arrived:
-        try:
+        with suppress(NotYet):
             return await self._to_memory(job, url, _Body(self._room))
-        except NotYet:  # its server would not wait: it is asked again, with room for whatever comes
-            await self._room.wait(self._memory.size)
-            return await self._to_memory(job, url, _Body(self._room, self._memory.size))
+        # Its server would not wait: it is asked again, with room for whatever comes.
+        await self._room.wait(self._memory.size)
+        return await self._to_memory(job, url, _Body(self._room, self._memory.size))
 
     async def _to_memory(self, job: store.ClaimedJob, url: str, body: "_Body") -> _Arrived:
         """Room that the body does not take is given back. Raises Unavailable and NotYet."""
@@ -229,7 +238,7 @@ def _needs_room(job: store.ClaimedJob, folder: Folder | Folders | None) -> bool:
 
 
 def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
-    """Why a job has no input; whatever a server makes of our client, its job fails alone."""
+    """Why a job has no input."""
     extra = {"job": to_text("job", job.id)}
     if not isinstance(error, (Unavailable, NoRoom, TooLarge)):
         log.error("a fetch failed in the worker itself", exc_info=error, extra=extra)
