@@ -72,7 +72,7 @@ class Into(io.BytesIO):
         self.write(piece)
 
 
-def fetched(url: str, limit: int = 1000, within: float = 10.0, in_all: float = 10.0) -> tuple[str, bytes]:
+def fetched(url: str, limit: int = 1000, within: float = 100.0, in_all: float = 10.0) -> tuple[str, bytes]:
     into = Into()
     return asyncio.run(fetch(url, ALLOWED, into.take, Bounds(limit, within, in_all))), into.getvalue()
 
@@ -101,8 +101,10 @@ def test_what_is_sent_and_what_is_not() -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n"])
-def test_a_server_that_drips_ends_at_the_time_limit(first: bytes) -> None:
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_server_that_drips_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch, step: int, first: bytes) -> None:
     """Each byte comes well within any time-out of a read: it is the whole that is bounded."""
+    monkeypatch.setattr("workers.fetch.STEP", step)
     over = threading.Event()
 
     def answer(peer: socket.socket, asked: str) -> None:
