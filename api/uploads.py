@@ -12,7 +12,7 @@ from starlette.routing import Route
 from api.http import encoded, json_body, known_parameters
 from api.parts import Parts
 from tundish import store
-from tundish.blobs import upload_key
+from tundish.blobs import UPLOAD_MAX, upload_key
 from tundish.ids import new_uuid, to_text
 from tundish.view import rfc3339
 
@@ -20,8 +20,6 @@ from tundish.view import rfc3339
 EXPIRES_IN = 86400
 #: Seconds more in which a PUT that began in time may end.
 GRACE = 3600.0
-#: One PUT of S3 carries no more.
-SIZE_MAX = 5 * 2**30
 #: A media type with its parameters (RFC 9110, 8.3.1), and no line end after them.
 _TOKEN = "[0-9A-Za-z!#$&^_.+-]+"
 TYPE = rf"""^{_TOKEN}/{_TOKEN}( ?; ?{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
@@ -31,7 +29,7 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/uploads`."""
 
     content_type: Annotated[str, Meta(max_length=255, pattern=TYPE, description="is kept")]
-    size: Annotated[int, Meta(ge=0, le=SIZE_MAX, description="bytes")]
+    size: Annotated[int, Meta(ge=0, le=UPLOAD_MAX, description="bytes")]
     sha256: (
         Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64, description="of the bytes, in hex")] | None
     ) = None

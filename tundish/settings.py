@@ -43,7 +43,7 @@ class Settings:
     max_attempts: int = 3  # worker deaths that a job survives, plus one
     grace: float = 30.0  # seconds to finish a batch after SIGTERM
     retention: float = 604800.0  # seconds that a job is kept
-    max_body: int = 16777216  # bytes of a request's body, and of an input that a URL leads to
+    max_body: int = 16777216  # bytes of a request's body, and of an input that is fetched from a URL into memory
     inline_max: int = 65536  # bytes of a payload kept in Postgres; larger ones are blobs
     outbound_allow: str = ""  # networks, comma-separated, that webhooks and input URLs may reach though private
     log_format: str = ""  # json or text; empty: text on a terminal, else json

@@ -7,18 +7,23 @@ from uuid import UUID
 from tundish import execute, store
 from tundish.ids import new_uuid
 from workers.batch import Draft, Target
+from workers.folders import Folder
+from workers.room import Hold
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why. `begun`: it
-    has started as it was claimed."""
+    has started as it was claimed. `folder` has the inputs that were fetched as files, `hold` is the room of those that
+    lie in memory until they are predicted."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
     failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
     begun: bool = False
+    folder: Folder | None = None
+    hold: Hold | None = None
 
 
 def claim(

@@ -1,21 +1,25 @@
 """Fetch: what a URL of a caller leads to, guarded, and bounded in time and in bytes.
 
+A fetch has its seconds for each STEP bytes, so that who drips ends soon and who is large has time.
+
 Nothing is shared between two fetches: no connection, no cookie, no proxy of the environment.
 """
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from ssl import SSLContext
-from typing import BinaryIO
+from typing import NamedTuple
 
 import httpx
 
 from tundish import outbound
+from tundish.blobs import CHUNK, UPLOAD_MAX
 
-#: Seconds of a fetch in all: lookups, redirects and the body.
+#: Seconds of a fetch for each STEP bytes; those of the first bring lookups and redirects, too.
 TIMEOUT = 30.0
+STEP = 16 << 20
 #: Redirects that are followed, each checked like the first URL.
 REDIRECTS = 5
 
@@ -24,25 +28,44 @@ _HEADERS = {"user-agent": "tundish", "accept": "*/*", "accept-encoding": "identi
 _GZIP = ("gzip", "x-gzip")
 
 
+class Bounds(NamedTuple):
+    """Of a fetch: `size` bytes, decompressed; `within` so many seconds each STEP of them, and all of it `in_all`."""
+
+    size: int
+    within: float
+    in_all: float
+
+
+#: Of what goes to a file.
+FILE = Bounds(UPLOAD_MAX, TIMEOUT, 3600.0)
+
+
 class Unavailable(Exception):
     """A URL that does not give what it should; the message is for its caller, and names no address."""
 
 
 async def fetch(
-    url: str, allowed: Sequence[outbound.Network], into: BinaryIO, limit: int, within: float = TIMEOUT
+    url: str, allowed: Sequence[outbound.Network], write: Callable[[bytes], Awaitable[None]], bounds: Bounds
 ) -> str:
-    """Write what `url` leads to into `into`: at most `limit` bytes, `within` so many seconds. Its Content-Type; empty
-    where it says none. Raises Unavailable."""
+    """Write what `url` leads to, piece by piece. Its Content-Type; empty where it says none. Raises Unavailable."""
+    now = asyncio.get_running_loop().time
+    until = now() + bounds.in_all
     try:
-        async with asyncio.timeout(within), _transport() as transport:
+        async with asyncio.timeout_at(min(now() + bounds.within, until)) as clock, _transport() as transport:
             answer = await _follow(transport, url, allowed)
             if answer.status_code != 200:
                 raise Unavailable(f"it answers {answer.status_code}")
-            async for piece in _bounded(answer, limit):
-                into.write(piece)
+            size = 0
+            async for piece in _bounded(answer, bounds.size):
+                await write(piece)
+                if size // STEP < (size := size + len(piece)) // STEP:
+                    clock.reschedule(min(now() + bounds.within, until))
             return str(answer.headers.get("content-type", ""))
     except TimeoutError:
-        raise Unavailable(f"it takes over {within:g} s") from None
+        slow = (
+            f"sends under {STEP} bytes in {bounds.within:g} s" if now() < until else f"takes over {bounds.in_all:g} s"
+        )
+        raise Unavailable(f"it {slow}") from None
     except outbound.Refused as refused:
         raise Unavailable(str(refused)) from refused
     except (httpx.HTTPError, OSError, zlib.error) as error:
@@ -74,20 +97,23 @@ async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequen
 
 
 async def _bounded(answer: httpx.Response, limit: int) -> AsyncIterator[bytes]:
-    """The body in pieces, no more than `limit` bytes of it once decompressed."""
+    """The body in small pieces, no more than `limit` bytes of it once decompressed."""
     encoding = answer.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", *_GZIP):
         raise Unavailable(f"it is encoded as {encoding}; gzip alone is read")
     gzip = zlib.decompressobj(wbits=31) if encoding in _GZIP else None
     size = 0
-    async for piece in answer.aiter_raw():
-        if gzip:
-            piece = gzip.decompress(piece, limit - size + 1)
-            if gzip.unused_data:
-                raise Unavailable("it holds more than its gzip encoding says")
-        size += len(piece)
-        if size > limit:
-            raise Unavailable(f"it is over {limit} bytes")
-        yield piece
+    async for raw in answer.aiter_raw():
+        while raw:
+            if gzip:
+                piece, raw = gzip.decompress(raw, min(CHUNK, limit - size + 1)), gzip.unconsumed_tail
+            else:
+                piece, raw = raw, b""
+            size += len(piece)
+            if size > limit:
+                raise Unavailable(f"it is over {limit} bytes")
+            yield piece
+        if gzip and gzip.unused_data:
+            raise Unavailable("it holds more than its gzip encoding says")
     if gzip and not gzip.eof:
         raise Unavailable("it is cut short")

@@ -5,8 +5,11 @@ import os
 import shutil
 import tempfile
 import weakref
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
 
 from tundish.blobs import CHUNK, Blobs
 from tundish.file import File
@@ -31,21 +34,52 @@ class Folder:
         self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
     def fetch(self, job: ClaimedJob, blobs: Blobs) -> File:
-        """A job's input as a file. Raises NoRoom, BlobMissing and BlobUnavailable."""
-        path = self.path / f"input-{to_text('job', job.id)}"
-        if shutil.disk_usage(self.path).free < job.size + ROOM:
-            raise NoRoom(f"the worker's disk has no room for {job.size} bytes; free some, or set TMPDIR to another one")
-        try:
-            with path.open("wb") as file:
+        """A job's input as a file; what lay at a URL has arrived before. Raises NoRoom, BlobMissing and
+        BlobUnavailable."""
+        if job.body is not None or job.blob is not None:
+            with self.arriving(job.id, job.size) as file:
                 if job.blob is None:
                     file.write(job.body or b"")
                 else:
                     with blobs.reading(job.blob, job.etag) as source:
                         shutil.copyfileobj(source, file, CHUNK)
-        except OSError as error:
+        return File(self._input(job.id), job.content_type)
+
+    @contextmanager
+    def arriving(self, job: UUID, size: int = 0) -> Iterator["Arriving"]:
+        """A job's input, to be written: `size` bytes of it are known to come. It stays only as a whole. Raises
+        NoRoom."""
+        path = self._input(job)
+        try:
+            with _disk(path, size), path.open("wb") as file:
+                yield Arriving(path, file)
+        except BaseException:
             path.unlink(missing_ok=True)
-            raise NoRoom(f"the worker's disk does not take the input: {error.strerror or error}") from error
-        return File(path, job.content_type)
+            raise
+
+    def part(self, jobs: Iterable[UUID]) -> "Folder":
+        """A new folder, to which goes what has arrived of these jobs."""
+        new = self._within.new()
+        for job in jobs:
+            with suppress(FileNotFoundError):
+                self._input(job).rename(new._input(job))
+        return new
+
+    def _input(self, job: UUID) -> Path:
+        return self.path / f"input-{to_text('job', job)}"
+
+
+class Arriving:
+    """An input on its way to the disk."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+
+    def write(self, piece: bytes) -> None:
+        """Raises NoRoom."""
+        with _disk(self._path, len(piece)):
+            self._file.write(piece)
 
 
 class Folders:
@@ -64,6 +98,17 @@ class Folders:
 
     def new(self) -> Folder:
         return Folder(Path(tempfile.mkdtemp(prefix="batch-", dir=self._path)), self)
+
+
+@contextmanager
+def _disk(path: Path, size: int) -> Iterator[None]:
+    """For a file that `size` more bytes come to. Raises NoRoom."""
+    if shutil.disk_usage(path.parent).free < size + ROOM:
+        raise NoRoom("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(f"the worker's disk does not take the input: {error.strerror or error}") from error
 
 
 def _sweep(root: Path) -> None:

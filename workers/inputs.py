@@ -1,7 +1,11 @@
-"""Inputs: what a claim names by a URL is fetched while the device computes, beside the claims that need no URL.
+"""Inputs: what a claim does not bring along is waited for while the device computes, beside the claims that bring all.
 
-The items of a claim are fetched at once. Nobody waits behind a slow URL: what has arrived after PATIENCE seconds goes
-ahead as a batch of its own, and the rest follows.
+What lies at a URL is fetched, to a file where the model reads files; what lies in a blob and is to be read into memory
+waits until there is room for it. The items of a claim do so at once. Nobody waits behind a slow one: what has arrived
+after PATIENCE seconds goes ahead as a batch of its own, and the rest follows.
+
+What lies in memory has its room until it was predicted, and nothing that has room waits for more: so a batch that
+waits is one for which others will make room.
 """
 
 import asyncio
@@ -9,17 +13,22 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
+from typing import NamedTuple
 from uuid import UUID
 
 from tundish import execute, outbound, store
+from tundish.blobs import CHUNK
 from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from workers.claim import Claim
-from workers.fetch import TIMEOUT, Unavailable, fetch
-from workers.room import Room
+from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
+from workers.folders import Arriving, Folder, Folders, NoRoom
+from workers.room import Hold, Room
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +40,21 @@ AT_ONCE = 64
 #: Content types that say nothing of what they hold.
 _UNSAID = ("", OCTETS, "binary/octet-stream")
 
-#: A body and its Content-Type; None for a job that needs no fetch. Or it raises Unavailable.
-_Fetched = Future[tuple[bytes, str] | None]
+
+class _Arrived(NamedTuple):
+    """A job whose input is there, or can be read; `taken` bytes of the room are its."""
+
+    job: store.ClaimedJob
+    taken: int = 0
+
+
+_Arrival = Future[_Arrived | execute.Failed]
 
 
 class Fetcher:
-    """Fetches inputs of at most `limit` bytes from their URLs, each `within` so many seconds; `room` bytes of them at
-    once, or one. Its event loop runs in a thread of its own, for any number of others."""
+    """Gets the inputs of any number of claims; its event loop runs in a thread of its own. `room` bytes of them lie in
+    memory at most. One from a URL has at most `limit` bytes, `within` so many seconds; one in a file what `files` says.
+    """
 
     def __init__(
         self,
@@ -46,109 +63,199 @@ class Fetcher:
         room: int,
         *,
         within: float = TIMEOUT,
+        files: Bounds = FILE,
         patience: float = PATIENCE,
     ) -> None:
         self._allowed = allowed
-        self._limit = limit
+        self._memory = Bounds(limit, within, within)
+        self._files = files
         self._room = Room(room)
-        self._within = within
         self._patience = patience
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="fetches", daemon=True).start()
 
-    def parts(self, claim: Claim, stopped: threading.Event) -> Iterator[Claim]:
+    def ready(self, claim: Claim, folders: Folders | None) -> Claim | None:
+        """The claim, with room for what is read into memory; None where something has to be waited for. `folders` take
+        the inputs of a model that reads files."""
+        if any(job.input_url for job in claim.jobs):
+            return None
+        size = sum(job.size for job in claim.jobs if _needs_room(job, folders))
+        if size == 0:
+            return claim
+        taken = asyncio.run_coroutine_threadsafe(self._take(size), self._loop).result()
+        return replace(claim, hold=self._hold(size)) if taken else None
+
+    def parts(self, claim: Claim, stopped: threading.Event, folders: Folders | None = None) -> Iterator[Claim]:
         """The claim with its inputs: as it is, or in parts where some are slow. All but the last have new ids, which
         the store does not know of yet. Ends early once `stopped`."""
+        claim = replace(claim, folder=folders.new() if folders else None)
         turns = asyncio.Semaphore(AT_ONCE)
-        waiting: dict[_Fetched, store.ClaimedJob] = {
-            asyncio.run_coroutine_threadsafe(self._get(job, turns), self._loop): job for job in claim.jobs
+        waiting: dict[_Arrival, store.ClaimedJob] = {
+            asyncio.run_coroutine_threadsafe(self._get(job, claim.folder, turns), self._loop): job for job in claim.jobs
         }
         while waiting and not stopped.is_set():
             done = wait(waiting, timeout=self._patience).done
             arrived = {future: job for future, job in waiting.items() if future in done}
             waiting = {future: job for future, job in waiting.items() if future not in done}
             if arrived:
-                yield _with(replace(claim, id=new_uuid()) if waiting else claim, arrived)
-                # It is with the device now, or next to be: how many that are is bounded.
-                self._loop.call_soon_threadsafe(self._room.give, sum(map(_size, arrived)))
+                yield self._with(claim, arrived, apart=bool(waiting))
             del done, arrived
         for future in waiting:
             future.cancel()
 
-    async def _get(self, job: store.ClaimedJob, turns: asyncio.Semaphore) -> tuple[bytes, str] | None:
-        if job.input_url is None:
-            return None
-        async with turns:
-            try:
-                return await self._fetched(job.input_url, _Body(self._room))
-            except NotYet:  # its server would not wait: it is asked again, with room for whatever comes
-                await self._room.wait(self._limit)
-                return await self._fetched(job.input_url, _Body(self._room, self._limit))
+    def _with(self, claim: Claim, arrived: Mapping[_Arrival, store.ClaimedJob], *, apart: bool) -> Claim:
+        """A claim of the jobs that have arrived; `apart` from the others, which come later."""
+        jobs: list[store.ClaimedJob] = []
+        failed: dict[UUID, execute.Failed] = {}
+        taken = 0
+        for future, job in arrived.items():
+            found = future.result()
+            if isinstance(found, execute.Failed):
+                failed[job.id] = found
+            else:
+                job = found.job
+                taken += found.taken
+            jobs.append(job)
+        if apart:
+            folder = claim.folder and claim.folder.part(job.id for job in jobs)
+            claim = replace(claim, id=new_uuid(), folder=folder)
+        return replace(claim, jobs=jobs, failed=failed, hold=self._hold(taken))
 
-    async def _fetched(self, url: str, body: "_Body") -> tuple[bytes, str]:
-        """A body and its Content-Type; room that it does not take is given back. Raises Unavailable and NotYet."""
+    def _hold(self, size: int) -> Hold | None:
+        """Room that was taken, in the hands of a batch."""
+        return Hold(partial(self._loop.call_soon_threadsafe, self._room.give, size)) if size else None
+
+    # In the event loop.
+
+    async def _take(self, size: int) -> bool:
+        return size <= self._room.size and self._room.take(size)
+
+    async def _get(
+        self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore
+    ) -> _Arrived | execute.Failed:
+        try:
+            return await self._arrived(job, folder, turns)
+        except Exception as error:  # whatever a server makes of our client: its job fails alone
+            return _failed(job, error)
+
+    async def _arrived(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived:
+        """Raises Unavailable, NoRoom and TooLarge."""
+        if job.input_url is not None:
+            async with turns:
+                return await (self._to_file(job, job.input_url, folder) if folder else self._fetch(job, job.input_url))
+        if not _needs_room(job, folder):
+            return _Arrived(job)
+        if job.size > self._room.size:
+            raise TooLarge(job.size, self._room.size)
+        await self._room.wait(job.size)
+        return _Arrived(job, job.size)
+
+    async def _to_file(self, job: store.ClaimedJob, url: str, folder: Folder) -> _Arrived:
+        with folder.arriving(job.id) as file:
+            body = _File(file)
+            given = await fetch(url, self._allowed, body.write, self._files)
+            await body.flush()
+            return _Arrived(_given(job, given))
+
+    async def _fetch(self, job: store.ClaimedJob, url: str) -> _Arrived:
+        with suppress(NotYet):
+            return await self._to_memory(job, url, _Body(self._room))
+        # Its server would not wait: it is asked again, with room for whatever comes.
+        await self._room.wait(self._memory.size)
+        return await self._to_memory(job, url, _Body(self._room, self._memory.size))
+
+    async def _to_memory(self, job: store.ClaimedJob, url: str, body: "_Body") -> _Arrived:
+        """Room that the body does not take is given back. Raises Unavailable and NotYet."""
         kept = 0
         try:
-            given = await fetch(url, self._allowed, body, self._limit, self._within)
-            kept = body.tell()
+            given = await fetch(url, self._allowed, body.write, self._memory)
+            job = _given(job, given)._replace(body=body.getvalue())
+            kept = body.size
         finally:
             self._room.give(body.taken - kept)
-        return body.getvalue(), given
+        return _Arrived(job, kept)
 
 
 class NotYet(Exception):
     """There is no room for more of a body."""
 
 
-class _Body(BytesIO):
-    """What has been fetched. Room for it is taken as it comes, whatever its server says of its size, where it was not
-    `taken` before: one that drips holds no more than it sends."""
+class TooLarge(Exception):
+    """All of the room would not take an input."""
+
+    def __init__(self, size: int, room: int) -> None:
+        super().__init__(
+            f"the input has {size} bytes, and its worker takes {room} bytes of inputs into memory: "
+            "a model on tundish.File takes it as a file, a worker with more memory may take it as it is"
+        )
+
+
+class _Body:
+    """What is fetched into memory. Room for it is taken as it comes, whatever its server says of its size, where it was
+    not `taken` before: one that drips holds no more than it sends."""
 
     def __init__(self, room: Room, taken: int = 0) -> None:
-        super().__init__()
         self._room = room
+        self._pieces = BytesIO()
         self.taken = taken
+        self.getvalue = self._pieces.getvalue
 
-    def write(self, piece: bytes) -> int:  # type: ignore[override]  # nothing else is fetched
-        more = self.tell() + len(piece) - self.taken
+    @property
+    def size(self) -> int:
+        return self._pieces.tell()
+
+    async def write(self, piece: bytes) -> None:
+        more = self.size + len(piece) - self.taken
         if more > 0:
             if not self._room.take(more):
                 raise NotYet
             self.taken += more
-        return super().write(piece)
+        self._pieces.write(piece)
 
 
-def _size(future: _Fetched) -> int:
-    """Bytes that were fetched."""
-    fetched = None if future.exception() else future.result()
-    return len(fetched[0]) if fetched else 0
+class _File:
+    """What is fetched to a file. It is written in a thread, CHUNK bytes at once: a disk may be slow."""
+
+    def __init__(self, file: Arriving) -> None:
+        self._file = file
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= CHUNK:
+            await self.flush()
+
+    async def flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        await asyncio.to_thread(self._file.write, b"".join(pieces))
 
 
-def _with(claim: Claim, arrived: Mapping[_Fetched, store.ClaimedJob]) -> Claim:
-    """A claim of the jobs that have arrived."""
-    jobs: list[store.ClaimedJob] = []
-    failed: dict[UUID, execute.Failed] = {}
-    for future, job in arrived.items():
-        try:
-            fetched = future.result()
-            if fetched is not None:
-                job = _given(job, *fetched)
-        except Unavailable as error:
-            log.info("an input URL gives nothing: %s", error, extra={"job": to_text("job", job.id)})
-            failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
-        except Exception:  # whatever a server makes of our client: its job fails alone
-            log.exception("a fetch failed in the worker itself", extra={"job": to_text("job", job.id)})
-            failed[job.id] = execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
-        jobs.append(job)
-    return replace(claim, jobs=jobs, failed=failed)
+def _needs_room(job: store.ClaimedJob, folder: Folder | Folders | None) -> bool:
+    """Whether a job's input lies in a blob that is read into memory."""
+    return job.blob is not None and folder is None
 
 
-def _given(job: store.ClaimedJob, body: bytes, given: str) -> store.ClaimedJob:
-    """The job with its input; until here `content_type` is what its model takes. Raises Unavailable."""
+def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
+    """Why a job has no input."""
+    extra = {"job": to_text("job", job.id)}
+    if not isinstance(error, (Unavailable, NoRoom, TooLarge)):
+        log.error("a fetch failed in the worker itself", exc_info=error, extra=extra)
+        return execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
+    log.info("a job has no input: %s", error, extra=extra)
+    if isinstance(error, Unavailable):
+        return execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
+    code = Code.OUT_OF_MEMORY if isinstance(error, TooLarge) else Code.INPUT_UNAVAILABLE
+    return execute.Failed(code, str(error))
+
+
+def _given(job: store.ClaimedJob, given: str) -> store.ClaimedJob:
+    """The job with the Content-Type of its input; until here it is what its model takes. Raises Unavailable."""
     wanted, essence = job.content_type, _essence(given)
     if wanted != OCTETS and essence != _essence(wanted) and essence not in _UNSAID:
         raise Unavailable(f"it is {essence}; the model takes {wanted}")
-    return job._replace(body=body, content_type=wanted if essence in _UNSAID else given)
+    return job._replace(content_type=wanted if essence in _UNSAID else given)
 
 
 def _essence(content_type: str) -> str:

@@ -36,7 +36,7 @@ def unloaded(prepared: Prepared, reason: str) -> Prediction:
     """The model cannot be brought to the device: the jobs fail, but for those that have failed for another reason."""
     failed = execute.Failed(Code.MODEL_LOAD_FAILED, reason)
     results = [each if isinstance(each, execute.Failed) else failed for each in prepared.inputs]
-    return Prediction(prepared.claim, 0.0, results, prepared.loaded.writes)
+    return Prediction(prepared.claim, 0.0, results, prepared.loaded.writes, prepared.folder)
 
 
 def predict(

@@ -37,7 +37,7 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. What no submit has seen is
     checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable."""
     timeout = loaded.known.version.timeout or timeout
-    folder = loaded.folders.new() if loaded.folders else None
+    folder = claim.folder or (loaded.folders.new() if loaded.folders else None)
     into = folder if loaded.reads.in_files else None
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []

@@ -1,6 +1,8 @@
 """Room: how many bytes of one kind a process may hold at once. In one event loop."""
 
 import asyncio
+import weakref
+from collections.abc import Callable
 
 
 class Room:
@@ -8,7 +10,7 @@ class Room:
     all of it."""
 
     def __init__(self, size: int) -> None:
-        self._size = self._free = size
+        self.size = self._free = size
         self._line = asyncio.Lock()  # its owner is the first in line
         self._more = asyncio.Event()
 
@@ -33,4 +35,12 @@ class Room:
         self._more.set()
 
     def _fits(self, size: int) -> bool:
-        return min(size, self._size) <= self._free
+        return min(size, self.size) <= self._free
+
+
+class Hold:
+    """Bytes of a room. They are given back by `give`, or when nobody holds what lies in them any more."""
+
+    def __init__(self, give: Callable[[], object]) -> None:
+        self.give = weakref.finalize(self, give)
+        self.give.atexit = False

@@ -26,6 +26,7 @@ from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim, split
 from workers.events import Events
+from workers.folders import Folders
 from workers.gpu import Device, host_memory
 from workers.inputs import Fetcher
 from workers.intake import Intake
@@ -49,10 +50,11 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
-#: Claims whose inputs are fetched at once; beyond them, slow URLs hold back other claims for up to the time of a fetch.
+#: Claims whose inputs are waited for at once; beyond them, slow URLs hold back other claims for up to the time of a
+#: fetch.
 FETCHES = 16
-#: Of the machine's memory, what they may hold in one worker until their batch is next.
-FETCHED_SHARE = 0.125
+#: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
+INPUTS_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
 GATHER = 8
 
@@ -101,7 +103,7 @@ class Pipeline:
         self._fetcher = Fetcher(
             outbound.networks(bench.settings.outbound_allow),
             bench.settings.max_body,
-            room=int(FETCHED_SHARE * host_memory()),
+            room=int(INPUTS_SHARE * host_memory()),
         )
         self._intake = intake
         self._on_failure = on_failure
@@ -146,35 +148,46 @@ class Pipeline:
             )
             if claimed:
                 self.held.add(claimed.id)
-                if any(job.input_url for job in claimed.jobs):
+                if not self._prepare_now(claimed):
                     bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
                     self._remote.put(claimed)
-                else:
-                    self._prepare(claimed)
             else:
                 bench.shelf.dropped(draft.target)
         self._prepared.put(None)
+
+    def _prepare_now(self, claimed: Claim) -> bool:
+        """False where its inputs have to be waited for."""
+        ready = self._fetcher.ready(claimed, self._folders(claimed))
+        if ready:
+            self._prepare(ready)
+        return ready is not None
 
     def _fetch(self) -> None:
         while claimed := self._remote.get():
             self._fetch_all(claimed)
 
     def _fetch_all(self, claimed: Claim) -> None:
-        for part in self._fetcher.parts(claimed, self._closing):
+        for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
             if part.id != claimed.id:
                 self._persist(split, self._bench.autocommit, claimed.id, part)
                 self.held.add(part.id)
             self._prepare(part)
             del part  # it is large, and the next one may take long
 
+    def _folders(self, claimed: Claim) -> Folders | None:
+        """Where its inputs go as files; None where they are read into memory."""
+        loaded = self._bench.shelf.models.get(claimed.target)
+        return loaded.folders if loaded and loaded.reads.in_files else None
+
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
             self._prepared.put(prepared)
 
     def _decoded(self, claimed: Claim) -> Prepared | None:
-        """None where its model is no longer served: it is given back then."""
+        """None where its model is no longer served, or no longer reads files: it is given back then."""
         bench = self._bench
-        if loaded := bench.shelf.models.get(claimed.target):
+        loaded = bench.shelf.models.get(claimed.target)
+        if loaded and (loaded.reads.in_files or not claimed.folder):
             settings = bench.settings
             return self._persist(
                 prepare, loaded, claimed, bench.blobs, timeout=settings.timeout, max_body=settings.max_body
@@ -200,6 +213,8 @@ class Pipeline:
                 prediction = self._run(prepared)
                 self._took[claimed.target] = self._watch.running
             self._running = None
+            if claimed.hold:
+                claimed.hold.give()
             self._intake.ring()
             if self.lost:
                 return
@@ -209,6 +224,7 @@ class Pipeline:
                     self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
                 self.held.discard(claimed.id)
+            del prepared, claimed, prediction  # they are large, and the next one may be long in coming
 
     def _next(self) -> Prepared | None:
         """The next batch, after all that was to be done before it. Raises DeviceLost."""

@@ -2,10 +2,15 @@
 
 import gzip
 import json
+import os
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +18,8 @@ import pytest
 import redis
 
 from tests.e2e.test_jobs import finished, submit
-from tests.local import Local
+from tests.e2e.test_uploads import forget_peak, peak
+from tests.local import Local, wait_until
 from tundish import store
 from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
@@ -22,6 +28,7 @@ from tundish.queue import Queue
 from workers.resend import resend
 
 INPUT = b'{ "value": "from afar" }'
+HUGE = os.urandom(1 << 20)
 PATIENT = 30.0
 
 
@@ -51,6 +58,7 @@ class Origin:
             "/more": (200, {"content-type": "application/json"}, b'{"value": 1, "more": {"a": 1}}'),
             "/html": (200, {"content-type": "text/html"}, INPUT),
             "/png": (200, {"content-type": "image/png"}, b"\x00\xff abc"),
+            "/huge": (200, {"content-type": "video/mp4"}, HUGE * 96),
             "/large": (200, {"content-type": "application/json"}, json.dumps({"value": "x" * 4_000_000}).encode()),
         }.get(path.partition("?")[0], (404, {}, b"none"))
 
@@ -100,6 +108,35 @@ def test_the_worker_fetches_the_input(client: httpx.Client, origin: Origin, path
 def test_bytes_may_be_of_any_type(client: httpx.Client, origin: Origin) -> None:
     job = finished(client, by_url(client, origin.url("/png"), "octets")["id"])
     assert client.get(job["urls"]["result"]).content == b"cba \xff\x00"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_model_of_files_gets_what_no_memory_should_hold(system: Local, client: httpx.Client, origin: Origin) -> None:
+    worker = system.ps()["worker"]["pid"]
+    before = forget_peak(worker)
+    job = finished(client, by_url(client, origin.url("/huge"), "measured")["id"])
+    grown = peak(worker) - before
+    assert job["status"] == "succeeded", job
+    sum = sha256()
+    for _ in range(96):
+        sum.update(HUGE)
+    found = job["output"]
+    assert (found["size"], found["sha256"], found["content_type"]) == (96 << 20, sum.hexdigest(), "video/mp4")
+    assert grown < 32 << 20, grown
+    wait_until(lambda: not Path(found["path"]).parent.exists(), "the batch's folder is removed")
+
+
+def test_a_file_of_a_canceled_job_goes(client: httpx.Client, origin: Origin) -> None:
+    origin.gate.clear()
+    id = by_url(client, origin.url("/slow"), "measured")["id"]
+
+    def lies() -> bool:
+        return any(Path(tempfile.gettempdir()).glob(f"tundish-files-*/*/input-{id}"))
+
+    wait_until(lies, "it is being fetched")
+    assert client.post(f"/v1/jobs/{id}/cancel").json()["status"] == "canceled"
+    origin.gate.set()
+    wait_until(lambda: not lies(), "its file is removed")
 
 
 @pytest.mark.parametrize(

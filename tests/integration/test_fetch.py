@@ -4,13 +4,17 @@ import asyncio
 import gzip
 import io
 import ipaddress
+import random
+import shutil
 import socket
+import tempfile
 import threading
 import tracemalloc
 import zlib
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,12 +22,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.local import wait_until
 from tundish import execute, outbound, store
+from tundish.blobs import CHUNK, Directory
+from tundish.file import File
 from tundish.ids import new_uuid
 from tundish.job import Code
 from workers.batch import Target
 from workers.claim import Claim
-from workers.fetch import Unavailable, fetch
+from workers.fetch import Bounds, Unavailable, fetch
+from workers.folders import Folders
 from workers.inputs import Fetcher
 
 ALLOWED = outbound.networks("127.0.0.0/8")
@@ -57,9 +65,16 @@ def serving(answer: Callable[[socket.socket, str], None]) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def fetched(url: str, limit: int = 1000, within: float = 10.0) -> tuple[str, bytes]:
-    into = io.BytesIO()
-    return asyncio.run(fetch(url, ALLOWED, into, limit, within)), into.getvalue()
+class Into(io.BytesIO):
+    """What is fetched."""
+
+    async def take(self, piece: bytes) -> None:
+        self.write(piece)
+
+
+def fetched(url: str, limit: int = 1000, within: float = 100.0, in_all: float = 10.0) -> tuple[str, bytes]:
+    into = Into()
+    return asyncio.run(fetch(url, ALLOWED, into.take, Bounds(limit, within, in_all))), into.getvalue()
 
 
 def head(length: int | None, **headers: str) -> bytes:
@@ -86,8 +101,10 @@ def test_what_is_sent_and_what_is_not() -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n"])
-def test_a_server_that_drips_ends_at_the_time_limit(first: bytes) -> None:
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_server_that_drips_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch, step: int, first: bytes) -> None:
     """Each byte comes well within any time-out of a read: it is the whole that is bounded."""
+    monkeypatch.setattr("workers.fetch.STEP", step)
     over = threading.Event()
 
     def answer(peer: socket.socket, asked: str) -> None:
@@ -97,8 +114,28 @@ def test_a_server_that_drips_ends_at_the_time_limit(first: bytes) -> None:
 
     with serving(answer) as url:
         with pytest.raises(Unavailable, match=r"over 0\.5 s"):
-            fetched(url, within=SHORT)
+            fetched(url, in_all=SHORT)
         over.set()
+
+
+@pytest.mark.parametrize("step", [10, 10_000])
+def test_one_that_is_large_has_its_time_for_each_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """It takes longer than a step may; where it brings too little for one, it is ended."""
+    monkeypatch.setattr("workers.fetch.STEP", step)
+    over = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(300))
+        for _ in range(30):
+            over.wait(SHORT / 20)
+            peer.sendall(b"x" * 10)
+
+    with serving(answer) as url:
+        if step == 10:
+            assert fetched(url, within=SHORT)[1] == b"x" * 300
+        else:
+            with pytest.raises(Unavailable, match=r"under 10000 bytes in 0\.5 s"):
+                fetched(url, within=SHORT)
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -116,18 +153,31 @@ def test_a_body_is_bounded(declared: bool) -> None:
 def test_a_body_is_bounded_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 60_000
-    into = io.BytesIO()
+    into = Into()
 
     def answer(peer: socket.socket, asked: str) -> None:
         peer.sendall(head(len(bomb), content_encoding="gzip") + bomb)
 
     tracemalloc.start()
     with serving(answer) as url, pytest.raises(Unavailable, match="over 1000 bytes"):
-        asyncio.run(fetch(url, ALLOWED, into, 1000))
+        asyncio.run(fetch(url, ALLOWED, into.take, Bounds(1000, 10.0, 10.0)))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert into.tell() <= 1000
     assert most < 10_000_000
+
+
+def test_what_is_large_once_decompressed_comes_in_small_pieces() -> None:
+    body, pieces = random.randbytes(100_000) + bytes(5_000_000) + b"end", list[bytes]()
+    packed = gzip.compress(body)
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    with serving(lambda peer, asked: peer.sendall(head(len(packed), content_encoding="gzip") + packed)) as url:
+        asyncio.run(fetch(url, ALLOWED, write, Bounds(len(body), 10.0, 10.0)))
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= CHUNK
 
 
 GZIP = gzip.compress(b"hello", mtime=0)
@@ -214,6 +264,18 @@ def claim(*jobs: store.ClaimedJob) -> Claim:
     return Claim(new_uuid(), Target("m", "1"), jobs)
 
 
+def predicted(parts: Iterator[Claim]) -> Iterator[Claim]:
+    """The parts; each has made room, as once it was predicted, before the next one is waited for."""
+    for part in parts:
+        if part.hold:
+            part.hold.give()
+        yield part
+
+
+def sizes(part: Claim) -> list[int]:
+    return [len(each.body or b"") for each in part.jobs]
+
+
 def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
     gate = threading.Event()
 
@@ -242,10 +304,10 @@ def test_what_there_is_no_room_for_is_fetched_once_there_is() -> None:
     with serving(answer) as url:
         whole = claim(*(job(f"{url}/{name}") for name in ("said", "unsaid", "said", "said")))
         parts = Fetcher(ALLOWED, 1000, 1300, patience=1.0).parts(whole, threading.Event())
-        sizes = [[len(each.body or b"") for each in part.jobs] for part in parts]
-    assert max(map(sum, sizes)) <= 1300
-    assert sum(map(len, sizes)) == 4
-    assert all(size == 600 for part in sizes for size in part)
+        found = [sizes(part) for part in predicted(parts)]
+    assert max(map(sum, found)) <= 1300
+    assert sum(map(len, found)) == 4
+    assert all(size == 600 for part in found for size in part)
 
 
 def test_a_server_that_drips_takes_room_for_what_it_sends_alone() -> None:
@@ -261,9 +323,9 @@ def test_a_server_that_drips_takes_room_for_what_it_sends_alone() -> None:
     with serving(answer) as url:
         whole = claim(*(job(f"{url}/{name}") for name in ("drips", "drips", "drips", "whole")))
         parts = Fetcher(ALLOWED, 1000, 1000, patience=1.0).parts(whole, threading.Event())
-        assert [len(each.body or b"") for each in next(parts).jobs] == [900]
+        assert sizes(next(parts)) == [900]
         gate.set()
-        assert sorted(len(each.body or b"") for part in parts for each in part.jobs) == [1, 1, 1]
+        assert sorted(size for part in predicted(parts) for size in sizes(part)) == [1, 1, 1]
 
 
 def test_servers_whose_answers_grow_hold_up_nobody() -> None:
@@ -278,16 +340,16 @@ def test_servers_whose_answers_grow_hold_up_nobody() -> None:
 
     with serving(answer) as url:
         whole = claim(*(job(f"{url}/{number}") for number in range(4)))
-        parts = list(Fetcher(ALLOWED, 1000, 1300, patience=1.0).parts(whole, threading.Event()))
+        parts = list(predicted(Fetcher(ALLOWED, 1000, 1300, patience=1.0).parts(whole, threading.Event())))
     assert sum(len(part.jobs) for part in parts) == 4
     assert not any(part.failed for part in parts)
-    assert max(sum(len(each.body or b"") for each in part.jobs) for part in parts) <= 1300
+    assert max(sum(sizes(part)) for part in parts) <= 1300
 
 
 def test_an_input_larger_than_all_room_is_fetched_alone() -> None:
     with serving(lambda peer, asked: peer.sendall(head(600) + b"2" * 600)) as url:
         parts = Fetcher(ALLOWED, 1000, 100, patience=1.0).parts(claim(job(url), job(url)), threading.Event())
-        assert [[len(each.body or b"") for each in part.jobs] for part in parts] == [[600], [600]]
+        assert [sizes(part) for part in predicted(parts)] == [[600], [600]]
 
 
 def test_a_worker_that_stops_waits_for_no_url() -> None:
@@ -347,3 +409,96 @@ def test_a_content_type_fits_the_model_or_says_nothing(wanted: str, given: str, 
         assert (failed.code, given in failed.message) == (Code.INPUT_UNAVAILABLE, True)
     else:
         assert (part.failed, part.jobs[0].content_type) == ({}, kept)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where files go."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def files(disk: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in disk.rglob("input-*"))
+
+
+def test_an_input_of_a_model_of_files_is_one_and_takes_no_room(disk: Path) -> None:
+    gate = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        size = 3_000_000 if asked.startswith("GET /slow") else 4_000_000
+        if size == 3_000_000:
+            gate.wait(10)
+        peer.sendall(head(size, content_type="audio/wav") + b"2" * size)
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{name}", "application/octet-stream") for name in ("slow", "quick")))
+        parts = Fetcher(ALLOWED, 1000, 1000, patience=1.0).parts(whole, threading.Event(), Folders())
+        ahead = next(parts)
+        gate.set()
+        [rest] = parts
+    for part, placed, size in ((ahead, whole.jobs[1], 4_000_000), (rest, whole.jobs[0], 3_000_000)):
+        assert part.folder
+        assert (part.hold, part.failed) == (None, {})
+        [found] = part.jobs
+        file = part.folder.fetch(found, Directory(disk, b""))
+        assert (found.id, file) == (placed.id, File(file.path, "audio/wav"))
+        assert file.path.parent == part.folder.path
+        assert file.path.read_bytes() == b"2" * size
+    del part, ahead
+    assert [len(body) for body in files(disk)] == [3_000_000]
+    del rest
+    assert files(disk) == []
+
+
+def test_a_file_that_is_too_large_or_breaks_off_or_drips_leaves_nothing(disk: Path) -> None:
+    over = threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        if asked.startswith("GET /large"):
+            peer.sendall(head(None) + bytes(3_000_000))
+        elif asked.startswith("GET /breaks"):
+            peer.sendall(head(1_900_000) + bytes(1_800_000))
+        elif asked.startswith("GET /drips"):
+            peer.sendall(head(1_900_000) + bytes(1_800_000))
+            over.wait(10)
+        else:
+            peer.sendall(head(2) + b"hi")
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{name}", "application/octet-stream") for name in ("large", "breaks", "drips", "x")))
+        fetcher = Fetcher(ALLOWED, 1000, 1000, files=Bounds(2_000_000, SHORT, 10.0), patience=10.0)
+        [part] = fetcher.parts(whole, threading.Event(), Folders())
+        over.set()
+    assert files(disk) == [b"hi"]
+    assert {failed.code for failed in part.failed.values()} == {Code.INPUT_UNAVAILABLE}
+    large, breaks, drips = (part.failed[each.id].message for each in whole.jobs[:3])
+    assert "over 2000000 bytes" in large
+    assert "connection fails" in breaks
+    assert "sends under 16777216 bytes in 0.5 s" in drips
+
+
+def test_a_file_that_the_disk_does_not_hold_fails_alone(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 66 * 2**20 - sum(map(len, files(disk)))))
+    with serving(lambda peer, asked: peer.sendall(head(3_000_000) + bytes(3_000_000))) as url:
+        [part] = Fetcher(ALLOWED, 1000, 1000).parts(claim(job(url)), threading.Event(), Folders())
+    assert files(disk) == []
+    [failed] = part.failed.values()
+    assert (failed.code, "TMPDIR" in failed.message) == (Code.INPUT_UNAVAILABLE, True)
+
+
+def test_a_file_that_is_no_longer_wanted_leaves_nothing(disk: Path) -> None:
+    """Its worker stops within the fetch."""
+    gate, stopped = threading.Event(), threading.Event()
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(None) + bytes(5_000_000))
+        wait_until(lambda: any(files(disk)), "some of it lies on the disk")
+        stopped.set()
+        gate.wait(10)
+
+    with serving(answer) as url:
+        assert list(Fetcher(ALLOWED, 1000, 1000).parts(claim(job(url)), stopped, Folders())) == []
+        wait_until(lambda: files(disk) == [], "the file is gone")
+        gate.set()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from tundish.blobs.directory import Arrival, Directory
 from tundish.blobs.interface import (
     CHUNK,
+    UPLOAD_MAX,
     BadSignature,
     BlobChanged,
     BlobError,
@@ -32,6 +33,7 @@ from tundish.settings import SettingError, Settings
 
 __all__ = [
     "CHUNK",
+    "UPLOAD_MAX",
     "Arrival",
     "BadSignature",
     "BlobChanged",

@@ -15,6 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 #: Bytes that are held at once where a blob is streamed.
 CHUNK = 1 << 20
+#: Bytes of an upload: one PUT of S3 carries no more.
+UPLOAD_MAX = 5 * 2**30
 #: Seconds that a presigned URL of `get_url` holds.
 URL_EXPIRES = 900
 
