@@ -14,6 +14,7 @@ import logging
 import re
 import socket
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a look-up may take, its wait for others included.
+LOOK_UP = 10.0
 
 #: All of IPv6 that is given out. Beside it lie addresses that reach IPv4 (::/96, ::ffff:0:0/96, 64:ff9b::/96,
 #: 64:ff9b:1::/48), loopback, site-local, link-local and unique local ones, multicast and segment routing (5f00::/16).
@@ -149,22 +153,46 @@ def judge(destination: Destination, addresses: Sequence[str], allowed: Sequence[
     return found[0]
 
 
-async def look_up(name: str) -> list[str]:
-    """The addresses of a name, by the system's resolver. Raises OSError.
+class LookUps:
+    """The addresses of a name, by the system's resolver: `most` look-ups at once, the others wait. Raises OSError, as
+    TimeoutError after LOOK_UP seconds.
 
-    In a thread of its own: a DNS that does not answer takes up to a minute, the loop's own threads are few, and who
-    ends the loop waits for them."""
-    answers: Future[list[Any]] = Future()
+    In threads of its own: a DNS that does not answer takes up to a minute, the loop's own threads are few, and who ends
+    the loop waits for them."""
 
-    def look() -> None:
-        try:
-            answers.set_result(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answers.set_exception(error)
+    def __init__(self, most: int = 64) -> None:
+        self._idle = most  # threads that may be started
+        self._waiting: deque[tuple[str, Future[list[Any]]]] = deque()
+        self._lock = threading.Lock()
 
-    answers.set_running_or_notify_cancel()  # who waits may give up; the thread cannot
-    threading.Thread(target=look, name="look up", daemon=True).start()
-    return [str(answer[4][0]) for answer in await asyncio.wrap_future(answers)]
+    async def __call__(self, name: str) -> list[str]:
+        answers: Future[list[Any]] = Future()
+        with self._lock:
+            self._waiting.append((name, answers))
+            start = self._idle > 0
+            self._idle -= start
+        if start:
+            threading.Thread(target=self._look, name="look up", daemon=True).start()
+        async with asyncio.timeout(LOOK_UP):
+            return [str(answer[4][0]) for answer in await asyncio.wrap_future(answers)]
+
+    def _look(self) -> None:
+        """Until nobody waits."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._idle += 1
+                    return
+                name, answers = self._waiting.popleft()
+            if not answers.set_running_or_notify_cancel():  # who waited has given up
+                continue
+            try:
+                answers.set_result(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+            except Exception as error:
+                answers.set_exception(error)
+
+
+look_up = LookUps()
 
 
 async def resolve(destination: Destination, allowed: Sequence[Network], look_up: Lookup = look_up) -> Address:

@@ -1,6 +1,7 @@
 """One POST of a webhook: signed, to an address that was judged, followed nowhere, and given up in time."""
 
 import asyncio
+import math
 import ssl
 import time
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ from workers.verdict import Answer
 
 #: Seconds that a try may take, from the look-up of the name to the end of the answer (Standard Webhooks).
 TIMEOUT = 15.0
+#: Seconds of these that it may take to connect.
+CONNECT = 5.0
 #: Bytes of the answer that are read.
 ANSWER_MAX = 65536
 #: Seconds that a judged address holds: thousands of deliveries to one receiver need one look-up.
 JUDGED = 10.0
 #: Seconds that a connection is kept for the next delivery.
 KEPT = 15.0
+#: Seconds for which an origin that answered is known to answer.
+KNOWN = 60.0
 
 
 @dataclass(slots=True)
@@ -41,6 +46,8 @@ class Post:
     def __init__(self, allowed: list[outbound.Network]) -> None:
         self._allowed = allowed
         self._origins: dict[tuple[str, str, int], _Origin] = {}
+        # Apart, so that names whose DNS hangs keep none waiting that answered lately.
+        self._look_ups = {known: outbound.LookUps() for known in (True, False)}
 
     async def __aenter__(self) -> "Post":
         # What the system trusts (an operator may have a CA of his own), and the public CAs where it has none.
@@ -50,7 +57,7 @@ class Post:
             connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEPT),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nobody reads it; what is small may unfold to much
-            timeout=aiohttp.ClientTimeout(total=None),  # ours is around all of it
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT),  # ours is around all of it
             trust_env=False,
             skip_auto_headers=("accept", "accept-encoding"),
         )
@@ -73,6 +80,8 @@ class Post:
                     if origin.answered_at < time.monotonic() - KEPT:
                         raise
                 return await self._post(due, to, origin)
+        except aiohttp.ConnectionTimeoutError:
+            return Answer(None, f"no connection within {CONNECT:g} s")
         except TimeoutError:
             return Answer(None, f"no answer within {TIMEOUT:g} s")
         except outbound.Refused as refused:
@@ -102,18 +111,22 @@ class Post:
     def _origin(self, to: outbound.Destination) -> _Origin:
         """Who goes to the same at the same time shares the look-up, which may refuse it."""
         key, now = (to.scheme, to.host, to.port), time.monotonic()
-        known = self._origins.get(key)
-        if known is None or known.until < now or (known.judging.done() and known.judging.exception()):
-            self._origins = {each: origin for each, origin in self._origins.items() if origin.until > now}
-            judging = asyncio.create_task(self._judge(to))
+        origin = self._origins.get(key)
+        if origin is None or (origin.judging.done() and (origin.until < now or origin.judging.exception())):
+            answered_at = origin.answered_at if origin else -math.inf
+            self._origins = {
+                each: other
+                for each, other in self._origins.items()
+                if max(other.until, other.answered_at + KNOWN) > now or not other.judging.done()
+            }
+            judging = asyncio.create_task(self._judge(to, answered_at > now - KNOWN))
             judging.add_done_callback(asyncio.Task.exception)  # whoever asked may have given up
-            known = _Origin(judging, now + JUDGED, known.answered_at if known else -KEPT)
-            self._origins[key] = known
-        return known
+            origin = self._origins[key] = _Origin(judging, now + JUDGED, answered_at)
+        return origin
 
-    async def _judge(self, to: outbound.Destination) -> str:
+    async def _judge(self, to: outbound.Destination, known: bool) -> str:
         """The address as a URL has it."""
-        address = await outbound.resolve(to, self._allowed)
+        address = await outbound.resolve(to, self._allowed, self._look_ups[known])
         return f"[{address}]" if address.version == 6 else str(address)
 
 

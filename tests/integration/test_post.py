@@ -1,10 +1,13 @@
 """One POST of a webhook over real sockets: where it goes, what it says, and how much it puts up with."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +25,10 @@ OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | None = None) -> list[Answer]:
-    """What comes of sending to each path of a server, one after the other."""
+def send(
+    serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | None = None, beside: Sequence[str] = ()
+) -> list[Answer]:
+    """What comes of sending to each path of a server, one after the other; after the first begin those `beside`."""
 
     serving: set[asyncio.Task[None] | None] = set()
 
@@ -46,7 +51,14 @@ def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | 
             found = await asyncio.get_running_loop().getaddrinfo("localhost", None)
             port = next(each.getsockname()[1] for each in server.sockets if each.family == found[0][0])
         async with server, Post(outbound.networks("127.0.0.0/8,::1/128")) as sender:
-            answers = [await sender.send(due(f"{scheme}://localhost:{port}{path}")) for path in paths]
+            answers: list[Answer] = []
+            others: list[asyncio.Task[Answer]] = []
+            for path in paths:
+                answers.append(await sender.send(due(f"{scheme}://localhost:{port}{path}")))
+                others = others or [asyncio.create_task(sender.send(due(url))) for url in beside]
+                await asyncio.sleep(0)
+            for other in others:
+                other.cancel()
         await asyncio.gather(*filter(None, serving))
         return answers
 
@@ -188,3 +200,43 @@ def test_nothing_private_is_connected_to(url: str) -> None:
     answer = asyncio.run(run())
     assert answer.status_code is None
     assert "the connection failed" not in (answer.error or "")
+
+
+def test_a_known_name_is_looked_up_apart_from_those_whose_dns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, look_up = threading.Event(), socket.getaddrinfo
+    hanging = [f"http://{number}.test/" for number in range(100)]
+
+    def hangs(host: str, *more: Any, **options: Any) -> Any:
+        if host.endswith(".test"):
+            gate.wait()
+        return look_up(host, *more, **options)
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK)
+        await request(reader)
+        writer.write(OK)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(post, "JUDGED", 0.0)
+    try:
+        assert send(run, "/", "/", beside=hanging) == [Answer(204), Answer(204)]
+    finally:
+        gate.set()
+
+
+def test_a_receiver_that_takes_no_connection_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "CONNECT", 0.2)
+
+    async def run(url: str) -> Answer:
+        async with Post(outbound.networks("127.0.0.0/8")) as sender:
+            return await sender.send(due(url))
+
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # holds one that nobody has accepted
+        for each in (first, second):
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        answer = asyncio.run(run(f"http://127.0.0.1:{full.getsockname()[1]}/"))
+    assert answer == Answer(None, "no connection within 0.2 s")
