@@ -13,13 +13,17 @@ import ipaddress
 import logging
 import re
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urljoin
+
+import certifi
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -95,6 +99,15 @@ class Destination:
             return ipaddress.ip_address(self.name)
         except ValueError:
             return None
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Whose certificates are trusted: those of the system (an operator may have a CA of his own, by SSL_CERT_FILE too),
+    and the public CAs where it has none. Reading them takes longer than many a request."""
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(certifi.where())
+    return trusted
 
 
 def networks(text: str) -> list[Network]:
@@ -226,6 +239,13 @@ def pinned(destination: Destination, address: Address, headers: Mapping[str, str
     }
 
 
+def check_peer(address: Address, peer: Sequence[Any]) -> None:
+    """Raises Refused where a connection to `address`, a judged one, leads to another `peer`, as a socket tells it."""
+    if ipaddress.ip_address(peer[0].partition("%")[0]) != address:
+        log.error("a connection to %s leads to %s: is there a proxy between?", address, peer[0])
+        raise Refused(_NOT_PUBLIC)
+
+
 def _checks(address: Address) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
     """Refuses a connection to another peer before a byte is sent over it."""
 
@@ -233,11 +253,11 @@ def _checks(address: Address) -> Callable[[str, dict[str, Any]], Awaitable[None]
         if event != "connection.connect_tcp.complete":
             return
         stream = given["return_value"]
-        peer = stream.get_extra_info("server_addr")[0].partition("%")[0]
-        if ipaddress.ip_address(peer) != address:
+        try:
+            check_peer(address, stream.get_extra_info("server_addr"))
+        except Refused:
             await stream.aclose()
-            log.error("a connection to %s leads to %s: is there a proxy between?", address, peer)
-            raise Refused(_NOT_PUBLIC)
+            raise
 
     return trace
 

@@ -1,15 +1,18 @@
 """One POST of a webhook: signed, to an address that was judged, followed nowhere, and given up in time."""
 
 import asyncio
+import ipaddress
 import math
-import ssl
+import socket
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import aiohttp
-import certifi
+from aiohappyeyeballs import AddrInfoType
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from tundish import outbound, store, webhooks
@@ -40,6 +43,24 @@ class _Origin:
     answered_at: float
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Refuses a connection to another peer than the judged address, which stands in the URL, before a byte is sent."""
+
+    async def _wrap_create_connection(
+        self, *args: Any, addr_infos: list[AddrInfoType], req: aiohttp.ClientRequest, **more: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        family, kind, protocol, _, where = addr_infos[0]
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setblocking(False)
+            await self._loop.sock_connect(connection, where)
+            outbound.check_peer(ipaddress.ip_address(str(req.url.host)), connection.getpeername())
+        except BaseException:
+            connection.close()
+            raise
+        return await self._wrap_existing_connection(*args, req=req, sock=connection, **more)
+
+
 class Post:
     """Sends; keeps connections and judged addresses. Use it as an async context manager."""
 
@@ -50,11 +71,8 @@ class Post:
         self._look_ups = {known: outbound.LookUps() for known in (True, False)}
 
     async def __aenter__(self) -> "Post":
-        # What the system trusts (an operator may have a CA of his own), and the public CAs where it has none.
-        trusted = ssl.create_default_context()
-        trusted.load_verify_locations(certifi.where())
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEPT),
+            connector=_Connector(limit=0, ssl=outbound.trust(), keepalive_timeout=KEPT),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nobody reads it; what is small may unfold to much
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT),  # ours is around all of it

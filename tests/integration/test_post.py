@@ -6,11 +6,12 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from tests.local import LOCALHOST
 from tundish import outbound, store
 from tundish.ids import new_uuid
 from workers import post
@@ -18,8 +19,6 @@ from workers.post import Post
 from workers.verdict import Answer
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-#: A certificate for `localhost`, which signs itself, and its key.
-LOCALHOST = Path(__file__).parents[1] / "localhost.pem"
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -75,8 +74,8 @@ async def request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], by
     return head[0], headers, await reader.readexactly(int(headers["content-length"]))
 
 
+@pytest.mark.usefixtures("localhost_trusted")
 def test_it_goes_to_the_judged_address_and_says_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -200,6 +199,31 @@ def test_nothing_private_is_connected_to(url: str) -> None:
     answer = asyncio.run(run())
     assert answer.status_code is None
     assert "the connection failed" not in (answer.error or "")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_leads_to_another_peer_carries_nothing(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.put_nowait(await reader.read())
+        writer.close()
+
+    async def leads_there(_: object, host: str, port: int, **__: object) -> list[dict[str, Any]]:
+        there = {"host": "127.0.0.1", "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
+        return [{"hostname": host, **there}]
+
+    async def run() -> Answer:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Post(outbound.networks("127.0.0.0/8")) as sender:
+            answer = await sender.send(due(f"{scheme}://127.0.0.2:{port}/"))
+            assert await came.get() == b""
+        return answer
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_resolve_host", leads_there)
+    answer = asyncio.run(run())
+    assert "not public" in (answer.error or "")
 
 
 def test_a_known_name_is_looked_up_apart_from_those_whose_dns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
