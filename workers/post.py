@@ -23,8 +23,10 @@ from workers.verdict import Answer
 TIMEOUT = 15.0
 #: Seconds of these that it may take to connect.
 CONNECT = 5.0
-#: Bytes of the answer that are read.
+#: Bytes of the answer that are read at most.
 ANSWER_MAX = 65536
+#: What the system is asked to buffer of it: one read brings at most twice that much (Linux doubles it).
+BUFFER = 8192
 #: Seconds that a judged address holds: thousands of deliveries to one receiver need one look-up.
 JUDGED = 10.0
 #: Seconds that a connection is kept for the next delivery.
@@ -53,6 +55,7 @@ class _Connector(aiohttp.TCPConnector):
         connection = socket.socket(family, kind, protocol)
         try:
             connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             await self._loop.sock_connect(connection, where)
             outbound.check_peer(ipaddress.ip_address(str(req.url.host)), connection.getpeername())
         except BaseException:
@@ -117,10 +120,8 @@ class Post:
             server_hostname=to.name if to.scheme == "https" else None,
             allow_redirects=False,
         ) as response:
-            read = 0
-            async for piece in response.content.iter_any():
-                read += len(piece)
-                if read >= ANSWER_MAX:
+            async for _ in response.content.iter_any():
+                if response.content.total_bytes > ANSWER_MAX - 2 * BUFFER:  # another read could pass it
                     response.close()
                     break
             origin.answered_at = time.monotonic()
