@@ -72,6 +72,10 @@ class Refused(ValueError):
     """A URL, or an address that its name resolved to, that is not allowed; the message does not say which address."""
 
 
+class Unfit(Refused):
+    """A URL that is refused for its scheme or port: another look-up changes nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A parsed URL. `path` begins with / and holds the query; the fragment is gone."""
@@ -150,7 +154,7 @@ def acceptable(url: str, allowed: Sequence[Network]) -> Destination:
     if destination.address:
         judge(destination, [destination.name], allowed)
     elif not allowed and not _https(destination):
-        raise Refused(_NOT_HTTPS)
+        raise Unfit(_NOT_HTTPS)
     return destination
 
 
@@ -162,7 +166,7 @@ def judge(destination: Destination, addresses: Sequence[str], allowed: Sequence[
     if not found or not all(map(_public, besides)):
         raise Refused(_NOT_PUBLIC)
     if besides and not _https(destination):
-        raise Refused(_NOT_HTTPS)
+        raise Unfit(_NOT_HTTPS)
     return found[0]
 
 

@@ -129,8 +129,13 @@ class Courier:
             ended, now = time.monotonic(), time.time()
             self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
         ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
-        status_code, error, _ = answer or _UNWANTED
-        attempt = {"at": rfc3339(at), "status_code": status_code, "error": error, "ms": round((ended - began) * 1000)}
+        told = answer or _UNWANTED
+        attempt = {
+            "at": rfc3339(at),
+            "status_code": told.status_code,
+            "error": told.error,
+            "ms": round((ended - began) * 1000),
+        }
         settled = store.Settled(due.id, due.tries, json.dumps(attempt), ruling.status, ruling.again_in)
         self._settler.add(settled, due.endpoint if ruling.disable else None)
         self._bells[kind].set()

@@ -106,7 +106,7 @@ class Post:
         except TimeoutError:
             return Answer(None, f"no answer within {TIMEOUT:g} s")
         except outbound.Refused as refused:
-            return Answer(None, str(refused))
+            return Answer(None, str(refused), final=isinstance(refused, outbound.Unfit))
         except (aiohttp.ClientError, OSError, ValueError) as failed:
             return Answer(None, f"the connection failed: {type(failed).__name__}")
 

@@ -306,7 +306,9 @@ def test_what_is_no_endpoint_is_refused(
     assert answer.json()["errors"][0]["pointer"] == pointer
 
 
-@pytest.mark.parametrize("query", ["status=lost", "endpoint=job_1", "job=whe_1", "limit=0", "cursor=x", "color=red"])
+@pytest.mark.parametrize(
+    "query", ["status=lost", "endpoint=job_1", "job=whe_1", "batch=job_1", "limit=0", "cursor=x", "color=red"]
+)
 def test_a_query_that_the_log_does_not_know_is_refused(client: httpx.Client, query: str) -> None:
     assert client.get(f"/v1/deliveries?{query}").status_code == 422
 

@@ -302,6 +302,10 @@ def test_the_log_is_read_by_status_endpoint_and_job(engine: store.Engine) -> Non
     assert found(status="pending", limit=1) == ([ids[2]], ids[2])
     assert found(status="pending", before=ids[2]) == ([ids[0]], None)
     assert found(status="delivered", budget=2) == ([], ids[1])
+    batch = new_uuid()
+    told = deliver(engine, batch, batch=batch)
+    assert found(batch=batch) == (told, None)
+    assert found(batch=batch, job=job) == ([], None)
 
 
 def test_a_replay_has_the_same_id_and_body_and_a_new_schedule(engine: store.Engine) -> None:

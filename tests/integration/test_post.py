@@ -200,14 +200,25 @@ def test_what_it_says_of_when_to_come_again_is_kept() -> None:
     assert send(serve, "/") == [Answer(429, None, "7")]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://localhost/", "http://2130706433/", "ftp://a/"])
-def test_nothing_private_is_connected_to(url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "final"),
+    [
+        ("http://127.0.0.1:9/", False),
+        ("https://localhost/", False),
+        ("http://2130706433/", False),
+        ("ftp://a/", False),
+        ("http://8.8.8.8/", True),
+        ("https://8.8.8.8:8443/", True),
+    ],
+)
+@pytest.mark.parametrize("allow", ["", "10.0.0.0/8"])
+def test_nothing_private_and_nothing_but_https_is_connected_to(url: str, final: bool, allow: str) -> None:
     async def run() -> Answer:
-        async with Post([]) as sender:
+        async with Post(outbound.networks(allow)) as sender:
             return await sender.send(due(url))
 
     answer = asyncio.run(run())
-    assert answer.status_code is None
+    assert (answer.status_code, answer.final) == (None, final)
     assert "the connection failed" not in (answer.error or "")
 
 

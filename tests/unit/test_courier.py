@@ -65,6 +65,10 @@ def test_410_ends_the_delivery_and_disables_its_endpoint() -> None:
     assert after(0, Answer(410)) == ("dead", None, True)
 
 
+def test_a_url_that_no_later_try_would_mend_is_tried_once() -> None:
+    assert after(0, Answer(None, "the URL must be https on port 443", final=True)) == ("dead", None, False)
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
