@@ -174,7 +174,7 @@ def test_a_lane_without_room_is_stepped_over_however_much_waits_in_it(engine: st
 
 
 def test_quick_lanes_and_the_others_have_limits_of_their_own(engine: store.Engine) -> None:
-    others, quick = sorted(new_uuid() for _ in range(4)), [new_uuid() for _ in range(3)]
+    quick, others = [new_uuid() for _ in range(3)], sorted(new_uuid() for _ in range(4))
     for lane in (*quick, *others):
         deliver(engine, lane, 10)
     rooms = {quick[1]: 4, quick[0]: 0, quick[2]: 4}

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tundish import store
-from workers.courier import Courier
+from workers.courier import ROWS, Courier
 from workers.lanes import (
     AT_ONCE,
     DOUBLED,
@@ -359,4 +359,37 @@ def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPat
         assert loop.cancelled()
 
     monkeypatch.setattr(store, "run", nothing_is_due)
+    asyncio.run(run())
+
+
+def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = [UUID(int=number) for number in range(1, 1000)]
+
+    async def run() -> None:
+        nobody: Any = None
+        asked, first = asyncio.Queue[UUID](), asyncio.Event()
+
+        class Hanging:
+            async def send(self, due: store.Due) -> Answer:
+                await (first if due.lane == lanes[0] else asyncio.Event()).wait()
+                return BAD
+
+        async def many_are_due(*_: object, after: UUID, others_limit: int, **given: Any) -> list[store.Due]:
+            asked.put_nowait(after)
+            rooms = [(lane, given["others"].get(lane, given["unknown"])) for lane in lanes if lane > after]
+            due = [store.Due(lane, lane, None, "", b"", 0, [], True) for lane, room in rooms for _ in range(room)]
+            return due[:others_limit]
+
+        monkeypatch.setattr(store, "run", many_are_due)
+        hanging: Any = Hanging()
+        courier = Courier(nobody, hanging, nobody)
+        bell = courier._bells[Kind.FRESH] = Bell()
+        loop = asyncio.create_task(courier._take(Kind.FRESH))
+        pages = [await asyncio.wait_for(asked.get(), 10) for _ in range(2)]
+        await asyncio.wait_for(bell.listened.wait(), 10)  # it has looked once more, and found no room
+        first.set()
+        pages.append(await asyncio.wait_for(asked.get(), 10))
+        loop.cancel()
+        assert pages == [UUID(int=0), lanes[ROWS // FIRST - 1], lanes[SLOW_AT_ONCE[Kind.FRESH] // FIRST - 1]]
+
     asyncio.run(run())
