@@ -71,7 +71,7 @@ class Deliveries:
         ]
 
     async def list(self, request: Request) -> Response:
-        given = known_parameters(request, ("status", "endpoint", "job", "limit", "cursor"))
+        given = known_parameters(request, ("status", "endpoint", "job", "batch", "limit", "cursor"))
         search = store.DeliverySearch(page_before(given), self._oldest(), page_limit(given), **_filters(given))
         listing = await self._parts.run(store.list_deliveries, request.state.tenant, search)
         return page([shown(row) for row in listing.deliveries], listing.next_before)
@@ -101,9 +101,13 @@ def _filters(given: dict[str, str]) -> dict[str, Any]:
         if given["status"] not in STATUSES:
             raise bad_query("status", "is pending, delivered or dead")
         filters["status"] = given["status"]
-    for name, prefix in (("endpoint", "whe"), ("job", "job")):
+    for name, prefix, what in (
+        ("endpoint", "whe", "an endpoint"),
+        ("job", "job", "a job"),
+        ("batch", "bat", "a batch"),
+    ):
         if name in given:
             filters[name] = from_text(prefix, given[name])
             if filters[name] is None:
-                raise bad_query(name, f"is not the id of {'an endpoint' if prefix == 'whe' else 'a job'}")
+                raise bad_query(name, f"is not the id of {what}")
     return filters

@@ -108,7 +108,7 @@ def _tell(bench: Bench, endpoints: Sequence[store.Endpoint]) -> None:
             ],
         )
     engine.dispose()
-    bench.redis.publish(queue.DONE, b"")
+    bench.redis.publish(queue.OUTBOX, b"")
 
 
 def _wait(bench: Bench) -> None:

@@ -19,6 +19,9 @@ from tundish.blobs import Directory
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
 
+#: A certificate for `localhost`, which signs itself, and its key.
+LOCALHOST = Path(__file__).parent / "localhost.pem"
+
 #: For models that have no artifact.
 NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
 

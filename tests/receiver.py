@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
@@ -23,8 +23,8 @@ class Answer(NamedTuple):
 
 @dataclass
 class Receiver:
-    """`answers[path]` are given one after the other, the last one for good; else 204. What goes to /hang waits for
-    `opened`; to /flaky, each id fails at first."""
+    """`answers[path]` are given one after the other, the last one for good; else 204. Until `opened`, what goes
+    to /hang waits and the answer of /drip goes on; at /flaky, each id fails at first."""
 
     port: int = 0
     received: "Queue[Received]" = field(default_factory=Queue)
@@ -61,6 +61,9 @@ def listening() -> Iterator[Receiver]:
             receiver.came.set()
             if self.path.startswith("/hang"):
                 receiver.opened.wait()
+            if self.path.startswith("/drip"):
+                self._drip()
+                return
             answer = receiver.answer(self.path, headers["webhook-id"])
             self.send_response(answer.status)
             for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
@@ -68,12 +71,22 @@ def listening() -> Iterator[Receiver]:
             self.end_headers()
             self.wfile.write(answer.body)
 
+        def _drip(self) -> None:
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            with suppress(OSError):  # the courier gives up
+                while not receiver.opened.wait(0.2):
+                    self.wfile.write(b".")
+
         def log_message(self, *_: object) -> None:
             pass
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False
+        request_queue_size = 512
 
     server = Server(("127.0.0.1", 0), Handler)
     receiver.port = server.server_address[1]

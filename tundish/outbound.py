@@ -13,12 +13,17 @@ import ipaddress
 import logging
 import re
 import socket
+import ssl
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urljoin
+
+import certifi
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,6 +31,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a look-up may take, its wait for others included.
+LOOK_UP = 10.0
 
 #: All of IPv6 that is given out. Beside it lie addresses that reach IPv4 (::/96, ::ffff:0:0/96, 64:ff9b::/96,
 #: 64:ff9b:1::/48), loopback, site-local, link-local and unique local ones, multicast and segment routing (5f00::/16).
@@ -64,6 +72,10 @@ class Refused(ValueError):
     """A URL, or an address that its name resolved to, that is not allowed; the message does not say which address."""
 
 
+class Unfit(Refused):
+    """A URL that is refused for its scheme or port: another look-up changes nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A parsed URL. `path` begins with / and holds the query; the fragment is gone."""
@@ -91,6 +103,15 @@ class Destination:
             return ipaddress.ip_address(self.name)
         except ValueError:
             return None
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Whose certificates are trusted: those of the system (an operator may have a CA of his own, by SSL_CERT_FILE too),
+    and the public CAs where it has none. Reading them takes longer than many a request."""
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(certifi.where())
+    return trusted
 
 
 def networks(text: str) -> list[Network]:
@@ -133,7 +154,7 @@ def acceptable(url: str, allowed: Sequence[Network]) -> Destination:
     if destination.address:
         judge(destination, [destination.name], allowed)
     elif not allowed and not _https(destination):
-        raise Refused(_NOT_HTTPS)
+        raise Unfit(_NOT_HTTPS)
     return destination
 
 
@@ -145,26 +166,50 @@ def judge(destination: Destination, addresses: Sequence[str], allowed: Sequence[
     if not found or not all(map(_public, besides)):
         raise Refused(_NOT_PUBLIC)
     if besides and not _https(destination):
-        raise Refused(_NOT_HTTPS)
+        raise Unfit(_NOT_HTTPS)
     return found[0]
 
 
-async def look_up(name: str) -> list[str]:
-    """The addresses of a name, by the system's resolver. Raises OSError.
+class LookUps:
+    """The addresses of a name, by the system's resolver: `most` look-ups at once, the others wait. Raises OSError, as
+    TimeoutError after LOOK_UP seconds.
 
-    In a thread of its own: a DNS that does not answer takes up to a minute, the loop's own threads are few, and who
-    ends the loop waits for them."""
-    answers: Future[list[Any]] = Future()
+    In threads of its own: a DNS that does not answer takes up to a minute, the loop's own threads are few, and who ends
+    the loop waits for them."""
 
-    def look() -> None:
-        try:
-            answers.set_result(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answers.set_exception(error)
+    def __init__(self, most: int = 64) -> None:
+        self._idle = most  # threads that may be started
+        self._waiting: deque[tuple[str, Future[list[Any]]]] = deque()
+        self._lock = threading.Lock()
 
-    answers.set_running_or_notify_cancel()  # who waits may give up; the thread cannot
-    threading.Thread(target=look, name="look up", daemon=True).start()
-    return [str(answer[4][0]) for answer in await asyncio.wrap_future(answers)]
+    async def __call__(self, name: str) -> list[str]:
+        answers: Future[list[Any]] = Future()
+        with self._lock:
+            self._waiting.append((name, answers))
+            start = self._idle > 0
+            self._idle -= start
+        if start:
+            threading.Thread(target=self._look, name="look up", daemon=True).start()
+        async with asyncio.timeout(LOOK_UP):
+            return [str(answer[4][0]) for answer in await asyncio.wrap_future(answers)]
+
+    def _look(self) -> None:
+        """Until nobody waits."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._idle += 1
+                    return
+                name, answers = self._waiting.popleft()
+            if not answers.set_running_or_notify_cancel():  # who waited has given up
+                continue
+            try:
+                answers.set_result(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+            except Exception as error:
+                answers.set_exception(error)
+
+
+look_up = LookUps()
 
 
 async def resolve(destination: Destination, allowed: Sequence[Network], look_up: Lookup = look_up) -> Address:
@@ -198,6 +243,13 @@ def pinned(destination: Destination, address: Address, headers: Mapping[str, str
     }
 
 
+def check_peer(address: Address, peer: Sequence[Any]) -> None:
+    """Raises Refused where a connection to `address`, a judged one, leads to another `peer`, as a socket tells it."""
+    if ipaddress.ip_address(peer[0].partition("%")[0]) != address:
+        log.error("a connection to %s leads to %s: is there a proxy between?", address, peer[0])
+        raise Refused(_NOT_PUBLIC)
+
+
 def _checks(address: Address) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
     """Refuses a connection to another peer before a byte is sent over it."""
 
@@ -205,11 +257,11 @@ def _checks(address: Address) -> Callable[[str, dict[str, Any]], Awaitable[None]
         if event != "connection.connect_tcp.complete":
             return
         stream = given["return_value"]
-        peer = stream.get_extra_info("server_addr")[0].partition("%")[0]
-        if ipaddress.ip_address(peer) != address:
+        try:
+            check_peer(address, stream.get_extra_info("server_addr"))
+        except Refused:
             await stream.aclose()
-            log.error("a connection to %s leads to %s: is there a proxy between?", address, peer)
-            raise Refused(_NOT_PUBLIC)
+            raise
 
     return trace
 

@@ -24,7 +24,7 @@ from tundish import files, logs, outbound, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.view import rfc3339
-from workers.lanes import FIRST, Kind, Lanes, Looks
+from workers.lanes import Kind, Lanes, Looks, Room
 from workers.post import Post
 from workers.settle import Settler
 from workers.verdict import Answer, Verdict, pause, verdict
@@ -37,7 +37,7 @@ LEASE = 30.0
 LOOK = 0.5
 #: Seconds between tries while Postgres or Redis does not answer.
 RETRY = 1.0
-#: Deliveries that one statement takes.
+#: Deliveries that one statement takes from quick lanes, and from the others.
 ROWS = 256
 
 _FIRST_LANE = UUID(int=0)
@@ -78,13 +78,19 @@ class Courier:
         while True:
             rung = bell.is_set()
             bell.clear()
-            limit = min(ROWS, self._lanes.free(kind))
-            found = await self._due(kind, after, limit) if limit else []
+            now = time.monotonic()
+            self._lanes.forget(now)
+            room = self._lanes.room(kind, now, ROWS)
+            found = await self._due(kind, room, after) if room.quick_limit or room.others_limit else []
             for due in found:
                 self._send(kind, due)
+            others = [due.lane for due in found if due.lane not in room.quick]
+            more = 0 < room.quick_limit == len(found) - len(others)
             # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
-            more = after != _FIRST_LANE or (limit > 0 and len(found) == limit)
-            after = found[-1].lane if found and len(found) == limit else _FIRST_LANE
+            if room.others_limit:
+                full = len(others) == room.others_limit
+                more = more or full or after != _FIRST_LANE
+                after = others[-1] if full else _FIRST_LANE
             looks.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
             await asyncio.sleep(looks.gap)
             if not more:
@@ -93,19 +99,11 @@ class Courier:
                     async with asyncio.timeout(LOOK):
                         await bell.wait()
 
-    async def _due(self, kind: Kind, after: UUID, limit: int) -> list[store.Due]:
-        now = time.monotonic()
-        self._lanes.forget(now)
+    async def _due(self, kind: Kind, room: Room, after: UUID) -> list[store.Due]:
+        retried = kind is Kind.RETRIED
         try:
             return await store.run(
-                self._engine,
-                store.take,
-                retried=kind is Kind.RETRIED,
-                rooms=self._lanes.rooms(kind, now),
-                room=FIRST,
-                after=after,
-                limit=limit,
-                lease=LEASE,
+                self._engine, store.take, retried=retried, after=after, lease=LEASE, **room._asdict()
             )
         except (store.StoreError, store.PoolTimeout, OSError) as error:
             log.warning("the outbox has to wait: %s", error)
@@ -131,8 +129,13 @@ class Courier:
             ended, now = time.monotonic(), time.time()
             self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
         ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
-        status_code, error, _ = answer or _UNWANTED
-        attempt = {"at": rfc3339(at), "status_code": status_code, "error": error, "ms": round((ended - began) * 1000)}
+        told = answer or _UNWANTED
+        attempt = {
+            "at": rfc3339(at),
+            "status_code": told.status_code,
+            "error": told.error,
+            "ms": round((ended - began) * 1000),
+        }
         settled = store.Settled(due.id, due.tries, json.dumps(attempt), ruling.status, ruling.again_in)
         self._settler.add(settled, due.endpoint if ruling.disable else None)
         self._bells[kind].set()

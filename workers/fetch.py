@@ -8,8 +8,6 @@ Nothing is shared between two fetches: no connection, no cookie, no proxy of the
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import cache
-from ssl import SSLContext
 from typing import NamedTuple
 
 import httpx
@@ -72,14 +70,10 @@ async def fetch(
         raise Unavailable(f"the connection fails: {type(error).__name__}") from error
 
 
-@cache
-def trust() -> SSLContext:
-    """Whose certificates are trusted: reading them takes longer than many a fetch."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
 def _transport() -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=trust(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx.AsyncHTTPTransport(
+        verify=outbound.trust(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+    )
 
 
 async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[outbound.Network]) -> httpx.Response:

@@ -4,12 +4,14 @@ A lane is what one receiver's deliveries share. It has a cap on what is on its w
 success and is halved by each answer that says "too much"; and a breaker, which opens after failures in a row and then
 lets one delivery through at a time, at ever longer intervals, until one succeeds.
 
-Fresh deliveries and those that are tried again never wait for each other: each kind has its own room, in every lane and
-in the process.
+A lane is quick while its last answer was a success and the next does not keep us waiting. Quick lanes have room of
+their own, so that all that hang, fail, or were never heard of together keep no quick one waiting. So have fresh
+deliveries and those that are tried again, in every lane and in the process.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from workers.verdict import Answer
@@ -22,11 +24,14 @@ class Kind(StrEnum):
     RETRIED = "retried"
 
 
-#: What may be on its way to one receiver: at first, and at most.
-FIRST, MOST = 16, 64
-#: What one process has on its way, by kind.
+#: What may be on its way to one receiver: at first, where each success doubles it up to, and at most.
+FIRST, DOUBLED, MOST = 2, 16, 64
+#: What one process has on its way to quick lanes and to the others, by kind.
 AT_ONCE = {Kind.FRESH: 768, Kind.RETRIED: 256}
-#: Failures in a row that open the breaker.
+SLOW_AT_ONCE = {Kind.FRESH: 384, Kind.RETRIED: 128}
+#: Seconds that a quick lane may keep us waiting.
+PATIENCE = 1.0
+#: Failures in a row that open the breaker; as many as may be on their way do, where those are fewer.
 TRIPS_AFTER = 10
 #: Seconds that an open breaker, or a throttled lane without a Retry-After, waits: at first, and at most.
 SHORTEST, LONGEST = 1.0, 30.0
@@ -40,6 +45,8 @@ class Lane:
 
     cap: int = FIRST
     running: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    good: bool = False  # so was its last answer
+    waited_since: float = 0.0  # for its next answer, where something is on its way
     failures: int = 0  # in a row
     wait: float = SHORTEST  # the next pause, unless the receiver says one
     opens_at: float = 0.0  # nothing is sent before
@@ -49,21 +56,33 @@ class Lane:
         """How many more may be sent."""
         return 0 if now < self.opens_at else max(0, self.cap - self.running[kind])
 
-    def succeeded(self) -> None:
+    def quick(self, now: float) -> bool:
+        return self.good and (now < self.waited_since + PATIENCE or not any(self.running.values()))
+
+    def began(self, kind: Kind, now: float) -> None:
+        if not any(self.running.values()):
+            self.waited_since = now
+        self.running[kind] += 1
+        self.seen_at = now
+
+    def succeeded(self, now: float) -> None:
+        self.good, self.waited_since = True, now
         self.failures, self.wait = 0, SHORTEST
-        self.cap = min(MOST, self.cap + 1)
+        self.cap = min(MOST, max(self.cap + 1, min(DOUBLED, self.cap * 2)))
 
     def failed(self, now: float) -> None:
         """What was on its way when the breaker opened tells nothing new."""
+        self.good = False
         if now < self.opens_at:
             return
         self.failures += 1
-        if self.failures >= TRIPS_AFTER:
+        if self.failures >= min(self.cap, TRIPS_AFTER):
             self.cap = 1
             self._pause(now, 0.0)
 
     def throttled(self, now: float, asked: float) -> None:
         """The receiver has too much to do, and asked for so many seconds (0: it did not say)."""
+        self.good = False
         if now >= self.opens_at:
             self.cap = max(1, self.cap // 2)
             self._pause(now, asked)
@@ -75,29 +94,47 @@ class Lane:
         self.wait = min(LONGEST, self.wait * 2)
 
 
+class Room(NamedTuple):
+    """How many more deliveries of a kind may be sent: to each quick lane and to all of them, to each of the others that
+    is known, to each that is not, and to all of those."""
+
+    quick: dict[UUID, int]
+    quick_limit: int
+    others: dict[UUID, int]
+    unknown: int
+    others_limit: int
+
+
 class Lanes:
-    """All lanes that this process knows something of; the others have room for FIRST."""
+    """All lanes that this process knows something of."""
 
     def __init__(self) -> None:
         self._lanes: dict[UUID, Lane] = {}
         self._running = dict.fromkeys(Kind, 0)
 
-    def free(self, kind: Kind) -> int:
-        """How many more of a kind this process may send."""
-        return AT_ONCE[kind] - self._running[kind]
-
     def busy(self, kind: Kind) -> float:
         """How much of this process's room is taken, from 0 to 1."""
-        return self._running[kind] / AT_ONCE[kind]
+        return self._running[kind] / (AT_ONCE[kind] + SLOW_AT_ONCE[kind])
 
-    def rooms(self, kind: Kind, now: float) -> dict[UUID, int]:
-        """How many more each known lane may send."""
-        return {id: lane.room(kind, now) for id, lane in self._lanes.items()}
+    def room(self, kind: Kind, now: float, most: int) -> Room:
+        """What may be sent now, up to `most` of each sort. The quick lane that was sent nothing for the longest comes
+        first."""
+        quick, others, slow = {}, {}, 0
+        for id, lane in self._lanes.items():
+            if lane.quick(now):
+                quick[id] = lane.room(kind, now)
+            else:
+                others[id] = lane.room(kind, now)
+                slow += lane.running[kind]
+        # What is on its way to a lane that was quick is held against the others from now on, and may be more than they
+        # have room for.
+        running, at_once, slow_at_once = self._running[kind], AT_ONCE[kind], SLOW_AT_ONCE[kind]
+        quick_limit = min(most, at_once - (running - slow), at_once + slow_at_once - running)
+        return Room(quick, max(0, quick_limit), others, FIRST, max(0, min(most, slow_at_once - slow)))
 
     def began(self, id: UUID, kind: Kind, now: float) -> None:
-        lane = self._lanes.setdefault(id, Lane())
-        lane.running[kind] += 1
-        lane.seen_at = now
+        lane = self._lanes[id] = self._lanes.pop(id) if id in self._lanes else Lane()
+        lane.began(kind, now)
         self._running[kind] += 1
 
     def ended(self, id: UUID, kind: Kind, answer: Answer | None, *, now: float, asked: float = 0.0) -> None:
@@ -108,7 +145,7 @@ class Lanes:
         if answer is None:
             return
         if answer.good:
-            lane.succeeded()
+            lane.succeeded(now)
         elif answer.throttles or asked:
             lane.throttled(now, asked)
         else:

@@ -1,14 +1,18 @@
 """One POST of a webhook: signed, to an address that was judged, followed nowhere, and given up in time."""
 
 import asyncio
-import ssl
+import ipaddress
+import math
+import socket
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import aiohttp
-import certifi
+from aiohappyeyeballs import AddrInfoType
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from tundish import outbound, store, webhooks
@@ -17,12 +21,18 @@ from workers.verdict import Answer
 
 #: Seconds that a try may take, from the look-up of the name to the end of the answer (Standard Webhooks).
 TIMEOUT = 15.0
-#: Bytes of the answer that are read.
+#: Seconds of these that it may take to connect.
+CONNECT = 5.0
+#: Bytes of the answer that are read at most.
 ANSWER_MAX = 65536
+#: What the system is asked to buffer of it: one read brings at most twice that much (Linux doubles it).
+BUFFER = 8192
 #: Seconds that a judged address holds: thousands of deliveries to one receiver need one look-up.
 JUDGED = 10.0
 #: Seconds that a connection is kept for the next delivery.
 KEPT = 15.0
+#: Seconds for which an origin that answered is known to answer.
+KNOWN = 60.0
 
 
 @dataclass(slots=True)
@@ -35,22 +45,40 @@ class _Origin:
     answered_at: float
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Refuses a connection to another peer than the judged address, which stands in the URL, before a byte is sent."""
+
+    async def _wrap_create_connection(
+        self, *args: Any, addr_infos: list[AddrInfoType], req: aiohttp.ClientRequest, **more: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        family, kind, protocol, _, where = addr_infos[0]
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            await self._loop.sock_connect(connection, where)
+            outbound.check_peer(ipaddress.ip_address(str(req.url.host)), connection.getpeername())
+        except BaseException:
+            connection.close()
+            raise
+        return await self._wrap_existing_connection(*args, req=req, sock=connection, **more)
+
+
 class Post:
     """Sends; keeps connections and judged addresses. Use it as an async context manager."""
 
     def __init__(self, allowed: list[outbound.Network]) -> None:
         self._allowed = allowed
         self._origins: dict[tuple[str, str, int], _Origin] = {}
+        # Apart, so that names whose DNS hangs keep none waiting that answered lately.
+        self._look_ups = {known: outbound.LookUps() for known in (True, False)}
 
     async def __aenter__(self) -> "Post":
-        # What the system trusts (an operator may have a CA of his own), and the public CAs where it has none.
-        trusted = ssl.create_default_context()
-        trusted.load_verify_locations(certifi.where())
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEPT),
+            connector=_Connector(limit=0, ssl=outbound.trust(), keepalive_timeout=KEPT),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nobody reads it; what is small may unfold to much
-            timeout=aiohttp.ClientTimeout(total=None),  # ours is around all of it
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT),  # ours is around all of it
             trust_env=False,
             skip_auto_headers=("accept", "accept-encoding"),
         )
@@ -73,10 +101,12 @@ class Post:
                     if origin.answered_at < time.monotonic() - KEPT:
                         raise
                 return await self._post(due, to, origin)
+        except aiohttp.ConnectionTimeoutError:
+            return Answer(None, f"no connection within {CONNECT:g} s")
         except TimeoutError:
             return Answer(None, f"no answer within {TIMEOUT:g} s")
         except outbound.Refused as refused:
-            return Answer(None, str(refused))
+            return Answer(None, str(refused), final=isinstance(refused, outbound.Unfit))
         except (aiohttp.ClientError, OSError, ValueError) as failed:
             return Answer(None, f"the connection failed: {type(failed).__name__}")
 
@@ -90,10 +120,8 @@ class Post:
             server_hostname=to.name if to.scheme == "https" else None,
             allow_redirects=False,
         ) as response:
-            read = 0
-            async for piece in response.content.iter_any():
-                read += len(piece)
-                if read >= ANSWER_MAX:
+            async for _ in response.content.iter_any():
+                if response.content.total_bytes > ANSWER_MAX - 2 * BUFFER:  # another read could pass it
                     response.close()
                     break
             origin.answered_at = time.monotonic()
@@ -102,18 +130,22 @@ class Post:
     def _origin(self, to: outbound.Destination) -> _Origin:
         """Who goes to the same at the same time shares the look-up, which may refuse it."""
         key, now = (to.scheme, to.host, to.port), time.monotonic()
-        known = self._origins.get(key)
-        if known is None or known.until < now or (known.judging.done() and known.judging.exception()):
-            self._origins = {each: origin for each, origin in self._origins.items() if origin.until > now}
-            judging = asyncio.create_task(self._judge(to))
+        origin = self._origins.get(key)
+        if origin is None or (origin.judging.done() and (origin.until < now or origin.judging.exception())):
+            answered_at = origin.answered_at if origin else -math.inf
+            self._origins = {
+                each: other
+                for each, other in self._origins.items()
+                if max(other.until, other.answered_at + KNOWN) > now or not other.judging.done()
+            }
+            judging = asyncio.create_task(self._judge(to, answered_at > now - KNOWN))
             judging.add_done_callback(asyncio.Task.exception)  # whoever asked may have given up
-            known = _Origin(judging, now + JUDGED, known.answered_at if known else -KEPT)
-            self._origins[key] = known
-        return known
+            origin = self._origins[key] = _Origin(judging, now + JUDGED, answered_at)
+        return origin
 
-    async def _judge(self, to: outbound.Destination) -> str:
+    async def _judge(self, to: outbound.Destination, known: bool) -> str:
         """The address as a URL has it."""
-        address = await outbound.resolve(to, self._allowed)
+        address = await outbound.resolve(to, self._allowed, self._look_ups[known])
         return f"[{address}]" if address.version == 6 else str(address)
 
 

@@ -16,11 +16,13 @@ GONE = 410
 
 
 class Answer(NamedTuple):
-    """What came of a try: the answer's status, or why there was none. `retry_after` is the header as it came."""
+    """What came of a try: the answer's status, or why there was none. `retry_after` is the header as it came; after one
+    that is `final` no other try is made."""
 
     status_code: int | None
     error: str | None = None
     retry_after: str | None = None
+    final: bool = False
 
     @property
     def good(self) -> bool:
@@ -46,7 +48,7 @@ def verdict(tries: int, answer: Answer, *, now: float, chance: float) -> Verdict
         return Verdict("delivered")
     if answer.status_code == GONE:
         return Verdict("dead", disable=True)
-    if tries >= len(DELAYS):
+    if answer.final or tries >= len(DELAYS):
         return Verdict("dead")
     delay = DELAYS[tries] * (1 + JITTER * chance)
     return Verdict("pending", max(delay, min(retry_after(answer, now), LONGEST)))

@@ -90,6 +90,7 @@ PATHS = {
                 query("status", {"enum": list(STATUSES)}),
                 query("endpoint", {"type": "string"}),
                 query("job", {"type": "string"}),
+                query("batch", {"type": "string"}),
                 *_PAGE,
             ],
             answers={"200": answer("a page of deliveries", "DeliveryList")},

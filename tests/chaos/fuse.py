@@ -2,7 +2,7 @@
 
 To tell it, put a file named after the boundary into the folder CHAOS_FUSES: the first process that comes to it takes
 the file away and dies by SIGKILL. A boundary is `role:verb.moment`; the verbs are those of the store that write, and
-what is done to Redis and to the blobs.
+what is done to Redis and to the blobs. There is no moment after a verb that says that it found nothing: [] or 0.
 
 A worker is deaf while a file named `deaf-PID` is there: it takes itself for a consumer and asks Redis for nothing.
 """
@@ -22,10 +22,10 @@ VERBS = {
     "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver", "new_batch_once"),
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
     "workers.chores": (
-        *("reap", "unsent", "expire", "advance_marks"),
+        *("reap", "unsent", "expire", "advance_marks", "bury"),
         *("take_batch", "begin_batch", "add_lines", "end_batch"),
     ),
-    "workers.courier": ("take", "settle"),
+    "workers.courier": ("take", "settle", "disable_endpoints"),
 }
 #: Calls of other libraries, each before and after.
 CALLS = {
@@ -64,9 +64,10 @@ def _guard_store(verbs: tuple[str, ...], at: Callable[[str], None]) -> None:
         @functools.wraps(verb)
         def call(connection: Any, *args: Any, **kwargs: Any) -> Any:
             at(f"{name}.before")
-            connection.info.setdefault("wrote", set()).add(name)
             result = verb(connection, *args, **kwargs)
-            at(f"{name}.after")
+            if result is None or result:
+                connection.info.setdefault("wrote", set()).add(name)
+                at(f"{name}.after")
             return result
 
         return call

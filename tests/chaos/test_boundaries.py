@@ -4,7 +4,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -18,7 +20,7 @@ from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
-from tundish.ids import from_text
+from tundish.ids import floor_uuid, from_text
 
 Times = Callable[[int], int]
 
@@ -47,6 +49,7 @@ class Life:
         self.folder = folder
         self.excused: set[str] = set()
         self.hooked: set[str] = set()
+        self.late: set[UUID] = set()
         self.files: list[files.File] = []
         self.burnt = 0
         (folder / "open").touch()
@@ -63,6 +66,7 @@ class Life:
             "push": self.lose_messages,
             "expire": self.let_expire,
             "advance_marks": self.rig.parts["chores"].kill,  # a new one does all chores at once
+            "bury": self.leave_a_webhook_for_days,
             **dict.fromkeys(
                 ("new_batch_once", "take_batch", "begin_batch", "add_lines", "end_batch", "put_file"),
                 self.send_a_file,
@@ -125,6 +129,26 @@ class Life:
     def stop_a_worker(self) -> None:
         self.load.submit(100)
         self.rig.workers[self.burnt % 2].kill(signal.SIGTERM)
+
+    def leave_a_webhook_for_days(self) -> None:
+        long_ago = datetime.now(UTC) - timedelta(days=5)
+        id = UUID(int=floor_uuid(long_ago).int + len(self.late))
+        with psycopg.connect(self.rig.database_url) as database:
+            bounds = f"FROM ('{UUID(int=0)}') TO ('{floor_uuid(long_ago + timedelta(hours=1))}')"
+            database.execute(f"CREATE TABLE IF NOT EXISTS deliveries_old PARTITION OF deliveries FOR VALUES {bounds}")
+            database.execute(
+                "INSERT INTO deliveries (id, tenant, lane, event, url, body, next_at, give_up_at)"
+                " VALUES (%(id)s, 1, %(id)s, 'ping', '', '', now(), now())",
+                {"id": id},
+            )
+        self.late.add(id)
+        self.rig.parts["chores"].kill()
+
+    def buried(self) -> dict[UUID, int]:
+        """How often each webhook that waited for days was given up."""
+        with psycopg.connect(self.rig.database_url) as database:
+            given_up = "SELECT id, json_array_length(attempts) FROM deliveries WHERE status = 'dead' AND id = ANY(%s)"
+            return dict(database.execute(given_up, [list(self.late)]).fetchall())
 
     def deliveries(self) -> dict[str, int]:
         """How many webhooks were written for each job."""
@@ -202,9 +226,11 @@ def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, obser
 
 
 def hold_against_outbox(life: Life) -> None:
-    """Each terminal move wrote its webhook, once; each line of a batch file has come to its output."""
+    """Each terminal move wrote its webhook, once; each line of a batch file has come to its output; what waited for
+    days is a dead letter, once."""
     for file in life.files:
         files.hold(life.rig, file, hooked=True)
     written = life.deliveries()
     ids = {str(from_text("job", id)) for id in life.hooked}
     assert {id: written.get(id, 0) for id in ids} == dict.fromkeys(ids, 1)
+    wait_until(lambda: life.buried() == dict.fromkeys(life.late, 1), "what waited for days is buried", 120)

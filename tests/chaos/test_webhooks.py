@@ -8,18 +8,19 @@ from itertools import cycle
 import psycopg
 import pytest
 
-from tests.chaos import fuse
+from tests.chaos import files, fuse
 from tests.chaos.invariants import Observer, check
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
-from tests.receiver import Receiver, listening
+from tests.receiver import Answer, Receiver, listening
 from tundish.ids import to_text
 
 Times = Callable[[int], int]
 
 BOUNDARIES = [each for each in fuse.BOUNDARIES if each.startswith("workers.courier:")]
-Sent = dict[str, tuple[str, str | None, str]]  # of each delivery: its job, its endpoint, and the digest of its body
+#: Of each delivery: its job or batch, its endpoint, and the digest of its body.
+Sent = dict[str, tuple[str, str | None, str]]
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +35,39 @@ def running_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def receiver(rig: Rig) -> Iterator[Receiver]:
     """It is registered for all ends."""
     with listening() as receiver:
-        endpoint = {"url": receiver.url("/all"), "events": ["job.succeeded", "job.failed", "job.canceled"]}
-        id = rig.client.post("/v1/webhooks", json=endpoint).json()["id"]
+        id = register(rig, receiver, "/all")
         yield receiver
         rig.client.delete(f"/v1/webhooks/{id}")
+
+
+def register(rig: Rig, receiver: Receiver, path: str) -> str:
+    """The id of an endpoint for all ends of jobs."""
+    endpoint = {"url": receiver.url(path), "events": ["job.succeeded", "job.failed", "job.canceled"]}
+    return str(rig.client.post("/v1/webhooks", json=endpoint).json()["id"])
 
 
 def test_the_courier_dies_at_each_of_its_write_boundaries(
     rig: Rig, load: Load, observer: Observer, times: Times, receiver: Receiver
 ) -> None:
     hooked: list[str] = []
+    batches: list[files.File] = []
+    gone: list[str] = []
     boundaries = BOUNDARIES * times(50)
+    receiver.answers["/gone"] = [Answer(410)]
     with load.running(threads=1, pause=0.2):
         for boundary in boundaries:
             rig.fuse(boundary).touch()
+            if "disable_endpoints" in boundary:
+                gone.append(register(rig, receiver, "/gone"))
             hooked += [load.one(webhook=receiver.url(path)) for path in ("/flaky", "/own")]
+            batches.append(files.send(rig, 3, webhook=receiver.url("/own")))
             rig.wait_for_fuse(boundary)
-    note = hold_against_receiver(rig, load, receiver, hooked)
+    for batch in batches:
+        files.hold(rig, batch, hooked=True)
+    note = hold_against_receiver(rig, load, receiver, [*hooked, *(batch.id for batch in batches)])
+    for id in gone:
+        assert not rig.client.get(f"/v1/webhooks/{id}").json()["enabled"]
+        rig.client.delete(f"/v1/webhooks/{id}")
     check("the courier: kill -9 at each write", load, observer, len(boundaries), note=note)
 
 
@@ -71,7 +88,8 @@ def test_the_courier_is_killed_and_stopped_under_load(
 
 
 def hold_against_receiver(rig: Rig, load: Load, receiver: Receiver, hooked: list[str]) -> str:
-    """Each end came to the endpoint, and to the job's own webhook, at least once, as it lies in the outbox."""
+    """Each end of a job came to the endpoint, and to the own webhook of the jobs and batches that are `hooked`, at
+    least once, as it lies in the outbox."""
     for id in load.jobs:
         rig.wait_for_end(id)
     wait_until(lambda: not outbox(rig, "pending"), "nothing waits in the outbox", 180)
@@ -80,12 +98,12 @@ def hold_against_receiver(rig: Rig, load: Load, receiver: Receiver, hooked: list
     while not receiver.received.empty():
         received = receiver.get()
         came.setdefault(received.headers["webhook-id"], []).append(hashlib.sha256(received.body).hexdigest())
-    jobs, own = set(load.jobs), [job for job, endpoint, _ in sent.values() if endpoint is None]
-    told = [job for job, endpoint, _ in sent.values() if endpoint is not None]
-    assert sorted(job for job in told if job in jobs) == sorted(jobs), "each end was written once for the endpoint"
-    assert sorted(job for job in own if job in jobs) == sorted(hooked), "and once for the job's own webhook"
-    mine = {id: digest for id, (job, _, digest) in sent.items() if job in jobs}
-    assert {id: set(came.get(id, [])) for id in mine} == {id: {digest} for id, digest in mine.items()}
+    mine = {id: one for id, one in sent.items() if one[0] in {*load.jobs, *hooked}}
+    told = [subject for subject, endpoint, _ in mine.values() if endpoint is not None]
+    own = [subject for subject, endpoint, _ in mine.values() if endpoint is None]
+    assert sorted(told) == sorted(load.jobs), "each end was written once for the endpoint"
+    assert sorted(own) == sorted(hooked), "and once for the own webhook"
+    assert {id: set(came.get(id, [])) for id in mine} == {id: {digest} for id, (_, _, digest) in mine.items()}
     extra = sum(len(came[id]) - 1 for id in mine)
     return f"{len(mine)} webhooks, {extra} came more than once"
 
@@ -93,6 +111,10 @@ def hold_against_receiver(rig: Rig, load: Load, receiver: Receiver, hooked: list
 def outbox(rig: Rig, status: str) -> Sent:
     with psycopg.connect(rig.database_url) as database:
         rows = database.execute(
-            "SELECT id, job, endpoint::text, encode(sha256(body), 'hex') FROM deliveries WHERE status = %s", [status]
+            "SELECT id, job, batch, endpoint::text, encode(sha256(body), 'hex') FROM deliveries WHERE status = %s",
+            [status],
         ).fetchall()
-    return {to_text("whd", id): (to_text("job", job), endpoint, digest) for id, job, endpoint, digest in rows}
+    return {
+        to_text("whd", id): (to_text("bat", batch) if batch else to_text("job", job), endpoint, digest)
+        for id, job, batch, endpoint, digest in rows
+    }

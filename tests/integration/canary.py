@@ -21,8 +21,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
-
 from tests.unit.outbound_vectors import NAMES, REDIRECTS, REFUSED
 from tundish import outbound, store, webhooks
 from tundish.ids import new_uuid
@@ -172,10 +170,7 @@ def main(folder: Path) -> None:
     canaries = Canaries(pem)
     dns = socketserver.ThreadingUDPServer(("127.0.0.1", 53), Dns)
     threading.Thread(target=dns.serve_forever, daemon=True).start()
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_verify_locations(pem)
     os.environ["SSL_CERT_FILE"] = str(pem)
-    fetch.trust = lambda: context  # type: ignore[assignment]  # beside the public authorities, ours
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = "http://127.0.0.1:8080"
 

@@ -1,4 +1,4 @@
-"""A database of its own for each test, cloned from one that was migrated once."""
+"""A database of its own for each test, cloned from one that was migrated once; and a certificate."""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from migrations import release
-from tests.local import Local
-from tundish import store
+from tests.local import LOCALHOST, Local
+from tundish import outbound, store
 
 
 def _url(system: Local, name: str) -> str:
@@ -46,3 +46,12 @@ def engine(database_url: str) -> Iterator[store.Engine]:
     engine = store.engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def localhost_trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever asks for LOCALHOST's certificate gets one that the system trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    outbound.trust.cache_clear()
+    yield
+    outbound.trust.cache_clear()

@@ -7,6 +7,7 @@ import ipaddress
 import random
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import tracemalloc
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.local import wait_until
+from tests.local import LOCALHOST, wait_until
 from tundish import execute, outbound, store
 from tundish.blobs import CHUNK, Directory
 from tundish.file import File
@@ -40,12 +41,12 @@ SHORT = 0.5
 
 
 @contextmanager
-def serving(answer: Callable[[socket.socket, str], None]) -> Iterator[str]:
+def serving(answer: Callable[[socket.socket, str], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server that calls `answer` with each connection and the head of its request, in a thread; its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(peer: socket.socket) -> None:
-            with peer:
+            with tls.wrap_socket(peer, server_side=True) if tls else peer as peer:
                 head = b""
                 while b"\r\n\r\n" not in head and (piece := peer.recv(65536)):
                     head += piece
@@ -238,6 +239,20 @@ def test_a_port_that_nobody_listens_on() -> None:
         pass
     with pytest.raises(Unavailable, match="connection fails"):
         fetched(url)
+
+
+@pytest.mark.usefixtures("localhost_trusted")
+def test_what_the_system_trusts_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(LOCALHOST)
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        peer.sendall(head(2) + b"hi")
+
+    with serving(answer, tls) as url:
+        assert fetched(url.replace("http://127.0.0.1", "https://localhost"))[1] == b"hi"
 
 
 def test_a_connection_that_leads_to_another_peer_carries_nothing() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,10 +58,10 @@ def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}
     return [each.id for each in new]
 
 
-def take(engine: store.Engine, *, retried: bool = False, limit: int = 100, **given: Any) -> list[store.Due]:
-    defaults: dict[str, Any] = {"rooms": {}, "room": 16, "after": FIRST_LANE, "lease": 30.0}
+def take(engine: store.Engine, *, retried: bool = False, **given: Any) -> list[store.Due]:
+    rooms: dict[str, Any] = {"quick": {}, "quick_limit": 100, "others": {}, "unknown": 16, "others_limit": 100}
     with engine.begin() as connection:
-        return store.take(connection, retried=retried, limit=limit, **{**defaults, **given})
+        return store.take(connection, retried=retried, lease=30.0, **{"after": FIRST_LANE, **rooms, **given})
 
 
 def settle(engine: store.Engine, due: store.Due, status: str, again_in: float | None = None) -> None:
@@ -171,18 +172,31 @@ def test_a_lane_without_room_is_stepped_over_however_much_waits_in_it(engine: st
     full, open = new_uuid(), new_uuid()
     deliver(engine, full, 50)
     wanted = deliver(engine, open, 3)
-    assert [due.id for due in take(engine, rooms={full: 0}, limit=10)] == wanted
-    assert len(take(engine, rooms={full: 5}, limit=10)) == 5
-    assert len(take(engine, room=7, limit=10)) == 7
+    assert [due.id for due in take(engine, others={full: 0})] == wanted
+    assert len(take(engine, others={full: 5})) == 5
+    assert len(take(engine, unknown=7)) == 7
+
+
+def test_quick_lanes_and_the_others_have_limits_of_their_own(engine: store.Engine) -> None:
+    quick, others = [new_uuid() for _ in range(3)], sorted(new_uuid() for _ in range(4))
+    for lane in (*quick, *others):
+        deliver(engine, lane, 10)
+    rooms = {quick[1]: 4, quick[0]: 0, quick[2]: 4}
+    taken = take(engine, quick=rooms, quick_limit=6, unknown=2, others_limit=3)
+    assert Counter(due.lane for due in taken) == {quick[1]: 4, quick[2]: 2, others[0]: 2, others[1]: 1}
+    taken = take(engine, quick=rooms, quick_limit=0, unknown=2, others_limit=3, after=others[1])
+    assert Counter(due.lane for due in taken) == {others[2]: 2, others[3]: 1}
+    taken = take(engine, quick=rooms, quick_limit=100, others_limit=0)
+    assert Counter(due.lane for due in taken) == {quick[1]: 4, quick[2]: 4}
 
 
 def test_each_lane_has_its_turn(engine: store.Engine) -> None:
     lanes = sorted(new_uuid() for _ in range(4))
     for lane in lanes:
         deliver(engine, lane, 10)
-    first = take(engine, room=2, limit=3)
+    first = take(engine, unknown=2, others_limit=3)
     assert [due.lane for due in first] == [lanes[0], lanes[0], lanes[1]]
-    second = take(engine, room=2, limit=3, after=first[-1].lane)
+    second = take(engine, unknown=2, others_limit=3, after=first[-1].lane)
     assert [due.lane for due in second] == [lanes[2], lanes[2], lanes[3]]
 
 
@@ -292,6 +306,10 @@ def test_the_log_is_read_by_status_endpoint_and_job(engine: store.Engine) -> Non
     assert found(status="pending", limit=1) == ([ids[2]], ids[2])
     assert found(status="pending", before=ids[2]) == ([ids[0]], None)
     assert found(status="delivered", budget=2) == ([], ids[1])
+    batch = new_uuid()
+    told = deliver(engine, batch, batch=batch)
+    assert found(batch=batch) == (told, None)
+    assert found(batch=batch, job=job) == ([], None)
 
 
 def test_a_replay_has_the_same_id_and_body_and_a_new_schedule(engine: store.Engine) -> None:

@@ -1,13 +1,18 @@
 """One POST of a webhook over real sockets: where it goes, what it says, and how much it puts up with."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+import uvloop
 
+from tests.local import LOCALHOST
 from tundish import outbound, store
 from tundish.ids import new_uuid
 from workers import post
@@ -15,15 +20,20 @@ from workers.post import Post
 from workers.verdict import Answer
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-#: A certificate for `localhost`, which signs itself, and its key.
-LOCALHOST = Path(__file__).parents[1] / "localhost.pem"
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | None = None) -> list[Answer]:
-    """What comes of sending to each path of a server, one after the other."""
+def send(
+    serve: Serve,
+    *paths: str,
+    scheme: str = "http",
+    tls: ssl.SSLContext | None = None,
+    beside: Sequence[str] = (),
+    run: Callable[[Coroutine[Any, Any, list[Answer]]], list[Answer]] = asyncio.run,
+) -> list[Answer]:
+    """What comes of sending to each path of a server, one after the other; after the first begin those `beside`."""
 
     serving: set[asyncio.Task[None] | None] = set()
 
@@ -38,7 +48,7 @@ def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | 
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def run() -> list[Answer]:
+    async def sending() -> list[Answer]:
         server = await asyncio.start_server(handle, "localhost", 0, ssl=tls)
         ports = [each.getsockname()[1] for each in server.sockets]
         port = ports[0]
@@ -46,11 +56,18 @@ def send(serve: Serve, *paths: str, scheme: str = "http", tls: ssl.SSLContext | 
             found = await asyncio.get_running_loop().getaddrinfo("localhost", None)
             port = next(each.getsockname()[1] for each in server.sockets if each.family == found[0][0])
         async with server, Post(outbound.networks("127.0.0.0/8,::1/128")) as sender:
-            answers = [await sender.send(due(f"{scheme}://localhost:{port}{path}")) for path in paths]
+            answers: list[Answer] = []
+            others: list[asyncio.Task[Answer]] = []
+            for path in paths:
+                answers.append(await sender.send(due(f"{scheme}://localhost:{port}{path}")))
+                others = others or [asyncio.create_task(sender.send(due(url))) for url in beside]
+                await asyncio.sleep(0)
+            for other in others:
+                other.cancel()
         await asyncio.gather(*filter(None, serving))
         return answers
 
-    return asyncio.run(run())
+    return run(sending())
 
 
 def due(url: str) -> store.Due:
@@ -63,8 +80,8 @@ async def request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], by
     return head[0], headers, await reader.readexactly(int(headers["content-length"]))
 
 
+@pytest.mark.usefixtures("localhost_trusted")
 def test_it_goes_to_the_judged_address_and_says_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -98,21 +115,25 @@ def test_a_certificate_that_nobody_trusts_is_refused() -> None:
     assert answer == Answer(None, "the connection failed: ClientConnectorCertificateError")
 
 
-def test_at_most_64_kib_of_an_answer_are_read() -> None:
-    written = 0
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_at_most_64_kib_of_an_answer_are_read(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    came: list[int] = []
+    feed = aiohttp.StreamReader.feed_data
+
+    def count(reader: aiohttp.StreamReader, data: bytes, *more: Any) -> Any:
+        came.append(len(data))
+        return feed(reader, data, *more)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal written
         await request(reader)
-        writer.transport.set_write_buffer_limits(0)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
         while True:
-            writer.write(b"x" * 65536)
+            writer.write(b"x" * 1_000_000)
             await writer.drain()  # fails once the courier has hung up
-            written += 65536
 
-    assert send(serve, "/") == [Answer(200)]
-    assert written < 20_000_000, "the rest lay in the buffers of the system"
+    monkeypatch.setattr(aiohttp.StreamReader, "feed_data", count)
+    assert send(serve, "/", run=run) == [Answer(200)]
+    assert 32768 < sum(came) <= 65536
 
 
 def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,12 +200,88 @@ def test_what_it_says_of_when_to_come_again_is_kept() -> None:
     assert send(serve, "/") == [Answer(429, None, "7")]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://localhost/", "http://2130706433/", "ftp://a/"])
-def test_nothing_private_is_connected_to(url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "final"),
+    [
+        ("http://127.0.0.1:9/", False),
+        ("https://localhost/", False),
+        ("http://2130706433/", False),
+        ("ftp://a/", False),
+        ("http://8.8.8.8/", True),
+        ("https://8.8.8.8:8443/", True),
+    ],
+)
+@pytest.mark.parametrize("allow", ["", "10.0.0.0/8"])
+def test_nothing_private_and_nothing_but_https_is_connected_to(url: str, final: bool, allow: str) -> None:
     async def run() -> Answer:
-        async with Post([]) as sender:
+        async with Post(outbound.networks(allow)) as sender:
             return await sender.send(due(url))
 
     answer = asyncio.run(run())
-    assert answer.status_code is None
+    assert (answer.status_code, answer.final) == (None, final)
     assert "the connection failed" not in (answer.error or "")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_leads_to_another_peer_carries_nothing(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.put_nowait(await reader.read())
+        writer.close()
+
+    async def leads_there(_: object, host: str, port: int, **__: object) -> list[dict[str, Any]]:
+        there = {"host": "127.0.0.1", "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
+        return [{"hostname": host, **there}]
+
+    async def run() -> Answer:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Post(outbound.networks("127.0.0.0/8")) as sender:
+            answer = await sender.send(due(f"{scheme}://127.0.0.2:{port}/"))
+            assert await came.get() == b""
+        return answer
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_resolve_host", leads_there)
+    answer = asyncio.run(run())
+    assert "not public" in (answer.error or "")
+
+
+def test_a_known_name_is_looked_up_apart_from_those_whose_dns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, look_up = threading.Event(), socket.getaddrinfo
+    hanging = [f"http://{number}.test/" for number in range(100)]
+
+    def hangs(host: str, *more: Any, **options: Any) -> Any:
+        if host.endswith(".test"):
+            gate.wait()
+        return look_up(host, *more, **options)
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK)
+        await request(reader)
+        writer.write(OK)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(post, "JUDGED", 0.0)
+    try:
+        assert send(run, "/", "/", beside=hanging) == [Answer(204), Answer(204)]
+    finally:
+        gate.set()
+
+
+def test_a_receiver_that_takes_no_connection_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "CONNECT", 0.2)
+
+    async def run(url: str) -> Answer:
+        async with Post(outbound.networks("127.0.0.0/8")) as sender:
+            return await sender.send(due(url))
+
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # holds one that nobody has accepted
+        for each in (first, second):
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        answer = asyncio.run(run(f"http://127.0.0.1:{full.getsockname()[1]}/"))
+    assert answer == Answer(None, "no connection within 0.2 s")

@@ -1,6 +1,7 @@
 """The courier's policy: what becomes of a webhook after a try, and whose may be sent now."""
 
 import asyncio
+from collections import Counter, deque
 from email.utils import formatdate
 from typing import Any, Literal
 from uuid import UUID
@@ -8,8 +9,20 @@ from uuid import UUID
 import pytest
 
 from tundish import store
-from workers.courier import Courier
-from workers.lanes import AT_ONCE, FIRST, FORGET, MOST, TRIPS_AFTER, Kind, Lanes, Looks
+from workers.courier import ROWS, Courier
+from workers.lanes import (
+    AT_ONCE,
+    DOUBLED,
+    FIRST,
+    FORGET,
+    MOST,
+    PATIENCE,
+    SLOW_AT_ONCE,
+    TRIPS_AFTER,
+    Kind,
+    Lanes,
+    Looks,
+)
 from workers.verdict import DELAYS, Answer, pause, verdict
 
 NOW = 1_800_000_000.0
@@ -52,6 +65,10 @@ def test_410_ends_the_delivery_and_disables_its_endpoint() -> None:
     assert after(0, Answer(410)) == ("dead", None, True)
 
 
+def test_a_url_that_no_later_try_would_mend_is_tried_once() -> None:
+    assert after(0, Answer(None, "the URL must be https on port 443", final=True)) == ("dead", None, False)
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
@@ -86,38 +103,127 @@ def send(lanes: Lanes, lane: UUID, kind: Kind, answer: Answer | None, now: float
     lanes.ended(lane, kind, answer, now=now, asked=asked)
 
 
+def proven(*ids: UUID) -> Lanes:
+    """Lanes that have had successes."""
+    lanes = Lanes()
+    for id in ids:
+        while room(lanes, id, 0.0) < DOUBLED:
+            send(lanes, id, Kind.FRESH, GOOD, 0.0)
+    return lanes
+
+
 def room(lanes: Lanes, lane: UUID, now: float, kind: Kind = Kind.FRESH) -> int:
-    return lanes.rooms(kind, now)[lane]
+    room = lanes.room(kind, now, 1000)
+    return {**room.quick, **room.others}.get(lane, room.unknown)
 
 
 def test_a_lane_has_a_cap_of_its_own_that_grows_with_success() -> None:
-    lanes = Lanes()
-    for _ in range(FIRST):
-        lanes.began(A, Kind.FRESH, 0.0)
+    lanes, rooms = Lanes(), []
     lanes.began(B, Kind.FRESH, 0.0)
-    assert lanes.rooms(Kind.FRESH, 0.0) == {A: 0, B: FIRST - 1}
-    lanes.ended(A, Kind.FRESH, GOOD, now=0.0)
-    assert room(lanes, A, 0.0) == 2
-    for _ in range(100):
-        send(lanes, B, Kind.FRESH, GOOD, 0.0)
-    assert room(lanes, B, 0.0) == MOST - 1
+    for _ in range(MOST):
+        rooms.append(room(lanes, A, 0.0))
+        send(lanes, A, Kind.FRESH, GOOD, 0.0)
+    assert rooms[:6] == [FIRST, 4, 8, DOUBLED, DOUBLED + 1, DOUBLED + 2]
+    assert rooms[-1] == MOST
+    assert room(lanes, B, 0.0) == FIRST - 1
 
 
 def test_fresh_and_retried_never_take_each_others_room() -> None:
-    lanes = Lanes()
-    for _ in range(FIRST):
+    lanes = proven(A)
+    before = lanes.room(Kind.FRESH, 0.0, 1000)
+    for _ in range(DOUBLED):
         lanes.began(A, Kind.RETRIED, 0.0)
     assert room(lanes, A, 0.0, Kind.RETRIED) == 0
-    assert room(lanes, A, 0.0, Kind.FRESH) == FIRST
-    assert lanes.free(Kind.RETRIED) == AT_ONCE[Kind.RETRIED] - FIRST
-    assert lanes.free(Kind.FRESH) == AT_ONCE[Kind.FRESH]
+    assert lanes.room(Kind.RETRIED, 0.0, 1000).quick_limit == AT_ONCE[Kind.RETRIED] - DOUBLED
+    assert lanes.room(Kind.FRESH, 0.0, 1000) == before
+
+
+def test_a_lane_is_quick_while_its_last_answer_was_good_and_the_next_comes_soon() -> None:
+    lanes = Lanes()
+
+    def quick(now: float) -> bool:
+        return A in lanes.room(Kind.FRESH, now, 1000).quick
+
+    assert not quick(0.0)
+    send(lanes, A, Kind.FRESH, GOOD, 0.0)
+    assert quick(50.0)
+    lanes.began(A, Kind.FRESH, 50.0)
+    lanes.began(A, Kind.RETRIED, 50.0 + PATIENCE / 2)
+    assert (quick(50.0 + 0.9 * PATIENCE), quick(50.0 + PATIENCE)) == (True, False)
+    lanes.ended(A, Kind.FRESH, GOOD, now=52.0)
+    assert (quick(52.0 + 0.9 * PATIENCE), quick(52.0 + PATIENCE)) == (True, False)
+    lanes.ended(A, Kind.RETRIED, GOOD, now=55.0)
+    send(lanes, A, Kind.FRESH, BAD, 55.0)
+    assert not quick(55.0)
+    send(lanes, A, Kind.FRESH, GOOD, 55.0)
+    send(lanes, A, Kind.FRESH, Answer(429), 55.0)
+    assert not quick(60.0)
+
+
+#: A look at the outbox comes so many seconds after the one before.
+STEP = 0.25
+HANGING = [UUID(int=1000 + number) for number in range(1000)]
+
+
+def began(lanes: Lanes, quick: list[UUID], hanging: list[UUID], seconds: float) -> list[tuple[float, UUID]]:
+    """What is set on its way, and when, as the courier does it: more waits in each lane than it has room for. `quick`
+    ones answer by the next look, `hanging` ones fail after 15 s."""
+    sent, on_their_way, now = [], deque[tuple[float, UUID]](), 0.0
+    turns = deque(sorted([*quick, *hanging]))
+    while now < seconds:
+        while on_their_way and on_their_way[0][0] <= now:
+            lanes.ended(on_their_way.popleft()[1], Kind.FRESH, Answer(None, "no answer"), now=now)
+        room = lanes.room(Kind.FRESH, now, 256)
+        taken = [id for id, most in room.quick.items() for _ in range(most)][: room.quick_limit]
+        left = room.others_limit
+        for _ in range(len(turns)):
+            if left and turns[0] not in room.quick:
+                more = min(left, room.others.get(turns[0], room.unknown))
+                taken += [turns[0]] * more
+                left -= more
+            if left:
+                turns.rotate(-1)
+        for id in taken:
+            lanes.began(id, Kind.FRESH, now)
+            sent.append((now, id))
+            if id in quick:
+                lanes.ended(id, Kind.FRESH, GOOD, now=now)
+            else:
+                on_their_way.append((now + 15.0, id))
+        now += STEP
+    return sent
+
+
+def test_a_thousand_receivers_that_hang_keep_no_good_one_waiting() -> None:
+    sent = Counter(at for at, id in began(proven(A), [A], HANGING, 60.0) if id == A)
+    assert len(sent) == 60.0 / STEP
+    assert min(sent.values()) >= DOUBLED
+
+
+def test_a_new_receiver_has_its_turn_among_a_thousand_that_hang() -> None:
+    last = UUID(int=5000)
+    first = next(at for at, id in began(Lanes(), [last], HANGING, 100.0) if id == last)
+    assert first <= 75.0
+
+
+def test_receivers_that_hang_have_a_part_of_the_room() -> None:
+    lanes = Lanes()
+    assert len(began(lanes, [], HANGING, 14.0)) == SLOW_AT_ONCE[Kind.FRESH]
+    assert lanes.room(Kind.FRESH, 14.0, 1000).quick_limit == AT_ONCE[Kind.FRESH]
+
+
+def test_good_receivers_that_begin_to_hang_leave_room_for_the_others() -> None:
+    hanging = HANGING[: AT_ONCE[Kind.FRESH] // DOUBLED]
+    sent = began(proven(*hanging, A), [A], hanging, 15.0)
+    assert sum(id != A for _, id in sent) == AT_ONCE[Kind.FRESH]
+    assert {at for at, id in sent if id == A} == {PATIENCE + n * STEP for n in range(round((15.0 - PATIENCE) / STEP))}
 
 
 def test_failures_in_a_row_open_the_breaker_and_a_success_closes_it() -> None:
-    lanes = Lanes()
+    lanes = proven(A)
     for _ in range(TRIPS_AFTER - 1):
         send(lanes, A, Kind.FRESH, BAD, 0.0)
-    assert room(lanes, A, 0.0) == FIRST
+    assert room(lanes, A, 0.0) == DOUBLED
     send(lanes, A, Kind.FRESH, BAD, 0.0)
     assert room(lanes, A, 0.9) == 0
     assert room(lanes, A, 0.9, Kind.RETRIED) == 0
@@ -129,8 +235,16 @@ def test_failures_in_a_row_open_the_breaker_and_a_success_closes_it() -> None:
     assert room(lanes, A, 1.0) == 2
 
 
+def test_all_that_a_new_lane_may_have_on_its_way_open_its_breaker() -> None:
+    lanes = Lanes()
+    for _ in range(FIRST):
+        assert room(lanes, A, 0.0) == FIRST
+        send(lanes, A, Kind.FRESH, BAD, 0.0)
+    assert (room(lanes, A, 0.9), room(lanes, A, 1.0)) == (0, 1)
+
+
 def test_an_open_breaker_waits_longer_each_time_up_to_half_a_minute() -> None:
-    lanes, now, waits = Lanes(), 0.0, []
+    lanes, now, waits = proven(A), 0.0, []
     for _ in range(TRIPS_AFTER + 8):
         send(lanes, A, Kind.FRESH, BAD, now)
         wait = next(seconds for seconds in range(100) if room(lanes, A, now + seconds))
@@ -140,10 +254,10 @@ def test_an_open_breaker_waits_longer_each_time_up_to_half_a_minute() -> None:
 
 
 def test_what_was_on_its_way_when_the_breaker_opened_counts_once() -> None:
-    lanes = Lanes()
-    for _ in range(FIRST):
+    lanes = proven(A)
+    for _ in range(DOUBLED):
         lanes.began(A, Kind.FRESH, 0.0)
-    for _ in range(FIRST):
+    for _ in range(DOUBLED):
         lanes.ended(A, Kind.FRESH, BAD, now=15.0)
     assert room(lanes, A, 16.0) == 1
 
@@ -158,13 +272,13 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
 
 @pytest.mark.parametrize("status", [429, 502, 504])
 def test_a_receiver_with_too_much_to_do_is_throttled(status: int) -> None:
-    lanes = Lanes()
+    lanes = proven(A)
     send(lanes, A, Kind.FRESH, Answer(status), 0.0)
     assert room(lanes, A, 0.9) == 0
-    assert room(lanes, A, 1.0) == FIRST // 2
+    assert room(lanes, A, 1.0) == DOUBLED // 2
     send(lanes, A, Kind.FRESH, Answer(status), 1.0)
     assert room(lanes, A, 2.9) == 0
-    assert room(lanes, A, 3.0) == FIRST // 4
+    assert room(lanes, A, 3.0) == DOUBLED // 4
 
 
 def test_a_receiver_that_says_how_long_is_left_alone_so_long() -> None:
@@ -189,7 +303,8 @@ def test_an_idle_lane_is_forgotten_and_a_busy_one_is_not() -> None:
     send(lanes, A, Kind.FRESH, GOOD, 0.0)
     lanes.began(B, Kind.FRESH, 0.0)
     lanes.forget(1000.0)
-    assert list(lanes.rooms(Kind.FRESH, 1000.0)) == [B]
+    assert list(lanes.room(Kind.FRESH, 1000.0, 1000).others) == [B]
+    assert lanes.room(Kind.FRESH, 1000.0, 1000).quick == {}
 
 
 def test_bells_that_ring_for_nothing_are_heeded_less_and_less() -> None:
@@ -208,7 +323,7 @@ def test_bells_that_ring_for_nothing_are_heeded_less_and_less() -> None:
 
 def test_a_look_waits_for_room_for_many_the_more_is_on_its_way() -> None:
     lanes, looks, gaps = Lanes(), Looks(), []
-    for _ in range(AT_ONCE[Kind.FRESH]):
+    for _ in range(AT_ONCE[Kind.FRESH] + SLOW_AT_ONCE[Kind.FRESH]):
         lanes.began(A, Kind.FRESH, 0.0)
         looks.looked(found=True, rung=True, busy=lanes.busy(Kind.FRESH))
         gaps.append(looks.gap)
@@ -244,4 +359,37 @@ def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPat
         assert loop.cancelled()
 
     monkeypatch.setattr(store, "run", nothing_is_due)
+    asyncio.run(run())
+
+
+def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = [UUID(int=number) for number in range(1, 1000)]
+
+    async def run() -> None:
+        nobody: Any = None
+        asked, first = asyncio.Queue[UUID](), asyncio.Event()
+
+        class Hanging:
+            async def send(self, due: store.Due) -> Answer:
+                await (first if due.lane == lanes[0] else asyncio.Event()).wait()
+                return BAD
+
+        async def many_are_due(*_: object, after: UUID, others_limit: int, **given: Any) -> list[store.Due]:
+            asked.put_nowait(after)
+            rooms = [(lane, given["others"].get(lane, given["unknown"])) for lane in lanes if lane > after]
+            due = [store.Due(lane, lane, None, "", b"", 0, [], True) for lane, room in rooms for _ in range(room)]
+            return due[:others_limit]
+
+        monkeypatch.setattr(store, "run", many_are_due)
+        hanging: Any = Hanging()
+        courier = Courier(nobody, hanging, nobody)
+        bell = courier._bells[Kind.FRESH] = Bell()
+        loop = asyncio.create_task(courier._take(Kind.FRESH))
+        pages = [await asyncio.wait_for(asked.get(), 10) for _ in range(2)]
+        await asyncio.wait_for(bell.listened.wait(), 10)  # it has looked once more, and found no room
+        first.set()
+        pages.append(await asyncio.wait_for(asked.get(), 10))
+        loop.cancel()
+        assert pages == [UUID(int=0), lanes[ROWS // FIRST - 1], lanes[SLOW_AT_ONCE[Kind.FRESH] // FIRST - 1]]
+
     asyncio.run(run())

@@ -5,6 +5,8 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Sequence
+from queue import Queue
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -159,3 +161,26 @@ def test_a_dns_that_does_not_answer_holds_nobody(monkeypatch: pytest.MonkeyPatch
     asyncio.run(give_up())  # which joins the loop's own threads
     assert began.is_set()
     gate.set()
+
+
+def test_many_names_whose_dns_hangs_take_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, began = threading.Event(), Queue[str]()
+
+    def hangs(name: str, *_: object, **__: object) -> list[Any]:
+        began.put(name)
+        gate.wait()
+        return [(0, 0, 0, "", ("192.0.2.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(outbound, "LOOK_UP", 0.05)
+    look_up = outbound.LookUps(3)
+
+    async def give_up() -> None:
+        given = await asyncio.gather(*(look_up(f"{number}.test") for number in range(100)), return_exceptions=True)
+        assert {type(each) for each in given} == {TimeoutError}
+
+    asyncio.run(give_up())
+    gate.set()
+    monkeypatch.setattr(outbound, "LOOK_UP", 10.0)
+    assert asyncio.run(look_up("last.test")) == ["192.0.2.1"]
+    assert [began.get() for _ in range(began.qsize())] == ["0.test", "1.test", "2.test", "last.test"]

@@ -2,7 +2,7 @@
 
 A lane's fresh deliveries and those to be tried again are taken apart from each other, each through an index of its own,
 and from each lane as many as it has room for: a lane that is full, or whose receiver fails, is stepped over, however
-much waits in it.
+much waits in it. Quick lanes are asked one by one; the others are walked through.
 """
 
 import json
@@ -41,14 +41,21 @@ _TAKE = """
                 ORDER BY d.lane LIMIT 1)
         FROM lanes WHERE lanes.lane IS NOT NULL
     ), picked AS MATERIALIZED (
-        SELECT due.id FROM lanes
-        LEFT JOIN unnest(CAST(:lanes AS uuid[]), CAST(:rooms AS int[])) AS known(lane, room) ON known.lane = lanes.lane
-        CROSS JOIN LATERAL (
+        (SELECT due.id FROM unnest(CAST(:quick AS uuid[]), CAST(:quick_rooms AS int[])) AS quick(lane, room)
+         CROSS JOIN LATERAL (
+            SELECT d.id FROM deliveries d
+            WHERE {waits} AND d.id < :top AND d.lane = quick.lane AND d.next_at <= now()
+            ORDER BY {order} LIMIT quick.room FOR UPDATE SKIP LOCKED
+         ) due LIMIT :quick_limit)
+        UNION ALL
+        (SELECT due.id FROM lanes
+         LEFT JOIN unnest(CAST(:others AS uuid[]), CAST(:other_rooms AS int[])) AS known(lane, room)
+                ON known.lane = lanes.lane
+         CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
             WHERE {waits} AND d.id < :top AND d.lane = lanes.lane AND d.next_at <= now()
-            ORDER BY {order} LIMIT COALESCE(known.room, :room) FOR UPDATE SKIP LOCKED
-        ) due
-        LIMIT :limit
+            ORDER BY {order} LIMIT COALESCE(known.room, :unknown) FOR UPDATE SKIP LOCKED
+         ) due LIMIT :others_limit)
     ), taken AS (
         UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
         WHERE d.id = ANY(ARRAY(SELECT id FROM picked)) AND d.id BETWEEN
@@ -69,23 +76,30 @@ def take(
     connection: Connection,
     *,
     retried: bool,
-    rooms: Mapping[UUID, int],
-    room: int,
+    quick: Mapping[UUID, int],
+    quick_limit: int,
+    others: Mapping[UUID, int],
+    unknown: int,
+    others_limit: int,
     after: UUID,
-    limit: int,
     lease: float,
 ) -> list[Due]:
-    """Take up to `limit` webhooks, fresh or `retried` ones, whose time has come. Lanes have their turn in order, from
-    the one after `after` on: each gives as many as `rooms` says, else `room`. Whoever does not settle them within
+    """Take webhooks, fresh or `retried` ones, whose time has come: up to `quick_limit` from the `quick` lanes, from the
+    first on; besides up to `others_limit` from all other lanes, which have their turn in order, from the one after
+    `after` on. Each lane gives as many as `quick` or `others` says, else `unknown`. Whoever does not settle them within
     `lease` seconds has died: they are due again."""
+    others = {**others, **dict.fromkeys(quick, 0)}
     rows = connection.execute(
         _TAKE_RETRIED if retried else _TAKE_FRESH,
         {
-            "lanes": array("uuid", list(rooms)),
-            "rooms": array("int4", list(rooms.values())),
-            "room": room,
+            "quick": array("uuid", list(quick)),
+            "quick_rooms": array("int4", list(quick.values())),
+            "quick_limit": quick_limit,
+            "others": array("uuid", list(others)),
+            "other_rooms": array("int4", list(others.values())),
+            "unknown": unknown,
+            "others_limit": others_limit,
             "after": after,
-            "limit": limit,
             "lease": lease,
             # What lies ahead of now is empty: the partitions of the days to come are left out.
             "top": floor_uuid(datetime.now(UTC) + timedelta(hours=1)),

@@ -105,6 +105,7 @@ class DeliverySearch:
     status: str | None = None
     endpoint: UUID | None = None
     job: UUID | None = None
+    batch: UUID | None = None
 
 
 class DeliveryListing(NamedTuple):
@@ -126,7 +127,7 @@ def list_deliveries(connection: Connection, tenant: int, search: DeliverySearch,
     at, so that a page may be short and still have a next one."""
     given = {name: getattr(search, name) for name in DeliverySearch.__dataclass_fields__}
     given |= {"tenant": tenant, "budget": budget}
-    asked = [name for name in ("status", "endpoint", "job") if given[name] is not None]
+    asked = [name for name in ("status", "endpoint", "job", "batch") if given[name] is not None]
     # Written out, so that a generic plan sees the partial index.
     fits = "".join(" AND status = 'dead'" if given[name] == "dead" else f" AND {name} = :{name}" for name in asked)
     indexed = search.job is not None or search.status == "dead"
