@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue, SimpleQueue
 from typing import ParamSpec, TypeVar
 from uuid import UUID
@@ -21,6 +21,7 @@ import redis
 from tundish import outbound, store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
+from tundish.ids import new_uuid
 from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
@@ -50,9 +51,11 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
-#: Claims whose inputs are waited for at once; beyond them, slow URLs hold back other claims for up to the time of a
-#: fetch.
+#: Claims whose inputs are waited for at once.
 FETCHES = 16
+#: Seconds in which none of them begins anew, after which slow URLs are to blame, and no device that is behind; and
+#: seconds that a claim waits all the same.
+HELD_UP, HANDED = 2.0, 0.1
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
@@ -107,7 +110,9 @@ class Pipeline:
         )
         self._intake = intake
         self._on_failure = on_failure
-        self._remote: Queue[Claim] = Queue(1)
+        self._remote: SimpleQueue[Claim] = SimpleQueue()
+        self._fetches = threading.Semaphore(FETCHES)  # those that are free
+        self._fetching_since = 0.0  # when the last one began
         self._prepared: Queue[Prepared | _Between | None] = Queue(1)
         self._asked: SimpleQueue[_Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
@@ -150,7 +155,7 @@ class Pipeline:
                 self.held.add(claimed.id)
                 if not self._prepare_now(claimed):
                     bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
-                    self._remote.put(claimed)
+                    self._fetch_later(claimed)
             else:
                 bench.shelf.dropped(draft.target)
         self._prepared.put(None)
@@ -162,17 +167,38 @@ class Pipeline:
             self._prepare(ready)
         return ready is not None
 
+    def _fetch_later(self, claimed: Claim) -> None:
+        """Where all that is being fetched is slow, what lies at a URL goes back to its queue and is sent again by the
+        next sweep: nothing else waits behind it."""
+        if self._fetches.acquire(timeout=max(HANDED, self._fetching_since + HELD_UP - time.monotonic())):
+            self._remote.put(claimed)
+            return
+        given_back = [claimed.id]
+        here = [job for job in claimed.jobs if not job.input_url]
+        if 0 < len(here) < len(claimed.jobs):
+            part = replace(claimed, id=new_uuid(), jobs=here)
+            self._part(claimed, part)
+            if not self._prepare_now(part):
+                given_back.append(part.id)
+        self._try_release(given_back, again=False)
+
     def _fetch(self) -> None:
         while claimed := self._remote.get():
+            self._fetching_since = time.monotonic()
             self._fetch_all(claimed)
+            self._fetches.release()
 
     def _fetch_all(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
             if part.id != claimed.id:
-                self._persist(split, self._bench.autocommit, claimed.id, part)
-                self.held.add(part.id)
+                self._part(claimed, part)
             self._prepare(part)
             del part  # it is large, and the next one may take long
+
+    def _part(self, claimed: Claim, part: Claim) -> None:
+        """Let `part` of a claim be one of its own."""
+        self._persist(split, self._bench.autocommit, claimed.id, part)
+        self.held.add(part.id)
 
     def _folders(self, claimed: Claim) -> Folders | None:
         """Where its inputs go as files; None where they are read into memory."""
@@ -356,20 +382,22 @@ class Pipeline:
             for claim in given_back:
                 self._bench.shelf.dropped(claim.target)
 
-    def _try_release(self, claims: Sequence[UUID]) -> None:
+    def _try_release(self, claims: Sequence[UUID], *, again: bool = True) -> None:
         try:
-            self._release(claims)
+            self._release(claims, again=again)
         except store.StoreError as error:
             log.warning("what is given back is free once its lease has run out: %s", error)
 
-    def _release(self, claims: Sequence[UUID]) -> None:
+    def _release(self, claims: Sequence[UUID], *, again: bool = True) -> None:
+        """Give claims back, to be sent `again` at once, or by the next sweep."""
         settings = self._bench.settings
         self.held.difference_update(claims)
         with self._bench.engine.begin() as connection:
             given_back = store.release(connection, claims)
             announce(connection, given_back.ended, settings.public_url)
         notify(self._bench.client, [id for id, _ in given_back.ended])
-        resend(self._bench.client, given_back.unsent, settings.max_attempts)
+        if again:
+            resend(self._bench.client, given_back.unsent, settings.max_attempts)
         log.info("gave back %d jobs", len(given_back.unsent))
 
     def _overdue(self) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -25,7 +26,9 @@ from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
 from tundish.queue import Queue
+from workers.fetch import TIMEOUT
 from workers.resend import resend
+from workers.run import FETCHES
 
 INPUT = b'{ "value": "from afar" }'
 HUGE = os.urandom(1 << 20)
@@ -179,6 +182,16 @@ def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) ->
     assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 8
     origin.gate.set()
     assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 8
+
+
+def test_more_slow_urls_than_are_fetched_at_once_delay_no_other_job(client: httpx.Client, origin: Origin) -> None:
+    origin.gate.clear()
+    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2 * FETCHES + 2)]
+    began = time.monotonic()
+    assert finished(client, submit(client, "echo", {"value": 1})["id"])["status"] == "succeeded"
+    assert time.monotonic() - began < TIMEOUT / 2
+    origin.gate.set()
+    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * len(slow)
 
 
 def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: httpx.Client, origin: Origin) -> None:
