@@ -32,9 +32,16 @@ class Device(Protocol):
     """What the worker asks of its device."""
 
     name: str  # as torch names it
+    pinnable: bool  # copies to it are faster from pinned host memory
+
+    def uuid(self) -> str | None:
+        """What names it on this machine, whichever devices a process sees; None where it has no memory of its own."""
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes in all and in use, by whomever; None where the device has no memory of its own."""
+
+    def taken(self) -> int:
+        """Bytes in use by this process, as far as that is told."""
 
     def fault(self, wait: float = 0.0) -> str | None:
         """Why the device is gone, once it is; None after `wait` seconds in which it was there."""
@@ -45,12 +52,19 @@ class Device(Protocol):
 
 class Cpu:
     name = "cpu"
+    pinnable = False
 
     def __init__(self) -> None:
         self._never = threading.Event()
 
+    def uuid(self) -> str | None:
+        return None
+
     def memory(self) -> tuple[int, int] | None:
         return None
+
+    def taken(self) -> int:
+        return 0
 
     def fault(self, wait: float = 0.0) -> str | None:
         self._never.wait(wait)
@@ -63,17 +77,29 @@ class Cpu:
 class Cuda:
     """A GPU by its name in torch."""
 
+    pinnable = True
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._handle: Any = None
         self._events: Any = None
         self._never = threading.Event()
 
+    def uuid(self) -> str | None:
+        import torch
+
+        return str(torch.cuda.get_device_properties(self.name).uuid)
+
     def memory(self) -> tuple[int, int] | None:
         import torch
 
         free, total = torch.cuda.mem_get_info(self.name)
         return total, total - free
+
+    def taken(self) -> int:
+        import torch
+
+        return int(torch.cuda.memory_reserved(self.name))
 
     def fault(self, wait: float = 0.0) -> str | None:
         try:
@@ -103,10 +129,8 @@ class Cuda:
 
     def _open(self) -> None:
         """By its UUID: CUDA_VISIBLE_DEVICES and MIG give a GPU another number in torch than in NVML."""
-        import torch
-
         pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(self.name).uuid
+        uuid = self.uuid()
         try:
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError_NotFound:
