@@ -63,8 +63,8 @@ class Choice(NamedTuple):
 
 class Shelf:
     """`share` says how much of the device there is, `host_budget` how much host memory; `cache` has the models'
-    artifacts. `follow` is called with the targets that a worker may load now, whenever that
-    changes: not those whose load has just failed. `policy` decides whose turn it is."""
+    artifacts. `follow` is called with the targets that a worker may load now, whenever that changes: not those whose
+    load has just failed. `policy` decides whose turn it is."""
 
     def __init__(
         self,
@@ -228,9 +228,9 @@ class Shelf:
         # A batch that was fetched comes when it comes: what was decided for another's is not its own.
         leaving = self._next.leaving if self._next and self._next.target == target else ()
         self._moving = True
-        if entry.place is Place.NOWHERE:
-            fetch(entry.served, self._cache)
         try:
+            if entry.place is Place.NOWHERE:
+                fetch(entry.served, self._cache)  # while others may load
             with self._alone():
                 self._bring_alone(target, leaving)
         except NoRoom as failure:
