@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.local import TREE, Local, wait_until
 from workers import exits
 
 MODELS = "tests.shelf_models:One,Two,Three,Large,Broken,Leaking"
+SHARED = "One", "Two", "Three", "Large"
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +58,108 @@ def ended(client: httpx.Client, id: str) -> dict[str, Any]:
     return job
 
 
-def ledger(local: Local) -> list[list[str]]:
-    lines = Path(local.settings["SHELF"], "ledger").read_text().splitlines()
+def ledger(folder: str | Path) -> list[list[str]]:
+    lines = Path(folder, "ledger").read_text().splitlines()
     return [line.split() for line in lines]
+
+
+def environment(system: Local, folder: Path, **settings: str) -> dict[str, str]:
+    """Of a worker beside the system."""
+    shown = system.ps()
+    return {
+        **system.environment,
+        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
+        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
+        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
+        "TUNDISH_SECRET": "x",
+        "SHELF": str(folder),
+        **settings,
+    }
+
+
+Start = Callable[[int], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(system: Local, tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker of the pool `shelf` with so many bytes of memory, and waits until it serves."""
+    classes = "".join(f'[[models]]\nclass = "tests.shelf_models:{name}"\npool = "shelf"\n' for name in SHARED)
+    (tmp_path / "tundish.toml").write_text(classes)
+    given = environment(system, tmp_path, TUNDISH_MODELS="", TUNDISH_POOL="shelf", TUNDISH_LEASE="3")
+    command = [sys.executable, "-m", "workers"]
+    with ExitStack() as stack:
+
+        def started(memory: int) -> "subprocess.Popen[bytes]":
+            limited = given | {"TUNDISH_DEVICE_MEMORY": str(memory)}
+            process = stack.enter_context(subprocess.Popen(command, cwd=tmp_path, env=limited))
+            stack.callback(process.kill)
+            wait_until(lambda: process.pid in serving(system), "it serves")
+            return process
+
+        yield started
+
+
+def serving(system: Local) -> dict[int, list[str]]:
+    """What each worker lists, by its pid."""
+    with system.client(KEY) as client:
+        workers = client.get("/v1/workers").json()["data"]
+    return {each["pid"]: each["models"] for each in workers if each["state"] in ("idle", "busy")}
 
 
 def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Client) -> None:
     jobs = [id for _ in range(5) for model in ("one", "two", "three") for id in submit(client, model, 4)]
     assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
     there: set[str] = set()
-    for what, model, _ in ledger(local):
+    for what, model, _ in ledger(local.settings["SHELF"]):
         if what == "load":
             there.add(model)
         else:
             there.remove(model)
         assert len(there) <= 2
-    assert sum(what == "load" for what, _, _ in ledger(local)) < len(jobs)
+    assert sum(what == "load" for what, _, _ in ledger(local.settings["SHELF"])) < len(jobs)
+
+
+def test_two_workers_share_a_device_and_what_one_held_comes_back_when_it_is_killed(
+    system: Local, start: Start, tmp_path: Path
+) -> None:
+    def there(dead: int | None = None) -> Counter[int]:
+        """How many models each worker that lives has on the device at the end."""
+        held: Counter[int] = Counter()
+        for what, _, pid in ledger(tmp_path):
+            if int(pid) != dead:
+                held[int(pid)] += 1 if what == "load" else -1
+                assert held.total() <= 2
+        return held
+
+    with system.client(KEY) as client:
+        first, second = start(2000), start(2000)
+        jobs = [id for _ in range(10) for model in ("one", "two", "three") for id in submit(client, model, 4)]
+        done = [ended(client, id) for id in jobs]
+        assert Counter(job["status"] for job in done) == {"succeeded": len(jobs)}
+        assert len({job["worker"] for job in done}) == 2
+
+        killed, other = (first, second) if there()[first.pid] else (second, first)
+        assert there()[killed.pid]
+        killed.kill()
+        jobs = [id for model in ("one", "two", "three") for id in submit(client, model, 4)]
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        assert there(dead=killed.pid)[other.pid] == 2
+
+
+def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start: Start, tmp_path: Path) -> None:
+    with system.client(KEY) as client:
+        small = start(2000)
+        assert "large@1" not in serving(system)[small.pid]
+        [failed] = submit(client, "large")
+        assert ended(client, failed)["error"]["code"] == "model_load_failed"
+        large = start(6000)
+        assert "large@1" in serving(system)[large.pid]
+        jobs = [id for _ in range(5) for model in ("large", "one") for id in submit(client, model, 4)]
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        large.kill()
+        wait_until(lambda: large.pid not in serving(system), "it is lost")
+        [failed] = submit(client, "large")
+        assert ended(client, failed)["error"]["code"] == "model_load_failed"
 
 
 def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: httpx.Client) -> None:
@@ -116,27 +204,19 @@ def test_a_worker_that_leaks_is_replaced_and_no_job_fails(local: Local, client: 
 
 
 def test_a_device_that_goes_away_takes_no_job_along(system: Local, tmp_path: Path) -> None:
-    shown = system.ps()
-    environment = system.environment | {
-        "TUNDISH_MODELS": "tests.shelf_models:Lonely",
-        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
-        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
-        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
-        "TUNDISH_SECRET": "x",
-        "SHELF": str(tmp_path),
-    }
+    given, postgres = environment(system, tmp_path, TUNDISH_MODELS="tests.shelf_models:Lonely"), system.ps()["postgres"]
 
     @contextmanager
     def worker() -> Iterator["subprocess.Popen[str]"]:
         command = [sys.executable, "-m", "tests.shelf_models"]
-        with subprocess.Popen(command, cwd=TREE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=TREE, env=given, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process
             finally:
                 process.kill()
 
     def lost() -> int:
-        with psycopg.connect(shown["postgres"]["url"]) as connection:
+        with psycopg.connect(postgres["url"]) as connection:
             row = connection.execute(
                 "SELECT count(*) FROM workers WHERE state = 'lost' AND models = '{lonely@1}' AND host = %s",
                 [os.uname().nodename],
