@@ -16,6 +16,8 @@ from celery import Celery
 
 from tests.conftest import KEY
 from tests.local import TREE, Local, wait_until
+from tundish.job import Priority
+from tundish.queue import Queue
 from workers import exits
 
 MODELS = "tests.shelf_models:One,Two,Three,Large,Broken,Leaking"
@@ -99,6 +101,14 @@ def start(system: Local, tmp_path: Path) -> Iterator[Start]:
         yield started
 
 
+def consuming(local: Local, workers: int = 1) -> list[str]:
+    """The versions whose normal queue each of so many workers consumes."""
+    control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
+    told = control.inspect(timeout=5, limit=workers).active_queues() or {}
+    queues = [Queue.parse(each["name"]) for found in told.values() for each in found]
+    return [f"{each.model}@{each.version}" for each in queues if each.priority is Priority.NORMAL]
+
+
 def serving(system: Local) -> dict[int, list[str]]:
     """What each worker lists, by its pid."""
     with system.client(KEY) as client:
@@ -154,6 +164,7 @@ def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start:
         assert ended(client, failed)["error"]["code"] == "model_load_failed"
         large = start(6000)
         assert "large@1" in serving(system)[large.pid]
+        wait_until(lambda: consuming(system, 3).count("large@1") == 1, "its queues are left to the other")
         jobs = [id for _ in range(5) for model in ("large", "one") for id in submit(client, model, 4)]
         assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
         large.kill()
@@ -172,19 +183,13 @@ def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: htt
 
 def test_a_load_that_fails_harms_no_other_model_and_is_tried_again(local: Local, client: httpx.Client) -> None:
     worker = local.ps()["worker"]["pid"]
-    control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
-
-    def consumed() -> set[str]:
-        [found] = (control.inspect(timeout=5, limit=1).active_queues() or {"": []}).values()
-        return {each["name"].split(":")[1] for each in found}
-
     [broken], [one] = submit(client, "broken"), submit(client, "one")
     assert ended(client, one)["status"] == "succeeded"
     error = ended(client, broken)["error"]
     assert error["code"] == "model_load_failed"
     assert "OSError: the weights are not there" in error["message"]
-    wait_until(lambda: "broken@1" not in consumed(), "its queues are left to others")
-    assert "one@1" in consumed()
+    wait_until(lambda: "broken@1" not in consuming(local), "its queues are left to others")
+    assert "one@1" in consuming(local)
     Path(local.settings["SHELF"], "mended").touch()
     [mended] = submit(client, "broken")
     assert ended(client, mended)["status"] == "succeeded"
