@@ -125,13 +125,18 @@ def test_one_that_does_not_fit_beside_the_other_worker_comes_once_that_has_made_
     first = Worker(tmp_path, gpus[0], {"a": (60, 0, False)})
     second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
     assert (first.there(), second.there()) == ({A}, set())
+    assert first.shelf.complete
     assert second.choose(b=1e6) == set()
+    first.share.look()
+    assert not first.shelf.complete
     assert first.choose(a=1e6) == {A}
     first.choose()
     assert (first.there(), gpus[1].memory()) == (set(), (100, 0))
     assert second.choose(b=1e6) == {B}
     second.bring(B)
     assert (second.share.best, second.shelf.memory()) == (90, (100, 60))
+    first.share.look()
+    assert first.share.others == (60, None, 1)
     assert first.choose(a=0.0) == set()
     second.choose()
     assert first.choose(a=0.0) == {A}
@@ -197,6 +202,17 @@ def test_without_others_a_load_that_finds_no_memory_is_final_in_the_end(tmp_path
         with pytest.raises(LoadFailed, match="MemoryError") as failed:
             second.bring(B)
         assert failed.value.final == (number == TRIES)
+
+
+def test_jobs_hear_of_room_that_nobody_is_going_to_make(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
+    second = Worker(tmp_path, gpus[1], {"a": (60, 0, False), "b": (60, 0, False)})
+    assert second.there() == {B}
+    gpus[0].take(40)  # by somebody who is no worker
+    assert second.choose(a=0.0) == {A, B}
+    with pytest.raises(LoadFailed, match="60 bytes of the device's 90") as failed:
+        second.bring(A)
+    assert not failed.value.final
+    assert second.shelf._entries[A].failures == 1
 
 
 def test_what_never_fits_is_hopeless_whoever_holds_the_device(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
