@@ -56,7 +56,7 @@ class Share:
         self._held = 0
         self._wish: Wish | None = None
         self._said = ""
-        self._taken = 0  # bytes of the device that are not ours
+        self._strange = 0  # bytes of the device in use that no worker holds
         self._mutex = threading.RLock()
         self._closed = threading.Event()
         self.others = Others()
@@ -86,8 +86,8 @@ class Share:
 
     @property
     def budget(self) -> float:
-        """Bytes that it may have, as it was at the last look."""
-        return min(self._limit, self._total - self._taken)
+        """Bytes that it may have, as it was at the last look and measure."""
+        return min(self._limit, self._total - self.others.held - self._strange)
 
     def hold(self, held: int) -> None:
         """It holds so many bytes from now on."""
@@ -113,7 +113,13 @@ class Share:
                     held += told.held
                     wishes += [told.wish] if told.wish else []
             self.others = Others(held, min(wishes, key=lambda each: each.since, default=None), workers)
-            self._taken = max(held, self._foreign())
+
+    def measure(self) -> None:
+        """See what is in use that no worker holds: what other programs take, and what it costs to run on the device at
+        all. Not under a batch: while CUDA graphs are recorded nothing may be asked of it."""
+        if memory := self._device.memory():
+            ours = max(self._device.taken(), self._held)
+            self._strange = max(0, memory[1] - ours - self.others.held)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Look in a thread of its own; `on_change` is called once something has changed, and again and again while
@@ -130,11 +136,12 @@ class Share:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other worker loads, copies or measures on the device within the block, at whose start it has looked."""
+        """No other worker loads, copies or measures on the device within the block; what it has is measured first."""
         lock = os.open(self._path.parent, os.O_RDONLY)
         try:
             self._wait_for(lock)
             self.look()
+            self.measure()
             yield
         finally:
             os.close(lock)
@@ -146,12 +153,6 @@ class Share:
                 return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._closed.wait(0.02)
         log.warning("another worker is busy with %s for over %.0f s: it is not waited for", self._name, PATIENCE)
-
-    def _foreign(self) -> int:
-        """Bytes in use that are not this process's; of whose process they are, the device does not tell."""
-        if (memory := self._device.memory()) is None:
-            return 0
-        return memory[1] - max(self._device.taken(), self._held)
 
     def _say(self) -> None:
         size, since = self._wish or (0, math.inf)

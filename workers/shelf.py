@@ -117,6 +117,8 @@ class Shelf:
         if self._next or self._moving:
             return Choice(frozenset(), None)
         self._wake(now)
+        if idle:
+            self._share.measure()
         standings, budget = self._standings(now), self._share.budget
         too_large = self._too_large(budget)
         # Where no other worker holds what is missing, nobody is going to make room: their jobs hear of it.
@@ -427,7 +429,7 @@ class Shelf:
     def _arrived(self, entry: Entry) -> None:
         entry.place, entry.since, entry.residue = Place.DEVICE, time.monotonic(), 0
         self._share.hold(self._held())
-        self._share.look()
+        self._share.measure()
 
     def _wake(self, now: float) -> None:
         """Follow what may be loaded: what has failed to load rests for a while."""
