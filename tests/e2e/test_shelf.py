@@ -164,9 +164,9 @@ def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start:
         assert ended(client, failed)["error"]["code"] == "model_load_failed"
         large = start(6000)
         assert "large@1" in serving(system)[large.pid]
-        wait_until(lambda: consuming(system, 3).count("large@1") == 1, "its queues are left to the other")
         jobs = [id for _ in range(5) for model in ("large", "one") for id in submit(client, model, 4)]
         assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        wait_until(lambda: consuming(system, 3).count("large@1") == 1, "its queues are left to the other")
         large.kill()
         wait_until(lambda: large.pid not in serving(system), "it is lost")
         [failed] = submit(client, "large")
