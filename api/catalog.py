@@ -49,24 +49,22 @@ class Catalog:
     async def list(self, request: Request) -> Response:
         known_parameters(request, ())
         await self._models.refresh()
-        return encoded({"data": [self._models.describe(name) for name in self._models.names()], "next_cursor": None})
+        running = await self._parts.run(store.running)
+        data = [self._models.describe(name, running) for name in self._models.names()]
+        return encoded({"data": data, "next_cursor": None})
 
     async def get(self, request: Request) -> Response:
         known_parameters(request, ())
-        await self._models.refresh()
-        return encoded(self._model(request))
+        return encoded(await self._model(request))
 
     async def get_version(self, request: Request) -> Response:
         known_parameters(request, ())
-        await self._models.refresh()
-        return encoded(self._version(request))
+        return encoded(await self._version(request))
 
     async def put_alias(self, request: Request) -> Response:
         known_parameters(request, ())
         asked = await json_body(request, self._parts.settings.max_body, AliasPut, "an alias")
-        await self._models.refresh()
-        self._model(request)
-        name, alias = request.path_params["model"], request.path_params["alias"]
+        name, alias = (await self._model(request))["name"], request.path_params["alias"]
         faults = _faults(asked, alias, {version.version for version in self._models.versions(name)})
         if faults:
             detail = f"{faults[0]['pointer']}: {faults[0]['detail']}"
@@ -89,25 +87,29 @@ class Catalog:
 
     async def _halt(self, request: Request, verb: store.Halt) -> Response:
         known_parameters(request, ())
-        await self._models.refresh()
-        await self._parts.change(verb, "model", self._model(request)["name"])
-        return encoded(self._model(request))
+        shown = await self._model(request)
+        await self._parts.change(verb, "model", shown["name"])
+        return encoded(await self._model(request))
 
     async def _halt_version(self, request: Request, verb: store.Halt) -> Response:
         known_parameters(request, ())
-        await self._models.refresh()
-        shown = self._version(request)
+        shown = await self._version(request)
         await self._parts.change(verb, "version", f"{shown['name']}@{shown['version']}")
-        return encoded(self._version(request))
+        return encoded(await self._version(request))
 
-    def _model(self, request: Request) -> dict[str, Any]:
-        found = self._models.describe(request.path_params["model"])
+    async def _model(self, request: Request) -> dict[str, Any]:
+        """The model of the path as it is now. Raises NotFound and Unavailable."""
+        await self._models.refresh()
+        found = self._models.describe(request.path_params["model"], await self._parts.run(store.running))
         if found is None:
             raise NotFound("model_not_found", "there is no such model; GET /v1/models lists them")
         return found
 
-    def _version(self, request: Request) -> dict[str, Any]:
-        found = self._models.describe_version(request.path_params["model"], request.path_params["version"])
+    async def _version(self, request: Request) -> dict[str, Any]:
+        """The version of the path as it is now. Raises NotFound and Unavailable."""
+        await self._models.refresh()
+        model, version = request.path_params["model"], request.path_params["version"]
+        found = self._models.describe_version(model, version, await self._parts.run(store.running))
         if found is None:
             raise NotFound("version_not_found", "there is no such version; GET /v1/models lists them")
         return found

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ from starlette.routing import Route
 
 from api.http import bad_query, encoded, known_parameters, moment
 from api.parts import Parts
+from api.pins import no_blobs
 from tundish import store
 from tundish.agree import Agreement, agree
+from tundish.blobs import BlobMissing, BlobUnavailable
 from tundish.errors import NotFound
 from tundish.ids import floor_uuid, shadow_id, time_of, to_text
 from tundish.job import Status
@@ -25,7 +28,9 @@ LATELY = timedelta(hours=1)
 BUDGET = 20_000
 #: Pairs that differ of which the ids are told.
 EXAMPLES = 5
-#: What may become of a pair; outputs in blobs are not compared.
+#: Outputs in blobs that are read at once.
+READS = 8
+#: What may become of a pair; outputs that are too large, or gone, are not compared.
 VERDICTS = "equal close different not_compared both_failed only_version_failed only_shadow_failed".split()
 APART = {"different", "only_version_failed", "only_shadow_failed"}
 #: Versions that are set side by side at most.
@@ -60,9 +65,31 @@ class Compare:
                 "since": rfc3339(since if complete or looked.oldest is None else time_of(looked.oldest)),
                 "complete": complete,
                 "versions": {version: shown.get(version) or _figures(_none(version)) for version in versions},
-                "shadows": await asyncio.to_thread(_shadows, pairs),
+                "shadows": await asyncio.to_thread(_shadows, await self._whole(pairs)),
             }
         )
+
+    async def _whole(self, pairs: Sequence[store.Pair]) -> list[store.Pair]:
+        """With the outputs that lie in blobs. Raises Unavailable."""
+        try:
+            return await asyncio.to_thread(self._read_all, pairs)
+        except BlobUnavailable as error:
+            raise no_blobs() from error
+
+    def _read_all(self, pairs: Sequence[store.Pair]) -> list[store.Pair]:
+        with ThreadPoolExecutor(READS) as pool:
+            jobs = pool.map(self._read, [pair.job for pair in pairs])
+            shadows = pool.map(self._read, [pair.shadow for pair in pairs])
+            read = zip(pairs, jobs, shadows, strict=True)
+            return [pair._replace(job=job, shadow=shadow) for pair, job, shadow in read]
+
+    def _read(self, outcome: store.Outcome) -> store.Outcome:
+        if outcome.blob is None:
+            return outcome
+        try:
+            return outcome._replace(body=self._parts.blobs.get(outcome.blob))
+        except BlobMissing:  # its job was deleted meanwhile
+            return outcome
 
     async def _versions(self, model: str, asked: str | None) -> list[str]:
         await self._parts.models.refresh()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -66,20 +67,23 @@ class Models:
     def names(self) -> list[str]:
         return sorted(self._lineup.aliases)
 
-    def describe(self, name: str) -> dict[str, Any] | None:
-        """A model as the API shows it; None for an unknown one."""
+    def describe(self, name: str, running: Mapping[tuple[str, str], int]) -> dict[str, Any] | None:
+        """A model as the API shows it, with how many jobs run of each version; None for an unknown one."""
         if name not in self._lineup.aliases:
             return None
         return {
             "name": name,
             "aliases": {alias: describe_alias(routing) for alias, routing in self._lineup.aliases[name].items()},
-            "versions": [self._shown(version) for version in self.versions(name)],
+            "versions": [self._shown(version, running) for version in self.versions(name)],
+            "running": sum(count for (model, _), count in running.items() if model == name),
             "paused": name in self._lineup.paused.models,
         }
 
-    def describe_version(self, name: str, version: str) -> dict[str, Any] | None:
+    def describe_version(
+        self, name: str, version: str, running: Mapping[tuple[str, str], int]
+    ) -> dict[str, Any] | None:
         known = self._lineup.known.get((name, version))
-        return None if known is None else {"name": name, **self._shown(known.version)}
+        return None if known is None else {"name": name, **self._shown(known.version, running)}
 
     def versions(self, name: str | None = None) -> list[store.Version]:
         """The versions of a model, or all."""
@@ -89,8 +93,12 @@ class Models:
     def paused(self) -> store.Paused:
         return self._lineup.paused
 
-    def _shown(self, version: store.Version) -> dict[str, Any]:
-        return {**_shown(version), "paused": f"{version.model}@{version.version}" in self._lineup.paused.versions}
+    def _shown(self, version: store.Version, running: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+        return {
+            **_shown(version),
+            "running": running.get((version.model, version.version), 0),
+            "paused": f"{version.model}@{version.version}" in self._lineup.paused.versions,
+        }
 
 
 def describe_alias(routing: Routing) -> dict[str, Any]:
@@ -112,5 +120,6 @@ def _shown(version: store.Version) -> dict[str, Any]:
             "timeout": version.timeout,
         },
         "example": version.example,
+        "artifact": version.artifact,
         "workers": [{**worker, "id": to_text("wrk", UUID(worker["id"]))} for worker in version.workers],
     }

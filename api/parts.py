@@ -86,18 +86,19 @@ class Parts:
         return job
 
     async def tell(self, id: UUID) -> None:
-        """Wake who waits for a job, in every process."""
+        """Wake who waits for a job, in every process, and the courier."""
         self.waiters.ring(id)
         with suppress(Exception):  # the slow look finds it
             await self.client.publish(queue.DONE, id.bytes)
+            await self.client.publish(queue.OUTBOX, b"")
 
 
 def build(settings: Settings) -> Parts:
     """Connects to nothing yet. Raises SettingError."""
-    writers = store.async_engine(settings.database_url, 2, single=True)
+    writers = store.async_engine(settings.database_url, 2, autocommit=True)
     readers = store.async_engine(settings.database_url, 8)
     keyed = store.async_engine(settings.database_url, 4)
-    asked = store.async_engine(settings.database_url, 2, by_ids=True, single=True)
+    asked = store.async_engine(settings.database_url, 2, by_ids=True, autocommit=True)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )

@@ -91,7 +91,7 @@ class Pins:
 
 
 def no_blobs() -> Unavailable:
-    return Unavailable("unavailable", "the store of large inputs does not answer; try again", retry_after=2)
+    return Unavailable("unavailable", "the store of large payloads does not answer; try again", retry_after=2)
 
 
 def _expired() -> Conflict:

@@ -1,7 +1,7 @@
 """The routes of `/v1/workers` and `/v1/pools`: who works, how much there is to do, and how many should work."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Look:
     versions: Sequence[store.Version]
     paused: store.Paused
     backlog: Sequence[store.Backlog]
+    running: Mapping[tuple[str, str], int]
     arrivals: Sequence[store.Arrivals]
     workers: Sequence[store.Worker]
 
@@ -93,6 +94,7 @@ class Pools:
             parts.models.versions(),
             parts.models.paused,
             await parts.run(store.backlog),
+            await parts.run(store.running),
             await parts.run(store.arrivals, within=scaling.QUIET),
             await parts.run(store.workers, seen_within=MEASURED, lost_after=parts.settings.lease),
         )
@@ -134,6 +136,7 @@ def _pool(look: Look, name: str, policy: scaling.Policy) -> dict[str, Any]:
         "service_per_s": round(sum(each.jobs_per_s or 0.0 for each in working), 3),
         "workers": len(working),
         "suggested_replicas": scaling.suggested(load, policy),
+        "running": sum(look.running.get(each, 0) for each in versions),
         "paused": name in look.paused.pools,
     }
 
@@ -154,6 +157,7 @@ def _worker(worker: store.Worker) -> dict[str, Any]:
         "memory_total": worker.memory_total,
         "memory_used": worker.memory_used,
         "models": worker.models,
+        "places": worker.places,
         "batch_size": worker.batch_size,
         "state": worker.state,
         "pid": worker.pid,

@@ -195,11 +195,14 @@ class Supervisor:
         shown = [each.shown(self._place.log(name)) for name, each in self._children.items()]
         self._place.write_state({"pid": os.getpid(), "children": shown})
 
+    def said(self, name: str) -> str:
+        """Where the log of a child lies, and how it ends."""
+        log = self._place.log(name)
+        lines = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-5:])
+        return f"its log {log} ends with:{lines}"
+
     def _obituary(self, event: _Exit) -> str:
-        log = self._place.log(event.name)
-        tail = log.read_text(errors="replace").splitlines()[-5:]
-        lines = "".join(f"\n    {line}" for line in tail)
-        return f"{event.name} ended during the start ({_how(event.process)}); its log {log} ends with:{lines}"
+        return f"{event.name} ended during the start ({_how(event.process)}); {self.said(event.name)}"
 
 
 def _how(process: "subprocess.Popen[bytes]") -> str:

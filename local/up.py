@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,13 +130,13 @@ def _start(
     host = f"[{given.host}]" if ":" in given.host else given.host
     api = Api(f"http://{host}:{given.port}".replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), given.api_key)
     supervisor.start(python("api", "api", url=api.url))
-    pids = {supervisor.start(worker) for worker in workers}
+    names = {supervisor.start(worker): worker.name for worker in workers}
     supervisor.start(python("courier", "workers.courier", grace=given.grace))
     supervisor.start(python("chores", "workers.chores"))
     with step("starting the API"):
         supervisor.wait_for("the API", lambda: api.status("/readyz") == 200, 60)
     with step("loading the models"):
-        supervisor.wait_for("a worker", lambda: pids <= _serving(environment["TUNDISH_DATABASE_URL"]), 300)
+        supervisor.wait_for("a worker", lambda: _serve(names, supervisor, environment["TUNDISH_DATABASE_URL"]), 300)
     return System(api, place, supervisor, given)
 
 
@@ -161,15 +161,19 @@ def _release(environment: dict[str, str]) -> None:
         raise Stop(f"the migration failed: {(ran.stderr or ran.stdout).strip()[-2000:]}")
 
 
-def _serving(database_url: str) -> set[int]:
-    """The processes on this machine that serve models."""
+def _serve(names: Mapping[int, str], supervisor: Supervisor, database_url: str) -> bool:
+    """Whether these processes serve models. Raises Stop where the device of one of them cannot be used."""
     engine = store.engine(database_url)
     try:
         with engine.begin() as connection:
             workers = store.workers(connection, seen_within=60)
     finally:
         engine.dispose()
-    return {each.pid for each in workers if each.host == socket.gethostname() and each.state != "stopped"}
+    states = {each.pid: each.state for each in workers if each.host == socket.gethostname()}
+    for pid, name in names.items():
+        if states.get(pid) == "lost":
+            raise Stop(f"{name} has no device that it can use; {supervisor.said(name)}")
+    return all(states.get(pid, "stopped") != "stopped" for pid in names)
 
 
 def _check_port(given: Settings) -> None:

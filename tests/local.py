@@ -17,7 +17,7 @@ import httpx
 
 from tundish.artifact import Cache
 from tundish.blobs import Directory
-from workers.gpu import Cpu
+from workers.gpu import Cpu, Device
 from workers.share import Share
 
 TREE = Path(__file__).parent.parent
@@ -29,9 +29,9 @@ NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
 T = TypeVar("T")
 
 
-def alone(limit: float = math.inf) -> Share:
-    """The share of a worker that nobody shares its CPU with."""
-    share = Share(Cpu(), "cpu", limit, Path(tempfile.mkdtemp()))
+def alone(limit: float = math.inf, device: Device | None = None) -> Share:
+    """The share of a worker that nobody shares its device with."""
+    share = Share(device or Cpu(), "alone", limit, Path(tempfile.mkdtemp()))
     share.open()
     return share
 

@@ -211,6 +211,7 @@ versions
     timeout double precision
     example json
     registered_at timestamp with time zone NOT NULL DEFAULT now()
+    artifact text
     PRIMARY KEY (model, version)
 
 workers
@@ -228,5 +229,6 @@ workers
     batch_size integer
     jobs_per_s double precision
     job_ms double precision
+    places json NOT NULL DEFAULT '{}'::json
     PRIMARY KEY (id)
     fillfactor=50

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from tests.models import Gate, Gated, Value
 from tundish import Batch, Model, Reject
-from workers import gpu
+from workers import gpu, quarantine
 from workers.__main__ import main
 
 
@@ -44,7 +44,13 @@ class Two(Sized):
 
 
 class Three(Sized):
+    """Takes its time to load."""
+
     name = "three"
+
+    def load(self, device: str) -> None:
+        super().load(device)
+        Event().wait(0.05)
 
 
 class Large(Sized):
@@ -98,4 +104,5 @@ class Breakable(gpu.Cpu):
 
 
 if __name__ == "__main__":
+    quarantine.WAIT = (float(os.environ["WAIT"]),) * 2
     sys.exit(main(named=lambda name: Breakable()))

@@ -47,6 +47,7 @@ def describe(served: Served) -> Version:
         max_cost=model.max_cost,
         timeout=model.timeout,
         example=None if reads.schema() is None else msgspec.to_builtins(model.example),
+        artifact=model.artifact,
     )
 
 

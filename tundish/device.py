@@ -1,19 +1,43 @@
-"""What an exception says of the device. By name and message, so that torch is not imported to ask."""
+"""What an exception says of the device. torch is asked only where it is there: nothing imports it to ask."""
 
 import gc
+import re
 import sys
+from collections.abc import Callable
+
+#: What CUDA, and the libraries on it, say where the device's memory is short.
+_SHORT = re.compile(r"cu(da|dnn|blas|fft|sparse|solver).*(out.of.memory|alloc\w*_failed)", re.IGNORECASE)
+#: What they say where nobody has to ask the device. Under many others stands a hint that names device-side assertions.
+_STICKY = re.compile(
+    "illegal memory access was encountered|device-side assert triggered|unspecified launch failure|misaligned address"
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """The batch was too large for the device's memory (torch.OutOfMemoryError) or the host's."""
     names = {each.__name__ for each in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "CUDA error: out of memory" in str(error)
+    return bool(names & {"MemoryError", "OutOfMemoryError"} or _SHORT.search(str(error)))
 
 
-def lost(error: BaseException) -> bool:
+def poisoned() -> bool:
+    """Whether a device that torch holds memory of can run nothing more in this process: what ails it is raised again
+    whenever it is waited for."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        for index in range(torch.cuda.device_count()):
+            if torch.cuda.memory_reserved(index):
+                torch.cuda.synchronize(index)
+    except RuntimeError:
+        return True
+    return False
+
+
+def lost(error: BaseException, poisoned: Callable[[], bool] = poisoned) -> bool:
     """The CUDA context is poisoned: an error such as an illegal memory access or a device-side assert is sticky, every
-    later call in this process fails or gives garbage."""
-    return "CUDA error: " in str(error) and not out_of_memory(error)
+    later call in this process fails or gives garbage. Few texts tell; after any other the device is asked."""
+    return not out_of_memory(error) and (bool(_STICKY.search(str(error))) or poisoned())
 
 
 def free() -> None:

@@ -208,14 +208,14 @@ class _Run:
         batch = Batch([self.inputs[position] for position in positions], self.reporter, positions, self.folder)
         began = time.monotonic()
         raised: Failed | None = None
-        try:
-            with self.watch(timeout):
+        with self.watch(timeout):  # the device is asked what ails it, and may not answer
+            try:
                 results = self.model.predict(batch)
-        except Exception as error:
-            if device.lost(error):
-                raise DeviceLost(f"{self.model.name}@{self.model.version}: {error}") from error
-            self._tell(count)
-            raised = _failed(error)
+            except Exception as error:
+                if device.lost(error):
+                    raise DeviceLost(f"{self.model.name}@{self.model.version}: {error}") from error
+                self._tell(count)
+                raised = _failed(error)
         # Out of the except block: the traceback would hold on to the memory that the parts need.
         if time.monotonic() - began > timeout:
             over = Failed(Code.TIMEOUT, f"predict took over {timeout:g} s for this item alone")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TASK = "tundish.run"
 #: Redis pub/sub channel on which the ids of finished jobs wake who waits for them.
 DONE = "tundish:done"
+#: Channel that tells the courier of new webhooks.
+OUTBOX = "tundish:outbox"
 #: Channel that tells of a change to aliases or pauses: whoever holds a copy of the catalog reads it anew.
 CATALOG = "tundish:catalog"
 #: Ids of one queue that arrive together share a message, up to this many (measured: 64 gave 1.7 times 8's rate).

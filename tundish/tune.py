@@ -43,21 +43,31 @@ def tune(model: Model[Any, Any], device: str) -> None:
     kind, found = type(model), modules(model)
     if (kind.half or kind.compile or kind.cuda_graphs) and not found:
         log.warning("%s@%s has no torch module among its attributes to tune", kind.name, kind.version)
-    graphs = kind.cuda_graphs and device.startswith("cuda")
+    graphs = records(kind, device)
     for module in found:
         if kind.half:
             module.to(_half(device))
         if kind.compile:
-            module.compile(mode="reduce-overhead" if graphs else None)
+            _compile(module, mode="reduce-overhead" if graphs else None)
         elif graphs:
-            module.compile(backend="cudagraphs")
+            _compile(module, backend="cudagraphs")
     if kind.half or graphs or kind.pad_to:
         _wrap(model, partial(_autocast, device) if kind.half and found else nullcontext, graphs)
+
+
+def records(kind: type[Model[Any, Any]], device: str) -> bool:
+    """Whether the kernels of such a model are recorded there: the records hold the addresses of its weights."""
+    return kind.cuda_graphs and device.startswith("cuda")
 
 
 def padded_size(count: int, sizes: Sequence[int]) -> int:
     """The smallest of `sizes` that holds `count` items; `count` where none does."""
     return min((size for size in sizes if size >= count), default=count)
+
+
+def _compile(module: Any, **options: Any) -> None:
+    """Its forward, for torch's own `Module.compile` does nothing to modules of torch itself, such as a Sequential."""
+    module.forward = sys.modules["torch"].compile(module.forward, **options)
 
 
 def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[Any]], graphs: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Version:
     """Types are content types; schemas are JSON Schema 2020-12, None for what is not JSON; `max_wait` and `timeout` are
-    seconds. `workers` serve it now: each an id, pool and device."""
+    seconds; `artifact` names its weights, None where they come with the code. `workers` serve it now: each an id, pool
+    and device."""
 
     model: str
     version: str
@@ -22,4 +23,5 @@ class Version:
     max_cost: int | None = None
     timeout: float | None = None
     example: Any = None
+    artifact: str | None = None
     workers: Sequence[dict[str, str]] = ()

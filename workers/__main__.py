@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tundish import logs, store
 from tundish.artifact import Cache
 from tundish.blobs import Blobs, open_blobs
 from tundish.catalog import CatalogError, Served, checked, describe, load_models
-from tundish.ids import new_uuid, to_text
+from tundish.ids import to_text
 from tundish.model import Model
 from tundish.settings import SettingError, Settings
 from workers import app, connect, exits, gpu, growth, reload
@@ -41,6 +41,7 @@ from workers.intake import Intake
 from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
+from workers.quarantine import Quarantine
 from workers.reload import Reload
 from workers.run import Bench, Pipeline
 from workers.share import HOME, Share
@@ -82,15 +83,22 @@ def _serve(
     policy: Policy,
     reloaded: Reload | None,
 ) -> int:
-    worker = new_uuid()
+    quarantine = Quarantine.of(os.environ)
+    worker = quarantine.worker
     engine = store.engine(settings.database_url)
+    pace = Pace(time.monotonic())
+    if fault := device.probe():
+        print(f"worker: the device {device.name} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
+        nowhere = {f"{each.model.name}@{each.model.version}": {"place": "nowhere", "bytes": None} for each in served}
+        targets = [_target(each) for each in served]
+        lost = Presence(worker, settings.pool, settings.device, lambda: targets, lambda: nowhere, lambda: True, pace)
+        return quarantine.hold(Heart(engine, partial(lost, "lost"), list, settings.lease))
     client = connect.redis_client(settings.redis_url)
     limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
     consumers = Consumers(limits)
     share = _share(settings, device)
     shelf = _shelf(settings, served, device, Cache.of(settings, blobs), share, consumers, policy)
     intake = Intake(Batcher(limits), client, consumers, shelf)
-    pace = Pace(time.monotonic())
     ends: list[int] = []  # why this process ends by itself
 
     def end(status: int) -> None:
@@ -104,17 +112,18 @@ def _serve(
         end(exits.LOST)
 
     by_ids = store.engine(settings.database_url, by_ids=True)
+    autocommit = store.engine(settings.database_url, by_ids=True, autocommit=True)
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
 
     def leave(targets: frozenset[Target]) -> None:
         consumers.follow(consumers.targets - targets, "elsewhere")
 
     elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
-    bench = Bench(worker, settings, engine, by_ids, client, events, blobs, shelf, device, elsewhere, pace)
+    bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(worker, settings.pool, settings.device, shelf.able, pipeline.idle, pace, shelf.memory)
-    if fault := device.probe():
-        return _quarantine(engine, presence, fault)
+    presence = Presence(
+        worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, shelf.memory
+    )
     try:
         share.open()
     except OSError as error:
@@ -128,7 +137,13 @@ def _serve(
         print(f"worker: with its models loaded, and no job run, {past}; set it higher", file=sys.stderr)
         return 2
     with engine.begin() as connection:
-        store.register(connection, [describe(each) for each in served])
+        changed = store.register(connection, [describe(each) for each in served])
+    for version in changed:
+        log.warning(
+            "%s@%s was known with another schema or artifact: give what has changed a new version number",
+            version.model,
+            version.version,
+        )
     heart = Heart(engine, presence, pipeline.alive, settings.lease)
 
     def exchange(models: Sequence[type[Model[Any, Any]]]) -> None:
@@ -167,14 +182,6 @@ def _serve(
     share.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]
-
-
-def _quarantine(engine: store.Engine, presence: Presence, fault: str) -> int:
-    """The device is of no use: say so where operators look, and let the supervisor wait before it tries again."""
-    print(f"worker: the device {presence.device} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
-    with engine.begin() as connection:
-        store.see_worker(connection, replace(presence, memory=lambda: None)(state="lost"))
-    return exits.LOST
 
 
 def _share(settings: Settings, device: gpu.Device) -> Share:

@@ -11,20 +11,25 @@ from workers.batch import Draft, Target
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why."""
+    """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why. `begun`: it
+    has started as it was claimed."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
     failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
+    begun: bool = False
 
 
-def claim(engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int) -> Claim | None:
-    """Take what is still queued of a draft; None where nothing is: another worker has it, or it was a duplicate."""
+def claim(
+    engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int, begin: bool
+) -> Claim | None:
+    """Take what is still queued of a draft, and `begin` where predict follows at once; None where nothing is: another
+    worker has it, or it was a duplicate."""
     id = new_uuid()
     with engine.connect() as connection:
-        jobs = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts)
-    return Claim(id, draft.target, jobs) if jobs else None
+        claimed = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts, begin=begin)
+    return Claim(id, draft.target, claimed.jobs, begun=claimed.begun) if claimed.jobs else None
 
 
 def split(engine: store.Engine, claim: UUID, part: Claim) -> None:

@@ -138,11 +138,11 @@ class Courier:
         self._bells[kind].set()
 
     async def _listen(self) -> None:
-        """Look soon after jobs have ended; where Redis forgets to say so, the next look finds their webhooks."""
+        """Look soon after webhooks were written; where Redis forgets to say so, the next look finds them."""
         while True:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(queue.DONE)
+                    await subscription.subscribe(queue.OUTBOX)
                     while True:
                         if await subscription.get_message(timeout=LOOK):
                             self._bells[Kind.FRESH].set()

@@ -7,7 +7,7 @@ BROKEN = 1
 DEAF = 69
 #: A predict hung.
 HUNG = 70
-#: Its device is gone: a new one is of no use at once.
+#: Its device went away: a new one is of no use at once, and stays in quarantine.
 LOST = 74
 #: It has grown past its limits, and has drained: a new one shall start at once.
 GROWN = 75

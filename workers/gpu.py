@@ -26,19 +26,22 @@ PROBE = 60.0
 APPLICATION_XIDS = {13, 31, 43, 45, 68, 109}
 #: NVML's errors after which the GPU is of no use until somebody resets it or the machine.
 _GONE = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
+#: What torch raises of a GPU; it asserts that it was built for CUDA.
+_TORCH = (RuntimeError, AssertionError)
 
 
 class Device(Protocol):
-    """What the worker asks of its device."""
+    """What the worker asks of its device. None of it raises."""
 
     name: str  # as torch names it
     pinnable: bool  # copies to it are faster from pinned host memory
+    grain: int  # bytes up to which what is given back may not show: it is freed in blocks
 
     def uuid(self) -> str | None:
         """What names it on this machine, whichever devices a process sees; None where it has no memory of its own."""
 
     def memory(self) -> tuple[int, int] | None:
-        """Bytes in all and in use, by whomever; None where the device has no memory of its own."""
+        """Bytes in all and in use, by whomever; None where the device has no memory of its own, or does not answer."""
 
     def taken(self) -> int:
         """Bytes in use by this process, as far as that is told."""
@@ -53,6 +56,7 @@ class Device(Protocol):
 class Cpu:
     name = "cpu"
     pinnable = False
+    grain = 0
 
     def __init__(self) -> None:
         self._never = threading.Event()
@@ -78,6 +82,7 @@ class Cuda:
     """A GPU by its name in torch."""
 
     pinnable = True
+    grain = 2**25
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -93,7 +98,11 @@ class Cuda:
     def memory(self) -> tuple[int, int] | None:
         import torch
 
-        free, total = torch.cuda.mem_get_info(self.name)
+        try:
+            free, total = torch.cuda.mem_get_info(self.name)
+        except _TORCH as error:
+            log.debug("torch cannot be asked for memory: %s", error)
+            return None
         return total, total - free
 
     def taken(self) -> int:
@@ -107,8 +116,10 @@ class Cuda:
                 self._open()
             pynvml.nvmlDeviceGetMemoryInfo(self._handle)
             return self._next_xid(wait)
-        except pynvml.NVMLError as error:
-            if error.value in _GONE:
+        except _TORCH as error:
+            return f"torch says: {_first_line(error)}"
+        except Exception as error:
+            if isinstance(error, pynvml.NVMLError) and error.value in _GONE:
                 return f"NVML says: {error}"
             # A driver that does not know the call, or is being replaced, says nothing of the GPU.
             log.debug("NVML cannot be asked: %s", error)
@@ -121,8 +132,8 @@ class Cuda:
         faulthandler.dump_traceback_later(PROBE, exit=True, file=sys.__stderr__ or 2)
         try:
             right = int(torch.ones(8, device=self.name).sum()) == 8
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
-            return str(error).splitlines()[0]
+        except Exception as error:
+            return _first_line(error)
         finally:
             faulthandler.cancel_dump_traceback_later()
         return None if right else "it computes garbage"
@@ -153,6 +164,11 @@ class Cuda:
             log.warning("Xid %d: an application's fault", xid)
             return None
         return f"Xid {xid}"
+
+
+def _first_line(error: Exception) -> str:
+    """Of what torch says, which may be nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def named(name: str) -> Device:

@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -42,7 +42,6 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._silent_since = float("inf")
-        self._turn = 0
         shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
@@ -148,23 +147,21 @@ class Intake:
             self._bell.notify_all()
 
     def fill(self, names: Iterable[str]) -> None:
-        """Fetch as many more messages as there is room for, best priority first: one LMPOP brings what would else be
-        a round trip a message (20 times the rate at bundles of one)."""
-        for source in self._by_priority(names):
-            with self._bell:
-                room = self._batcher.room(Target(source.model, source.version))
-            if room:
-                count = max(1, int(room / self._bundle))
-                popped = self._client.lmpop(1, source.name, direction="RIGHT", count=count)
-                if popped:
-                    self.put(source, list(_unpacked(popped[1])))
+        """Fetch as many more messages as there is room for, of each target the best priority first: one LMPOP brings
+        what would else be a round trip a message (20 times the rate at bundles of one)."""
+        for target, lists in _by_target(names).items():
+            while count := self._wanted(target):
+                popped = self._client.lmpop(len(lists), *lists, direction="RIGHT", count=count)
+                if not popped:
+                    break
+                name, raws = cast("tuple[bytes, list[bytes]]", popped)
+                self.put(queue.Queue.parse(name.decode()), list(_unpacked(raws)))
 
-    def _by_priority(self, names: Iterable[str]) -> list[queue.Queue]:
-        """The queues, the best priority first, and within one a different one first each time."""
-        sources = [queue.Queue.parse(name) for name in names if name.startswith("tundish:")]
-        self._turn += 1
-        turn = self._turn % len(sources) if sources else 0
-        return sorted(sources[turn:] + sources[:turn], key=lambda source: source.priority)
+    def _wanted(self, target: Target) -> int:
+        """How many messages fill the room for a target; 0 where there is none."""
+        with self._bell:
+            room = self._batcher.room(target)
+        return max(1, int(room / self._bundle)) if room else 0
 
     def _let_go(self) -> None:
         held, self._held = self._held, []
@@ -195,6 +192,15 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         return on_message
 
     return start
+
+
+def _by_target(names: Iterable[str]) -> dict[Target, list[str]]:
+    """Our queues of each target, the best priority first."""
+    sources = [queue.Queue.parse(name) for name in names if name.startswith("tundish:")]
+    lists: dict[Target, list[str]] = {}
+    for source in sorted(sources, key=lambda source: source.priority):
+        lists.setdefault(Target(source.model, source.version), []).append(source.name)
+    return lists
 
 
 def _unpacked(raws: Iterable[Any]) -> Iterator[queue.Message]:

@@ -14,7 +14,7 @@ from tundish.catalog import Served
 from tundish.codec import Codec
 from tundish.lineup import Known
 from tundish.model import Model
-from tundish.tune import tune
+from tundish.tune import records, tune
 from workers.folders import Folders
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def fetch(served: Served, cache: Cache) -> None:
             log.warning("%s@%s cannot be pulled yet: %s", served.model.name, served.model.version, error)
 
 
-def warm_up(loaded: Loaded) -> None:
+def warm_up(loaded: Loaded, on: str) -> None:
     """Predict the example in each size that is padded to, or alone and in a full batch: kernels are chosen, compiled
     and recorded before a caller waits for them, and the memory that a batch needs is claimed. Raises DeviceLost; what
     else goes wrong is left for the jobs to tell."""
@@ -62,7 +62,7 @@ def warm_up(loaded: Loaded) -> None:
         item = execute.Item(*execute.encoded(loaded.reads, example))
         folder = loaded.folders.new() if loaded.folders else None
         how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
-        for size in _sizes(type(model)):
+        for size in _sizes(type(model), on):
             ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
             if failures := [each for each in ran if isinstance(each, execute.Failed)]:
                 log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
@@ -84,9 +84,10 @@ def unload(model: Model[Any, Any]) -> None:
     gc.unfreeze()  # what it leaves in cycles can go
 
 
-def _sizes(model: type[Model[Any, Any]]) -> Iterable[int]:
-    padded = sorted(size for size in model.pad_to if size <= model.max_batch)
-    return padded or sorted({1, model.max_batch})
+def _sizes(model: type[Model[Any, Any]], on: str) -> Iterable[int]:
+    """Each once; twice where kernels are recorded, for torch records those of the second call."""
+    sizes = {size for size in model.pad_to if size <= model.max_batch} or {1, model.max_batch}
+    return [size for size in sorted(sizes) for _ in range(1 + records(model, on))]
 
 
 class _Silent:

@@ -14,14 +14,21 @@ class Pace:
 
     began: float
     batch_size: int | None = None  # of the last batch
-    job_ms: float | None = None  # of the device's time, for one job
+    job_ms: float | None = None  # of the device's time, for one job, with what it took to bring the models
     _batches: deque[tuple[float, int, float]] = field(default_factory=deque)
+    _brought_ms: float = 0.0  # since the last batch
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def brought(self, ms: float) -> None:
+        """The device was given a model for so long: it belongs to the next batch that ends."""
+        with self._lock:
+            self._brought_ms += ms
 
     def ended(self, now: float, jobs: int, predict_ms: float) -> None:
         """A batch of so many jobs has ended."""
         with self._lock:
-            self._batches.append((now, jobs, predict_ms))
+            self._batches.append((now, jobs, predict_ms + self._brought_ms))
+            self._brought_ms = 0.0
             self._forget(now)
             self.batch_size = jobs
             self.job_ms = sum(ms for _, _, ms in self._batches) / sum(count for _, count, _ in self._batches)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from tundish import execute, store
 from tundish.codec import Codec
@@ -49,15 +50,10 @@ def predict(
 ) -> Prediction | None:
     """Mark the claim as started, and run it; None where the claim was lost before. Raises execute.DeviceLost."""
     claim = prepared.claim
-    with engine.connect() as connection:
-        started = store.start(connection, claim.id, lease=lease)
-        if started is None:
-            log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
-            return None
-        dropped = started.dropped
-        if started.heard:
-            begun = [(job.id, job.tenant) for job in claim.jobs if job.id not in dropped]
-            announce_start(connection, begun, public_url)
+    dropped = set() if claim.begun else _start(engine, claim, lease, public_url)
+    if dropped is None:
+        log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
+        return None
     loaded, inputs = prepared.loaded, prepared.inputs
     if dropped:
         inputs = [
@@ -70,3 +66,13 @@ def predict(
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
     return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)
+
+
+def _start(engine: store.Engine, claim: Claim, lease: float, public_url: str) -> set[UUID] | None:
+    """The jobs of a claim that need no predict any more; None where the claim was lost."""
+    with engine.connect() as connection:
+        started = store.start(connection, claim.id, lease=lease)
+        if started and started.heard:
+            told = [(job.id, job.tenant) for job in claim.jobs if job.id not in started.dropped]
+            announce_start(connection, told, public_url)
+    return started.dropped if started else None

@@ -3,8 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from tundish import store
@@ -18,12 +19,14 @@ def _uncounted() -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Presence:
-    """`models` it serves now; `memory` of its device, (total, used) in bytes, None where that is not counted."""
+    """`models` that its device can hold, and the `places` of all; `memory` of its device, (total, used) in bytes, None
+    where that is not counted."""
 
     id: UUID
     pool: str
     device: str
     models: Callable[[], Iterable[Target]]
+    places: Callable[[], Mapping[str, dict[str, Any]]]
     idle: Callable[[], bool]
     pace: Pace
     memory: Callable[[], tuple[int, int] | None] = _uncounted
@@ -44,4 +47,5 @@ class Presence:
             batch_size=self.pace.batch_size,
             jobs_per_s=self.pace.per_s(time.monotonic()),
             job_ms=self.pace.job_ms,
+            places=dict(self.places()),
         )

@@ -4,6 +4,7 @@ the webhook rows."""
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from tundish import execute, outbox, store
@@ -19,29 +20,38 @@ log = logging.getLogger(__name__)
 _heard: set[int] = set()
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The jobs whose end was accepted, and whether any `webhooks` were written with them."""
+
+    ids: list[UUID]
+    webhooks: bool
+
+
 def record(
+    autocommit: store.Engine,
     engine: store.Engine,
     blobs: Blobs,
     predictions: Sequence[Prediction],
     *,
     inline_max: int,
     public_url: str,
-) -> list[UUID]:
-    """Write the ends of all jobs of `predictions` in one transaction. The ids whose end was accepted: a result that
-    comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and StoreError:
-    nothing is written then, and the same call may be made again."""
+) -> Recorded:
+    """Write the ends of all jobs of `predictions` in one transaction, by `autocommit` where one statement does. A
+    result that comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and
+    StoreError: nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
     jobs = [job for each in predictions for job in each.claim.jobs]
     urls = {job.id: job.webhook for job in jobs if job.webhook}
     tenants = {job.tenant for job in jobs}
     ran = [store.Ran(each.claim.id, each.predict_ms) for each in predictions]
 
-    def write(ends: Sequence[store.Finished], close: bool) -> list[UUID]:
+    def write(ends: Sequence[store.Finished], close: bool) -> Recorded:
         # Without a webhook it is one statement, which writes nothing where an endpoint of the tenants is to hear of it.
         if not urls and _heard.isdisjoint(tenants):
-            with store.single(engine).begin() as connection:
+            with autocommit.connect() as connection:
                 if done := store.record(connection, ends, ran, close=close, unheard_by=tenants):
-                    return done
+                    return Recorded(done, webhooks=False)
         with engine.begin() as connection:
             done = store.record(connection, ends, ran, close=close)
             tenant_of = {job.id: job.tenant for job in jobs}
@@ -49,34 +59,34 @@ def record(
             heard = outbox.announce(connection, ended, public_url, urls)
         _heard.difference_update(tenants)
         _heard.update(heard)
-        return done
+        return Recorded(done, webhooks=bool(urls or heard))
 
     try:
-        done = write(finished, True)
+        recorded = write(finished, True)
     except store.RowError:
-        done = _one_by_one(finished, write)
-    if len(done) < len(finished):
-        log.info("%d results came too late and were dropped", len(finished) - len(done))
+        recorded = _one_by_one(finished, write)
+    if late := len(finished) - len(recorded.ids):
+        log.info("%d results came too late and were dropped", late)
     for each in predictions:
         if each.folder:
             each.folder.remove()
-    return done
+    return recorded
 
 
 def _one_by_one(
-    finished: Sequence[store.Finished], write: Callable[[Sequence[store.Finished], bool], list[UUID]]
-) -> list[UUID]:
+    finished: Sequence[store.Finished], write: Callable[[Sequence[store.Finished], bool], Recorded]
+) -> Recorded:
     """Postgres does not take one of the ends for what is in it: that job fails, the others end as they did."""
-    done: list[UUID] = []
+    parts: list[Recorded] = []
     for end in finished:
         last = end is finished[-1]
         try:
-            done += write([end], last)
+            parts.append(write([end], last))
         except store.RowError as error:
             log.error("an output cannot be stored: %s", error.orig, extra={"job": to_text("job", end.id)})
             fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {error.orig}")
-            done += write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last)
-    return done
+            parts.append(write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last))
+    return Recorded([id for part in parts for id in part.ids], any(part.webhooks for part in parts))
 
 
 def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[store.Finished]:

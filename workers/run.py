@@ -65,7 +65,8 @@ class Bench:
     worker: UUID
     settings: Settings
     engine: store.Engine
-    by_ids: store.Engine  # for what every batch takes
+    by_ids: store.Engine  # for what takes arrays of ids
+    autocommit: store.Engine  # the same where it is one statement: for what every batch takes
     client: redis.Redis
     events: Events
     blobs: Blobs
@@ -99,7 +100,6 @@ class Pipeline:
 
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
-        self._single = store.single(bench.by_ids)
         self._fetcher = Fetcher(
             outbound.networks(bench.settings.outbound_allow),
             bench.settings.max_body,
@@ -139,7 +139,13 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while draft := self._intake.take(self.idle, self._ready):
             claimed = self._persist(
-                claim, self._single, bench.worker, draft, lease=settings.lease, max_attempts=settings.max_attempts
+                claim,
+                bench.autocommit,
+                bench.worker,
+                draft,
+                lease=settings.lease,
+                max_attempts=settings.max_attempts,
+                begin=bench.shelf.complete and self.idle(),
             )
             if claimed:
                 self.held.add(claimed.id)
@@ -159,7 +165,7 @@ class Pipeline:
     def _fetch_all(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing):
             if part.id != claimed.id:
-                self._persist(split, self._single, claimed.id, part)
+                self._persist(split, self._bench.autocommit, claimed.id, part)
                 self.held.add(part.id)
             self._prepare(part)
             del part  # it is large, and the next one may take long
@@ -224,11 +230,13 @@ class Pipeline:
             if again is None:
                 return None
             prepared = again
+        began = time.monotonic()
         try:
             with bench.shelf.lend(claimed.target):
+                bench.pace.brought(1000 * (time.monotonic() - began))
                 return self._persist(
                     predict,
-                    self._single,
+                    bench.autocommit,
                     prepared,
                     self._watch,
                     bench.events,
@@ -245,8 +253,9 @@ class Pipeline:
         bench, settings = self._bench, self._bench.settings
         while predictions := self._gather():
             bench.events.settle()
-            done = self._persist(
+            recorded = self._persist(
                 record,
+                bench.autocommit,
                 bench.by_ids,
                 bench.blobs,
                 predictions,
@@ -254,12 +263,12 @@ class Pipeline:
                 public_url=settings.public_url,
             )
             with self._recorded:
-                if done is not None:
+                if recorded:
                     self.held.difference_update(each.claim.id for each in predictions)
-                    self.jobs += len(done)
+                    self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
-            if done is not None:
-                notify(bench.client, done)
+            if recorded:
+                notify(bench.client, recorded.ids, webhooks=recorded.webhooks)
                 for each in predictions:
                     bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 
@@ -357,7 +366,7 @@ class Pipeline:
         claim = self._running
         try:
             if claim:
-                with self._single.connect() as connection:
+                with self._bench.autocommit.connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tundish import device as says
 from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
+from tundish.tune import records
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
@@ -225,6 +226,10 @@ class Shelf:
         except LoadFailed as failure:
             self._failed(entry, failure)
 
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
+        return {each.name: {"place": each.place.value, "bytes": each.known} for each in self._entries.values()}
+
     def _bring(self, target: Target) -> None:
         entry = self._entries[target]
         # A batch that was fetched comes when it comes: what was decided for another's is not its own.
@@ -303,7 +308,7 @@ class Shelf:
     def _load_once(self, entry: Entry) -> None:
         before, began = self._used(), time.monotonic()
         entry.loaded.model = load(entry.served, self._device.name, self._cache)
-        warm_up(entry.loaded)
+        warm_up(entry.loaded, self._device.name)
         entry.load_seconds = time.monotonic() - began
         entry.weights = Weights(entry.loaded.model, self._device.name)
         measured = max(0, self._used() - before)
@@ -327,6 +332,8 @@ class Shelf:
         else:
             assert entry.weights
             entry.weights.to_device(self._device.name)
+        if records(entry.served.model, self._device.name):  # its weights have other addresses now
+            warm_up(entry.loaded, self._device.name)
         self._arrived(entry)
         log.info("copied %s to %s in %.3f s", entry.name, self._device.name, time.monotonic() - began)
 
@@ -347,7 +354,7 @@ class Shelf:
         """Off the device: to host memory where there is room and that frees it, else to nowhere."""
         if entry.there and entry.movable and self._make_host_room(entry):
             raised = self._try(entry, self._to_host)
-            if raised is None and entry.residue <= RESIDUE * entry.size:
+            if raised is None and entry.residue <= max(RESIDUE * entry.size, self._device.grain):
                 return
         if entry.held:
             self._unload(entry)

@@ -21,8 +21,8 @@ class Limits(msgspec.Struct):
 
 
 class ModelVersion(msgspec.Struct):
-    """Schemas are JSON Schema 2020-12, null for what is not JSON; `workers` serve it now; `paused`: its jobs are
-    accepted and wait."""
+    """Schemas are JSON Schema 2020-12, null for what is not JSON; `artifact` names its weights, null where they come
+    with the code; `workers` serve it now, and hold `running` of its jobs; `paused`: its jobs are accepted and wait."""
 
     version: str
     pool: str
@@ -32,7 +32,9 @@ class ModelVersion(msgspec.Struct):
     output_schema: dict[str, Any] | None
     limits: Limits
     example: Any
+    artifact: str | None
     workers: list[dict[str, str]]
+    running: int
     paused: bool
 
 
@@ -40,6 +42,7 @@ class ModelShown(msgspec.Struct, rename={"model_name": "name"}):
     model_name: str
     aliases: dict[str, Alias]
     versions: list[ModelVersion]
+    running: int
     paused: bool
 
 

@@ -7,9 +7,18 @@ import msgspec
 from api.openapi.calls import answer, call, query
 
 
+class Placed(msgspec.Struct):
+    """Where a model lies: on the device, in host memory, or nowhere, to be loaded for its next batch. `bytes` are what
+    it takes of the device while it is there, null until they were measured."""
+
+    place: Literal["device", "host", "nowhere"]
+    bytes: int | None
+
+
 class WorkerShown(msgspec.Struct):
-    """One boot of a worker process. Memory is the device's, in bytes, null where it has none that is counted;
-    `batch_size` is its last batch's; `lost`: not seen for a lease, and it did not say that it stops."""
+    """One boot of a worker process. Memory is the device's, in bytes, null where it has none that is counted; `places`
+    are those of its `models`; `batch_size` is its last batch's; `lost`: its device cannot be used, or it was not seen
+    for a lease, and did not say that it stops."""
 
     id: str
     pool: str
@@ -17,6 +26,7 @@ class WorkerShown(msgspec.Struct):
     memory_total: int | None
     memory_used: int | None
     models: list[str]
+    places: dict[str, Placed]
     batch_size: int | None
     state: Literal["idle", "busy", "draining", "lost"]
     pid: int
@@ -31,7 +41,7 @@ class WorkerList(msgspec.Struct):
 
 class PoolShown(msgspec.Struct, rename={"pool_name": "name"}):
     """`backlog` waits, the oldest of it for `oldest_age_s`; rates are over the last minute; `workers` are there and not
-    draining."""
+    draining; workers hold `running` jobs."""
 
     pool_name: str
     models: list[str]
@@ -41,6 +51,7 @@ class PoolShown(msgspec.Struct, rename={"pool_name": "name"}):
     service_per_s: float
     workers: int
     suggested_replicas: int
+    running: int
     paused: bool
 
 
@@ -49,7 +60,7 @@ class PoolList(msgspec.Struct):
     next_cursor: str | None
 
 
-TYPES = [WorkerShown, WorkerList, PoolShown, PoolList]
+TYPES = [Placed, WorkerShown, WorkerList, PoolShown, PoolList]
 
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "example": "gpu"}
 _TARGET = query(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import KEY
 from tests.local import Local, wait_until
+from tundish.blobs import Directory, job_prefix
 from tundish.ids import from_text, shadow_id, to_text
 
 
@@ -134,12 +135,14 @@ def test_an_alias_of_no_model(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
 
 
-def test_a_shadow_runs_a_copy_and_is_never_delivered(client: httpx.Client) -> None:
+def test_a_shadow_runs_a_copy_and_is_never_delivered(system: Local, client: httpx.Client) -> None:
     put(client, "shadowed", {"1": 1}, shadow="2")
     since = now(client)
     marked = {"run": str(uuid4())}
-    large = {"model": "scale:shadowed", "input": {"values": [0.5] * 30_000}, "metadata": marked}
-    jobs = [*submit(client, "shadowed", 8, metadata=marked), client.post("/v1/jobs", json=large).json()["id"]]
+    jobs = submit(client, "shadowed", 8, metadata=marked)
+    for size in (30_000, 300_000):
+        large = {"model": "scale:shadowed", "input": {"values": [0.5] * size}, "metadata": marked}
+        jobs.append(client.post("/v1/jobs", json=large).json()["id"])
     copies = [shadow_of(job) for job in jobs]
     for job, copy in zip(jobs, copies, strict=True):
         first, second = ended(client, job), ended(client, copy)
@@ -149,13 +152,18 @@ def test_a_shadow_runs_a_copy_and_is_never_delivered(client: httpx.Client) -> No
     listed = client.get("/v1/jobs", params={"metadata.run": marked["run"], "limit": 100}).json()["data"]
     assert {job["id"] for job in listed} == set(jobs)
     [agreed] = compare(client, since)["shadows"]
-    assert (agreed["version"], agreed["shadow"], agreed["pairs"]) == ("1", "2", 9)
-    # 0 of the first input is 0 in both; 1 is off by one part in 100,000; the large outputs are blobs.
-    assert (agreed["close"], agreed["not_compared"], agreed["different"]) == (8, 1, 0)
+    assert (agreed["version"], agreed["shadow"], agreed["pairs"]) == ("1", "2", 10)
+    # 0 of the first input is 0 in both; 1 is off by one part in 100,000; the last outputs are too large.
+    assert (agreed["close"], agreed["not_compared"], agreed["different"]) == (9, 1, 0)
     assert agreed["max_abs_diff"] == pytest.approx(7 * 1e-5, rel=1e-3)
     assert agreed["min_cosine"] == pytest.approx(1.0)
     shown = compare(client, since)["versions"]
-    assert (shown["1"]["shadows"], shown["2"]["jobs"], shown["2"]["shadows"]) == (0, 9, 9)
+    assert (shown["1"]["shadows"], shown["2"]["jobs"], shown["2"]["shadows"]) == (0, 10, 10)
+    blob = from_text("job", copies[8])
+    assert blob
+    Directory(system.folder / "blobs", b"").delete_prefix(job_prefix(1, blob))
+    [agreed] = compare(client, since)["shadows"]
+    assert (agreed["close"], agreed["not_compared"], agreed["different"]) == (8, 2, 0)
 
 
 def test_the_job_of_a_key_has_one_shadow(client: httpx.Client) -> None:

@@ -101,6 +101,15 @@ def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Loca
     assert local.run("down").returncode == 0
 
 
+def test_up_says_at_once_that_a_device_cannot_be_used(local: Local) -> None:
+    local.settings["TUNDISH_DEVICE"] = "cuda:99"
+    failed = local.run("up")
+    assert failed.returncode == 1
+    assert "up: worker has no device that it can use; its log " in failed.stdout
+    assert "worker: the device cuda:99 cannot be used: " in failed.stdout
+    assert not processes(local)
+
+
 def test_servers_that_are_given_replace_the_embedded_ones(local: Local, system: Local, tmp_path: Path) -> None:
     there = system.ps()
     database = there["postgres"]["url"].replace("/tundish?", "/given?")

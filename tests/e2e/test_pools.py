@@ -1,6 +1,10 @@
 """Pools and workers as an operator sees them: figures, pause and resume with a real worker, and none at all."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +37,7 @@ def ended(client: httpx.Client, id: str) -> dict[str, Any]:
 def resumed(client: httpx.Client) -> Iterator[None]:
     """Whatever a test pauses goes on after it."""
     yield
-    for path in ("pools/default", "models/echo", "models/echo/versions/1"):
+    for path in ("pools/default", "models/echo", "models/echo/versions/1", "models/gated"):
         assert client.post(f"/v1/{path}/resume").status_code == 200
 
 
@@ -42,11 +46,12 @@ def test_a_worker_tells_where_it_runs_and_what(system: Local, client: httpx.Clie
     assert shown["next_cursor"] is None
     [worker] = [each for each in shown["data"] if each["state"] != "lost"]
     assert list(worker) == (
-        "id pool device memory_total memory_used models batch_size state pid host seen_at".split()
+        "id pool device memory_total memory_used models places batch_size state pid host seen_at".split()
     )  # fmt: skip
     assert worker["id"].startswith("wrk_")
     assert (worker["pool"], worker["device"], worker["state"]) == ("default", "cpu", "idle")
     assert {"echo@1", "scale@1", "scale@2", "scale@3"} <= set(worker["models"])
+    assert worker["places"] == {model: {"place": "device", "bytes": 0} for model in worker["models"]}
     assert worker["pid"] == system.ps()["worker"]["pid"]
 
 
@@ -54,7 +59,7 @@ def test_a_pool_tells_its_load(client: httpx.Client) -> None:
     ended(client, submit(client, "echo"))
     shown = wait_until(lambda: (now := pool(client))["service_per_s"] > 0 and now, "a heart-beat tells the pace", 10)
     assert list(shown) == (
-        "name models backlog oldest_age_s arrival_per_s service_per_s workers suggested_replicas paused".split()
+        "name models backlog oldest_age_s arrival_per_s service_per_s workers suggested_replicas running paused".split()
     )
     assert "echo@1" in shown["models"]
     assert shown["arrival_per_s"] > 0
@@ -64,7 +69,7 @@ def test_a_pool_tells_its_load(client: httpx.Client) -> None:
 
 def _moving(shown: dict[str, Any]) -> dict[str, Any]:
     return {name: shown[name] for name in ("backlog", "oldest_age_s", "arrival_per_s", "service_per_s",
-                                           "suggested_replicas")}  # fmt: skip
+                                           "suggested_replicas", "running")}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["models/echo", "models/echo/versions/1", "pools/default"])
@@ -84,6 +89,26 @@ def test_jobs_of_what_is_paused_are_accepted_and_wait(client: httpx.Client, path
     assert pool(client)["backlog"] >= before + 4
     assert client.post(f"/v1/{path}/resume").json()["paused"] is False
     assert [ended(client, id)["output"] for id in jobs] == [{"value": value} for value in range(3)]
+
+
+@pytest.mark.usefixtures("resumed")
+def test_what_is_paused_is_drained_once_nothing_of_it_runs(client: httpx.Client, tmp_path: Path) -> None:
+    def running() -> list[int]:
+        return [client.get(f"/v1/{path}").json()["running"] for path in ("models/gated", "models/gated/versions/1")]
+
+    gate = {"model": "gated", "input": {"folder": str(tmp_path), "name": "job"}}
+    job = client.post("/v1/jobs", json=gate).json()["id"]
+    wait_until((tmp_path / "began").exists, "it runs")
+    shown = client.post("/v1/models/gated/pause").json()
+    assert (shown["paused"], shown["running"]) == (True, 1)
+    assert running() == [1, 1]
+    assert pool(client)["running"] >= 1
+    assert {each["name"]: each["running"] for each in client.get("/v1/models").json()["data"]}["gated"] == 1
+    (tmp_path / "open").touch()
+    assert ended(client, job)["status"] == "succeeded"
+    assert running() == [0, 0]
+    wait_until(lambda: pool(client)["running"] == 0, "nor does anything else")
+    assert client.get("/v1/models/gated").json()["paused"] is True
 
 
 @pytest.mark.usefixtures("resumed")
@@ -113,6 +138,105 @@ def test_a_pool_with_no_worker_wants_one_as_soon_as_a_job_waits(system: Local, c
     assert client.post(f"/v1/pools/{name}/resume").json()["suggested_replicas"] == 1
     assert client.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "canceled"
     assert client.get("/metrics").text.count(f'model="{name}"') == 0
+
+
+POOLED = """
+from tests.models import Echo, Scale1
+
+class Near(Echo):
+    name = "near"
+
+class Far(Echo):
+    name = "far"
+"""
+PROJECT = """
+[[models]]
+class = "pooled:Near"
+pool = "near"
+
+[[models]]
+class = "pooled:Far"
+pool = "far"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder whose models are of two pools."""
+    (tmp_path / "pooled.py").write_text(POOLED)
+    (tmp_path / "tundish.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@contextmanager
+def working(system: Local, client: httpx.Client, project: Path, name: str) -> Iterator[Path]:
+    """A worker of one pool, which has served a job before it is ended in good order; its log."""
+    stores, log = system.ps(), project / f"{name}.log"
+    environment = system.environment | {
+        "TUNDISH_POOL": name,
+        "TUNDISH_MODELS": "",  # tundish.toml names them
+        "TUNDISH_DATABASE_URL": stores["postgres"]["url"],
+        "TUNDISH_REDIS_URL": stores["valkey"]["url"],
+        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
+    }
+    command = [sys.executable, "-P", "-m", "workers"]
+    with log.open("a") as said, subprocess.Popen(command, cwd=project, env=environment, stderr=said) as process:
+        try:
+            wait_until(lambda: pool(client, name).get("workers") == 1, f"a worker of {name} is there")
+            yield log
+        finally:
+            process.terminate()
+            status = process.wait(30)
+    assert status == 0, log.read_text()
+
+
+def test_a_pool_goes_to_a_worker_and_back_to_none_beside_another(
+    system: Local, client: httpx.Client, project: Path
+) -> None:
+    def far() -> tuple[int, int, int, int]:
+        shown = pool(client, "far")
+        return shown["backlog"], shown["running"], shown["workers"], shown["suggested_replicas"]
+
+    def delete(id: str) -> None:
+        """It never arrived: the pool is as quiet as after minutes."""
+        ended(client, id)
+        assert client.delete(f"/v1/jobs/{id}").status_code == 204
+
+    with working(system, client, project, "near"):
+        with working(system, client, project, "far"):  # the catalog learns of its model
+            assert pool(client, "far")["models"] == ["far@1"]
+            assert pool(client, "near")["models"] == ["near@1"]
+            delete(submit(client, "far"))
+        assert far() == (0, 0, 0, 0)
+        waiting = submit(client, "far", "there")
+        assert ended(client, submit(client, "near", "here"))["output"] == {"value": "here"}
+        assert client.get(f"/v1/jobs/{waiting}").json()["status"] == "queued"
+        assert far() == (1, 0, 0, 1)
+        with working(system, client, project, "far"):
+            done = ended(client, waiting)
+            assert done["output"] == {"value": "there"}
+            workers = {each["pool"]: each["id"] for each in client.get("/v1/workers").json()["data"]}
+            assert done["worker"] == workers["far"] != workers["near"]
+            assert far() == (0, 0, 1, 1)
+        assert far() == (0, 0, 0, 1)  # one has come lately
+        delete(waiting)
+        assert far() == (0, 0, 0, 0)
+        assert pool(client, "near")["workers"] == 1
+
+
+def test_a_worker_warns_of_a_version_that_promises_something_else(
+    system: Local, client: httpx.Client, project: Path
+) -> None:
+    warning = "far@1 was known with another schema or artifact"
+    with working(system, client, project, "far") as log:
+        ended(client, submit(client, "far"))
+        assert warning not in log.read_text()
+    (project / "pooled.py").write_text(POOLED.replace("Far(Echo)", "Far(Scale1)"))
+    with working(system, client, project, "far") as log:
+        assert "values" in str(client.get("/v1/models/far/versions/1").json()["input_schema"])
+        job = client.post("/v1/jobs", json={"model": "far", "input": {"values": [1.0]}}).json()
+        assert ended(client, job["id"])["output"] == {"values": [1.0]}
+        assert warning in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_schemas_and_classes_come_and_go(development: Development, client: httpx
     wait_until(lambda: answer(client, text="ab", times=2) == {"value": "new abab"}, "the new schema")
     wait_until(lambda: answer(client, "second", text="ab", times=1) == {"value": "new ab"}, "the new class")
     assert time.monotonic() - saved < PROMISED
+    assert "new version number" not in development.said
     refused = submit(client)
     assert (refused.status_code, refused.json()["errors"][0]["detail"]) == (422, "is required")
     versions = {each["name"]: each["versions"][0]["workers"] for each in client.get("/v1/models").json()["data"]}

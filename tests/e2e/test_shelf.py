@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,20 @@ def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Clien
             there.remove(model)
         assert len(there) <= 2
     assert sum(what == "load" for what, _, _ in ledger(local.settings["SHELF"])) < len(jobs)
+    device = {f"{model}@1" for model in there}
+
+    def told() -> bool:
+        [worker] = client.get("/v1/workers").json()["data"]
+        places = worker["places"]
+        assert places["large@1"] == {"place": "nowhere", "bytes": 5000}
+        assert "large@1" not in worker["models"]
+        return {model for model, lies in places.items() if lies == {"place": "device", "bytes": 1000}} == device
+
+    wait_until(told, "a heart-beat tells where they lie")
+    with psycopg.connect(local.ps()["postgres"]["url"], autocommit=True) as connection:
+        # A job's predict takes a tenth of that at most: the rest is what it took to bring the models.
+        job_ms = "SELECT true FROM workers WHERE job_ms > 0.5"
+        wait_until(lambda: connection.execute(job_ms).fetchone(), "a heart-beat tells what a job took of the device")
 
 
 def test_two_workers_share_a_device_and_what_one_held_comes_back_when_it_is_killed(
@@ -208,11 +224,17 @@ def test_a_worker_that_leaks_is_replaced_and_no_job_fails(local: Local, client: 
     assert len({job["worker"] for job in done}) > 1
 
 
-def test_a_device_that_goes_away_takes_no_job_along(system: Local, tmp_path: Path) -> None:
-    given, postgres = environment(system, tmp_path, TUNDISH_MODELS="tests.shelf_models:Lonely"), system.ps()["postgres"]
+@dataclass
+class Fragile:
+    """A worker whose device is gone while there is a file, in a folder of its own; and what is known of it."""
+
+    system: Local
+    folder: Path
 
     @contextmanager
-    def worker() -> Iterator["subprocess.Popen[str]"]:
+    def started(self, wait: float = 3600) -> Iterator["subprocess.Popen[str]"]:
+        """The process; in quarantine it looks again after so many seconds."""
+        given = environment(self.system, self.folder, TUNDISH_MODELS="tests.shelf_models:Lonely", WAIT=str(wait))
         command = [sys.executable, "-m", "tests.shelf_models"]
         with subprocess.Popen(command, cwd=TREE, env=given, stderr=subprocess.PIPE, text=True) as process:
             try:
@@ -220,36 +242,70 @@ def test_a_device_that_goes_away_takes_no_job_along(system: Local, tmp_path: Pat
             finally:
                 process.kill()
 
-    def lost() -> int:
-        with psycopg.connect(postgres["url"]) as connection:
-            row = connection.execute(
-                "SELECT count(*) FROM workers WHERE state = 'lost' AND models = '{lonely@1}' AND host = %s",
-                [os.uname().nodename],
-            ).fetchone()
-        assert row
-        return int(row[0])
+    def rows(self, pid: int) -> list[tuple[str, list[str], datetime]]:
+        """State, models and last heart-beat of each worker that this process was."""
+        with psycopg.connect(self.system.ps()["postgres"]["url"]) as connection:
+            found = connection.execute(
+                "SELECT state, models, seen_at FROM workers WHERE pid = %s AND host = %s", [pid, os.uname().nodename]
+            )
+            return list(found.fetchall())
 
+    def states(self, pid: int) -> list[str]:
+        return [state for state, _, _ in self.rows(pid)]
+
+    def submit(self, client: httpx.Client, name: str) -> str:
+        gate = {"model": "lonely", "input": {"folder": str(self.folder), "name": name}}
+        id: str = client.post("/v1/jobs", json=gate).json()["id"]
+        return id
+
+
+@pytest.fixture
+def fragile(system: Local, tmp_path: Path) -> Fragile:
+    return Fragile(system, tmp_path)
+
+
+def test_a_device_that_goes_away_takes_no_job_along(system: Local, fragile: Fragile) -> None:
     with system.client(KEY) as client:
-        with worker() as first:
+        with fragile.started() as first:
             wait_until(lambda: client.get("/v1/models/lonely").status_code == 200, "the model is known")
-            gate = {"model": "lonely", "input": {"folder": str(tmp_path), "name": "job"}}
-            job = client.post("/v1/jobs", json=gate).json()["id"]
-            wait_until((tmp_path / "began").exists, "predict began")
-            (tmp_path / "gone").touch()
-            wait_until(lambda: lost() == 1, "the worker says so", 5)
-            (tmp_path / "open").touch()  # the batch comes back, from a device of which nothing may be trusted
+            job = fragile.submit(client, "job")
+            wait_until((fragile.folder / "began").exists, "predict began")
+            (fragile.folder / "gone").touch()
+            wait_until(lambda: fragile.states(first.pid) == ["lost"], "the worker says so", 5)
+            (fragile.folder / "open").touch()  # the batch comes back, from a device of which nothing may be trusted
             _, said = first.communicate(timeout=20)
         assert first.returncode == exits.LOST, said
         assert "the device cpu is gone: told to" in said
         assert client.get(f"/v1/jobs/{job}").json()["status"] == "queued"
 
-        with worker() as second:
-            _, said = second.communicate(timeout=20)
-        assert second.returncode == exits.LOST
-        assert "the device cpu cannot be used: told to" in said
-        assert lost() == 2
-
-        (tmp_path / "gone").unlink()
-        with worker():
+        with fragile.started(wait=0.01) as second:  # it looks again and again, and is one worker all the time
+            assert second.stderr
+            for _ in range(3):
+                assert second.stderr.readline() == (
+                    "worker: the device cpu cannot be used: told to; see TUNDISH_DEVICE\n"
+                )
+                wait_until(lambda: fragile.states(second.pid) == ["lost"], "the worker says so")
+            (fragile.folder / "gone").unlink()
             done = ended(client, job)
+            assert fragile.states(second.pid) in (["idle"], ["busy"])
         assert (done["status"], done["attempt"]) == ("succeeded", 2)
+
+
+def test_a_worker_without_a_device_is_one_lost_worker_until_it_is_told_to_stop(system: Local, fragile: Fragile) -> None:
+    (fragile.folder / "gone").touch()
+    with system.client(KEY) as client, fragile.started() as worker:
+        [[_, models, first]] = wait_until(lambda: fragile.rows(worker.pid) or None, "it says that it is there")
+        assert models == ["lonely@1"]
+        job = fragile.submit(client, "waits")
+        wait_until(lambda: (fragile.rows(worker.pid)[0][2] - first).total_seconds() > 2, "its heart beats")
+        assert fragile.states(worker.pid) == ["lost"]
+        shown = [each for each in client.get("/v1/workers").json()["data"] if each["pid"] == worker.pid]
+        assert [(each["state"], each["memory_total"]) for each in shown] == [("lost", None)]
+        assert [each["workers"] for each in client.get("/v1/models/lonely").json()["versions"]] == [[]]
+        waiting = client.get(f"/v1/jobs/{job}").json()
+        assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
+        worker.terminate()
+        worker.communicate(timeout=5)
+        assert worker.returncode == 0
+        assert fragile.states(worker.pid) == ["stopped"]
+        assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"

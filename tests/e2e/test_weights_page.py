@@ -23,7 +23,7 @@ def test_the_page_of_weights_does_what_it_says(tmp_path: Path) -> None:
     commands = [
         each for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL) for each in block.split("$ ")[1:]
     ]
-    assert len(commands) == 7
+    assert len(commands) == 8
     local = Local(tmp_path / ".tundish", {"TUNDISH_MODELS": "line:Line,lost:Lost"}, here=tmp_path)
     for each in commands[:3]:
         follow(local, *each.partition("\n")[::2])

@@ -26,10 +26,17 @@ def submit(engine: store.Engine, count: int = 1, tenant: int = 1, expires_in: fl
     return [job.id for job in jobs]
 
 
+def begin(engine: store.Engine, id: UUID) -> tuple[UUID, bool]:
+    """A claim whose predict follows at once, and whether it has begun."""
+    claimed = new_uuid()
+    with engine.begin() as connection:
+        return claimed, store.claim(connection, claimed, WORKER, [id], lease=30.0, max_attempts=3, begin=True).begun
+
+
 def claim(engine: store.Engine, ids: Sequence[UUID], lease: float = 30.0) -> tuple[UUID, list[store.ClaimedJob]]:
     id = new_uuid()
     with engine.begin() as connection:
-        return id, store.claim(connection, id, WORKER, ids, lease=lease, max_attempts=3)
+        return id, store.claim(connection, id, WORKER, ids, lease=lease, max_attempts=3).jobs
 
 
 def end(job: store.ClaimedJob, status: Status = Status.SUCCEEDED) -> store.Finished:

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import text
 
 import api.models
 from api.parts import Parts, build, running
+from tests.integration.stored import claim, end
 from tests.local import Local, wait_until
 from tundish import queue, store
 from tundish.ids import floor_uuid, new_uuid, shadow_id
@@ -191,6 +194,27 @@ def test_the_first_version_becomes_the_default_and_later_ones_never_move_it(cata
         }
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"artifact": f"sha256:{'0' * 64}"}, True),
+        ({"input_schema": {"type": "string"}}, True),
+        ({"output_type": "text/plain"}, True),
+        ({"max_batch": 9, "pool": "gpu", "timeout": 1.0}, False),
+        ({}, False),
+    ],
+    ids=["artifact", "schema", "type", "limits", "nothing"],
+)
+def test_a_version_that_changes_what_it_promises_is_told(
+    catalog: store.Engine, change: dict[str, Any], told: bool
+) -> None:
+    changed = replace(version(M1), **change)
+    with catalog.begin() as connection:
+        assert store.register(connection, [changed, version(M2), version(Target("m", "3"))]) == [changed] * told
+        assert store.catalog(connection, 30).versions["m", "1"] == replace(changed, workers=[])
+        assert store.register(connection, [changed]) == []
+
+
 def test_a_shadow_is_stored_found_and_deleted_with_its_job(catalog: store.Engine) -> None:
     id = new_uuid()
     copy = job(M2, shadow_id(id), shadow_of=id, webhook="http://127.0.0.1/")
@@ -233,8 +257,32 @@ def test_arrivals_are_counted_from_the_ids(catalog: store.Engine) -> None:
         assert newest.per_s == pytest.approx(30 / 20, rel=0.2)
 
 
+def test_what_workers_hold_is_counted_by_version(catalog: store.Engine) -> None:
+    of_m, of_n = [job(M1) for _ in range(4)], [job(N1) for _ in range(2)]
+    submit(catalog, *of_m, *of_n)
+
+    def running() -> dict[tuple[str, str], int]:
+        with catalog.begin() as connection:
+            return store.running(connection)
+
+    assert running() == {}
+    first, _ = claim(catalog, [each.id for each in of_m[:3]])
+    second, [held] = claim(catalog, [of_n[0].id])
+    assert running() == {("m", "1"): 3, ("n", "1"): 1}
+    with catalog.begin() as connection:
+        store.part(connection, first, new_uuid(), [of_m[0].id])
+        store.record(connection, [end(held)], [store.Ran(second, 1.5)])
+    assert running() == {("m", "1"): 3}
+    with catalog.begin() as connection:
+        store.release(connection, [first])
+    assert running() == {("m", "1"): 1}
+
+
+PLACES = {"m@1": {"place": "host", "bytes": 1 << 40}}
+
+
 def worker(state: str = "idle") -> store.Worker:
-    return store.Worker(new_uuid(), "gpu", "cuda:0", "host", 1, ["m@1"], state, 80, 20, 64, 12.5, 3.5)
+    return store.Worker(new_uuid(), "gpu", "cuda:0", "host", 1, ["m@1"], state, 80, 20, 64, 12.5, 3.5, PLACES)
 
 
 def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
@@ -252,9 +300,16 @@ def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
     with catalog.begin() as connection:
         [shown] = store.workers(connection, seen_within=60)
         connection.execute(text("UPDATE workers SET seen_at = now() - interval '40 seconds'"))
-    assert (shown.memory_total, shown.memory_used, shown.batch_size, shown.jobs_per_s, shown.job_ms) == (
-        80, 20, 64, 12.5, 3.5,
-    )  # fmt: skip
+    assert replace(shown, state="idle", seen_at=None) == here
     assert states() == ["lost"]
     heart.stop()
     assert states() == ["stopped"]
+
+
+def test_a_worker_counts_as_serving_until_it_stops_or_is_lost(catalog: store.Engine) -> None:
+    each = {state: worker(state) for state in ("idle", "busy", "draining", "stopped", "lost")}
+    with catalog.begin() as connection:
+        for one in each.values():
+            store.see_worker(connection, one)
+        serving = store.catalog(connection, seen_within=30).versions["m", "1"].workers
+    assert {one["id"] for one in serving} == {str(each[state].id) for state in ("idle", "busy", "draining")}

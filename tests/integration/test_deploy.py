@@ -157,9 +157,23 @@ def test_kubernetes_gives_each_worker_a_gpu_and_its_pools_models(
     assert worker["image"] == "tundish:gpu"
     served = load_models("", KUBERNETES)
     assert {each.pool for each in served} == {given["TUNDISH_POOL"]}
-    [mount] = worker["volumeMounts"]
+    mounted = {each["name"]: each["mountPath"] for each in worker["volumeMounts"]}
     [workdir] = re.findall(r"^WORKDIR (.+)$", (TREE / "Dockerfile").read_text(), re.MULTILINE)
-    assert mount["mountPath"] == f"{workdir}/tundish.toml"
+    assert mounted["models"] == f"{workdir}/tundish.toml"
+
+
+def test_kubernetes_gives_a_workers_cache_a_volume_that_it_does_not_fill(
+    manifests: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    pod = pods(manifests)["worker"]
+    [worker] = pod["containers"]
+    given = {each["name"]: each["value"] for each in worker["env"]}
+    mounted = {each["name"]: each["mountPath"] for each in worker["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert mounted.keys() == volumes.keys()
+    assert mounted["cache"] == given["TUNDISH_CACHE_DIR"]
+    limit = int(volumes["cache"]["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert limit // 2 < int(given["TUNDISH_CACHE_BYTES"]) < limit
 
 
 def test_keda_asks_for_what_the_api_serves(
@@ -169,6 +183,8 @@ def test_keda_asks_for_what_the_api_serves(
     target = manifests["Deployment", scaled["scaleTargetRef"]["name"]]
     assert "replicas" not in target["spec"]
     assert scaled["minReplicaCount"] == 0
+    assert 0 < scaled["fallback"]["replicas"] <= scaled["maxReplicaCount"]
+    assert scaled["fallback"]["behavior"] == "currentReplicasIfHigher"
     [trigger] = scaled["triggers"]
     url = httpx.URL(trigger["metadata"]["url"])
     service = manifests["Service", url.host.partition(".")[0]]

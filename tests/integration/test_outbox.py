@@ -23,7 +23,7 @@ from workers import record as recording
 from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction
-from workers.record import record
+from workers.record import Recorded, record
 from workers.settle import Settler
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -43,10 +43,11 @@ def rows(engine: store.Engine, columns: str = "job, endpoint, event") -> list[tu
         return [tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM deliveries ORDER BY id"))]
 
 
-def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> list[UUID]:
+def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> Recorded:
     id, jobs = claim(engine, ids)
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs), codec_for(str))
-    return record(engine, Directory(folder, b"secret"), [prediction], inline_max=100, public_url="")
+    blobs = Directory(folder, b"secret")
+    return record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
 
 
 def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}", **given: Any) -> list[UUID]:
@@ -92,7 +93,8 @@ def test_an_end_is_told_to_the_endpoints_that_want_it(engine: store.Engine, tmp_
         store.change_endpoint(connection, 1, disabled.id, enabled=False)
         store.change_endpoint(connection, 1, other.id, events=["job.failed"])
     ids = submit(engine, 3)
-    assert sorted(finish(engine, ids, tmp_path, Done(b"1", "application/json"))) == ids
+    recorded = finish(engine, ids, tmp_path, Done(b"1", "application/json"))
+    assert (sorted(recorded.ids), recorded.webhooks) == (ids, True)
     assert sorted(rows(engine)) == [(id, wants.id, "job.succeeded") for id in ids]
     assert recording._heard == {1}
     [failed] = submit(engine)
@@ -102,10 +104,12 @@ def test_an_end_is_told_to_the_endpoints_that_want_it(engine: store.Engine, tmp_
 
 def test_a_hint_that_is_out_of_date_costs_nothing_but_a_statement(engine: store.Engine, tmp_path: Path) -> None:
     recording._heard.add(1)
-    [id] = submit(engine)
-    assert finish(engine, [id], tmp_path, Done(b"1", "application/json")) == [id]
-    assert rows(engine) == []
-    assert recording._heard == set()
+    for _ in range(2):
+        [id] = submit(engine)
+        recorded = finish(engine, [id], tmp_path, Done(b"1", "application/json"))
+        assert (recorded.ids, recorded.webhooks) == ([id], False)
+        assert rows(engine) == []
+        assert recording._heard == set()
 
 
 def test_endpoints_hear_of_their_own_tenant_alone(engine: store.Engine, tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_endpoints_hear_of_their_own_tenant_alone(engine: store.Engine, tmp_path
         connection.execute(text("INSERT INTO tenants (id, name, webhook_secret) VALUES (2, 'b', :s)"), {"s": SECRET})
     endpoint(engine, tenant=2)
     [id] = submit(engine, tenant=1)
-    assert finish(engine, [id], tmp_path, Done(b"1", "application/json")) == [id]
+    assert finish(engine, [id], tmp_path, Done(b"1", "application/json")).ids == [id]
     assert rows(engine) == []
 
 

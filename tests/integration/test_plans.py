@@ -1,12 +1,26 @@
 """How Postgres goes about the statements of the hot path: one partition, no nested loops, HOT updates."""
 
+from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import event, text
 
 from tests.integration.stored import claim, end, submit
 from tundish import store
+
+
+def overhear(engine: store.Engine, hear: Callable[["psycopg.Connection[Any]", str, Any], None]) -> None:
+    """Call `hear` with each statement that the driver is about to run for `engine`, and its parameters."""
+
+    class Overheard(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> "Overheard":
+            hear(self.connection, query, params)
+            return super().execute(query, params, **options)
+
+    event.listen(engine, "connect", lambda driver, _: setattr(driver, "cursor_factory", Overheard))
+    engine.dispose()
 
 
 def test_claims_prune_to_their_partition(engine: store.Engine) -> None:
@@ -27,11 +41,12 @@ def test_what_every_batch_takes_reads_each_job_once(database_url: str) -> None:
         connection.execute(text("ANALYZE jobs, requests, results"))
     plans: list[str] = []
 
-    def explain(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
-        if not statement.startswith("EXPLAIN"):
-            plans.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN " + statement, given))
+    def explain(connection: "psycopg.Connection[Any]", statement: str, given: Any) -> None:
+        if "jobs" in statement:
+            with psycopg.Cursor(connection) as cursor:
+                plans.extend(line for (line,) in cursor.execute("EXPLAIN " + statement, given))
 
-    event.listen(engine, "before_cursor_execute", explain)
+    overhear(engine, explain)
     claimed, jobs = claim(engine, ids)
     with engine.begin() as connection:
         store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
@@ -40,6 +55,26 @@ def test_what_every_batch_takes_reads_each_job_once(database_url: str) -> None:
     assert sum("Hash" in line for line in plans) >= 3
     assert not [line for line in plans if "Nested Loop" in line]
     assert not [line for line in plans if "Seq Scan on jobs" in line]
+
+
+def test_what_runs_is_counted_by_primary_key(engine: store.Engine) -> None:
+    """Also where the planner expects many claims."""
+    ids = submit(engine, 9000)
+    for at in range(0, 2000, 2):
+        claim(engine, ids[at : at + 2])
+    plan: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, *_: object) -> None:
+        if not statement.startswith("EXPLAIN"):
+            plan.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN ANALYZE " + statement))
+
+    with engine.begin() as connection:
+        connection.execute(text("ANALYZE jobs, claims"))
+        event.listen(engine, "before_cursor_execute", explain)
+        assert store.running(connection) == {("m", "1"): 2000}
+    ran = [line for line in plan if "on jobs_2" in line and "never executed" not in line]
+    assert len(ran) == 1
+    assert "Index Scan" in ran[0]
 
 
 @pytest.mark.parametrize("count", [1, 600])
@@ -61,7 +96,9 @@ def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> N
 def test_what_the_api_runs_outside_a_transaction_is_one_statement(engine: store.Engine) -> None:
     """Flush, Reads and Waiters: a second statement would be on its own when the first has failed."""
     run: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *given: run.append(given[2]))
+    overhear(engine, lambda _, statement, __: run.append(statement))
+    with engine.connect():
+        run.clear()  # what a connection begins with
     [id] = submit(engine)
     assert len(run) == 1
     with engine.begin() as connection:

@@ -20,8 +20,8 @@ def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_p
     outcomes: list[Outcome] = [Done(b"1", "text/plain"), Done(b"2", "text/\0plain"), Done(b"3", "text/plain")]
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes, codec_for(str))
     blobs = Directory(tmp_path, b"secret")
-    done = record(engine, blobs, [prediction], inline_max=100, public_url="")
-    assert sorted(done) == ids
+    done = record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
+    assert sorted(done.ids) == ids
     rows = [read(engine, each) for each in ids]
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
     assert rows[1]

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
 
 from tundish import store
 from tundish.store.stall import guard
+from tundish.store.statement import Statement
 
 
 def test_a_server_that_stalls_is_given_up(database_url: str) -> None:
@@ -24,16 +26,30 @@ def test_a_server_that_stalls_is_given_up(database_url: str) -> None:
     engine.dispose()
 
 
-async def given_up(database_url: str, single: bool) -> float:
-    engine = store.async_engine(database_url, single=single)
+SLEEP = Statement("SELECT pg_sleep(7)")
+
+
+async def given_up(database_url: str, verb: Callable[[store.Connection], object], autocommit: bool) -> float:
+    engine = store.async_engine(database_url, autocommit=autocommit)
     guard(engine.sync_engine, limit=0.3)
     began = time.monotonic()
     with pytest.raises(store.StoreError):
-        await store.run(engine, lambda connection: connection.execute(text("SELECT pg_sleep(7)")))
+        await store.run(engine, verb)
     await engine.dispose()
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("single", [False, True])
-def test_an_event_loop_does_not_wait_for_it_either(database_url: str, single: bool) -> None:
-    assert asyncio.run(given_up(database_url, single)) < 5
+def by_sqlalchemy(connection: store.Connection) -> object:
+    return connection.execute(text("SELECT pg_sleep(7)"))
+
+
+def by_the_driver(connection: store.Connection) -> object:
+    return SLEEP.rows(connection, {})
+
+
+@pytest.mark.parametrize("verb", [by_sqlalchemy, by_the_driver])
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_an_event_loop_does_not_wait_for_it_either(
+    database_url: str, verb: Callable[[store.Connection], object], autocommit: bool
+) -> None:
+    assert asyncio.run(given_up(database_url, verb, autocommit)) < 5

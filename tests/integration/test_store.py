@@ -5,11 +5,11 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.integration.stored import HUNG, LOST, WORKER, claim, end, read, reap, run_out, start, status, submit
+from tests.integration.stored import HUNG, LOST, WORKER, begin, claim, end, read, reap, run_out, start, status, submit
 from tests.local import wait_until
 from tundish import store
 from tundish.ids import new_uuid
-from tundish.job import Status
+from tundish.job import Priority, Status
 
 
 def test_a_job_is_claimed_once_and_recorded_once(engine: store.Engine) -> None:
@@ -58,6 +58,37 @@ def test_a_claim_that_ran_out_may_not_start(engine: store.Engine) -> None:
     claimed, _ = claim(engine, submit(engine))
     run_out(engine, claimed)
     assert not start(engine, claimed)
+
+
+def test_a_claim_whose_predict_follows_at_once_has_started(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    claimed, begun = begin(engine, id)
+    assert begun
+    assert status(engine, id) is Status.RUNNING
+    run_out(engine, claimed)
+    assert [(job.id, job.deaths) for job in reap(engine).unsent] == [(id, 1)]
+
+
+def test_it_has_not_where_an_input_must_be_brought_first(engine: store.Engine) -> None:
+    far = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 0, None)
+    ids = []
+    for each in (far._replace(input_url="https://example.com/"), far._replace(id=new_uuid(), blob="b", size=1)):
+        with engine.begin() as connection:
+            store.submit(connection, [each])
+        ids.append(each.id)
+    assert [begin(engine, id)[1] for id in ids] == [False, False]
+    assert {status(engine, id) for id in ids} == {Status.QUEUED}
+
+
+def test_it_has_not_where_an_endpoint_is_to_hear_of_the_start(engine: store.Engine) -> None:
+    first, second = submit(engine, 2)
+    hears = store.Endpoint(new_uuid(), 1, "https://example.com/hook", ["job.started"])
+    with engine.begin() as connection:
+        assert store.add_endpoint(connection, hears, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", most=100)
+    assert not begin(engine, first)[1]
+    with engine.begin() as connection:
+        store.change_endpoint(connection, 1, hears.id, enabled=False)
+    assert begin(engine, second)[1]
 
 
 def test_only_a_started_claim_charges_a_death(engine: store.Engine) -> None:

@@ -123,7 +123,7 @@ def test_what_a_kill_left_is_swept_and_what_lives_is_not(disk: Path) -> None:
 def test_a_model_of_files_is_warmed_up(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = Entry.of(Served(type("Warm", (Made,), {"example": Wish(10)})))
     entry.loaded.model = load(entry.served, "cpu", NO_ARTIFACTS)
-    warm_up(entry.loaded)
+    warm_up(entry.loaded, "cpu")
     assert caplog.records == []
     assert list(disk.rglob("batch-*")) == []
 

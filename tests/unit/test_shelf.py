@@ -197,6 +197,18 @@ def test_nothing_is_drafted_while_another_comes_and_none_comes_to_a_busy_device(
     assert each.choose({A: Waiting(1.0, 0.0)}, 1e12, idle=True).targets == {A}
 
 
+def test_it_tells_where_each_model_lies() -> None:
+    def places() -> dict[str, tuple[str, int | None]]:
+        return {name: (lies["place"], lies["bytes"]) for name, lies in each.places().items()}
+
+    each = shelf(layered("a"), layered("b"), layered("c", memory=9 * BYTES), budget=BYTES, host=BYTES)
+    assert places() == {"a@1": ("nowhere", None), "b@1": ("nowhere", None), "c@1": ("nowhere", 9 * BYTES)}
+    each.fill()
+    assert places() == {"a@1": ("device", BYTES), "b@1": ("host", BYTES), "c@1": ("nowhere", 9 * BYTES)}
+    bring(each, B)
+    assert (places()["a@1"], places()["b@1"]) == (("host", BYTES), ("device", BYTES))
+
+
 def test_a_model_that_moves_its_own_weights_does() -> None:
     class Moving(Layered):
         name = "b"

@@ -1,5 +1,8 @@
 """What a model's class asks of the runtime, on a CPU."""
 
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -7,10 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.local import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject
+from tundish.catalog import Served
 from tundish.model import DefinitionError, check
 from tundish.testing import Recorder, run
 from tundish.tune import padded_size, tune
+from workers.batch import Target, Waiting
+from workers.gpu import Cpu
+from workers.shelf import Shelf
 
 
 class Doubled(Model[int, float]):
@@ -67,7 +75,12 @@ def test_half_precision_holds_for_weights_and_arithmetic() -> None:
 
 def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
+
+    def note(forward: Any, **options: Any) -> Any:
+        compiled.append(options)
+        return forward
+
+    monkeypatch.setattr(torch, "compile", note)
 
     class Compiled(Doubled):
         compile = True
@@ -90,6 +103,83 @@ def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) ->
         {"mode": "reduce-overhead"},
         {"mode": None},
     ]
+
+
+class Around(torch.nn.Module):
+    """An author's own."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, input: torch.Tensor) -> Any:
+        return self.layer(input)
+
+
+@pytest.mark.parametrize("around", [torch.nn.Sequential, Around])
+def test_a_module_of_torch_or_of_an_author_is_compiled_and_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch, around: Callable[[torch.nn.Module], torch.nn.Linear]
+) -> None:
+    class Compiled(Doubled):
+        compile = True
+
+        def load(self, device: str) -> None:
+            super().load(device)
+            self.layers = [around(self.layers[0])]
+
+    graphs: list[torch.fx.GraphModule] = []
+    eager = torch._dynamo.lookup_backend("eager")
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    assert run(Compiled, [1, 2, 3]) == [2, 4, 6]
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cuda:0", [1, 1, 8, 8]), ("cpu", [])])
+def test_what_is_recorded_is_recorded_anew_within_a_copy(
+    monkeypatch: pytest.MonkeyPatch, device: str, sizes: list[int]
+) -> None:
+    class Recorded(Model[int, int]):
+        """Each batch takes a second. It moves its weights itself, for there is no GPU."""
+
+        version = "1"
+        max_batch = 8
+        memory = 1
+        example = 1
+        cuda_graphs = True
+        ran: ClassVar[list[int]] = []
+
+        def load(self, device: str) -> None:
+            """Nothing to load."""
+
+        def to(self, device: str) -> None:
+            self.ran.clear()
+
+        def predict(self, batch: Batch[int]) -> list[int | Reject]:
+            self.ran.append(len(batch))
+            clock.now += 1
+            return list(batch)
+
+    class There(Cpu):
+        name = device
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    monkeypatch.setattr("workers.shelf.time", SimpleNamespace(monotonic=lambda: clock.now))
+    models = [type(name, (Recorded,), {"name": name}) for name in "ab"]
+    shelf = Shelf([Served(model) for model in models], There(), NO_ARTIFACTS, alone(1), host_budget=lambda: 2)
+    shelf.fill()
+    for target in (Target("b", "1"), Target("a", "1")):
+        assert shelf.choose({target: Waiting(1.0, 0.0)}, 1e12, idle=True).targets == {target}
+        shelf.drafted(target)
+        with shelf.lend(target):
+            ran = list(Recorded.ran)
+    assert ran == sizes
+    assert shelf._entries[Target("a", "1")].copy_seconds == len(sizes)
 
 
 def test_nothing_is_wrapped_where_nothing_is_asked_for() -> None:

@@ -36,6 +36,7 @@ from tundish.store.catalog import (
     workers,
 )
 from tundish.store.claims import (
+    Claimed,
     ClaimedJob,
     Finished,
     Judgement,
@@ -63,10 +64,10 @@ from tundish.store.connect import (
     RowError,
     StoreError,
     async_engine,
+    autocommit,
     engine,
     lock_timed_out,
     run,
-    single,
 )
 from tundish.store.courier import Due, Settled, bury, settle, take
 from tundish.store.deliveries import (
@@ -124,7 +125,7 @@ from tundish.store.jobs import (
     with_shadows,
 )
 from tundish.store.lines import LineRow, NewLine, add_lines, cancel_lines, count_lines, names_taken, read_lines
-from tundish.store.load import Arrivals, Backlog, arrivals, backlog
+from tundish.store.load import Arrivals, Backlog, arrivals, backlog, running
 from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
@@ -158,6 +159,7 @@ __all__ = [
     "Backlog",
     "BatchRow",
     "Catalog",
+    "Claimed",
     "ClaimedJob",
     "Connection",
     "Delivery",
@@ -206,6 +208,7 @@ __all__ = [
     "answer_of",
     "arrivals",
     "async_engine",
+    "autocommit",
     "backlog",
     "begin_batch",
     "break_batch",
@@ -282,10 +285,10 @@ __all__ = [
     "rotate_secret",
     "route",
     "run",
+    "running",
     "see_worker",
     "settle",
     "shadow",
-    "single",
     "start",
     "states",
     "submit",

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -24,21 +25,31 @@ class Catalog(NamedTuple):
 
 _REGISTER = text("""
     INSERT INTO versions (model, version, pool, input_type, output_type, input_schema, output_schema, max_batch,
-                          max_wait, max_cost, timeout, example)
+                          max_wait, max_cost, timeout, example, artifact)
     VALUES (:model, :version, :pool, :input_type, :output_type, :input_schema, :output_schema, :max_batch, :max_wait,
-            :max_cost, :timeout, :example)
+            :max_cost, :timeout, :example, :artifact)
     ON CONFLICT (model, version) DO UPDATE SET
         pool = EXCLUDED.pool, input_type = EXCLUDED.input_type, output_type = EXCLUDED.output_type,
         input_schema = EXCLUDED.input_schema, output_schema = EXCLUDED.output_schema,
         max_batch = EXCLUDED.max_batch, max_wait = EXCLUDED.max_wait, max_cost = EXCLUDED.max_cost,
-        timeout = EXCLUDED.timeout, example = EXCLUDED.example
+        timeout = EXCLUDED.timeout, example = EXCLUDED.example, artifact = EXCLUDED.artifact
 """)
+_KNOWN = text("""
+    SELECT input_type, output_type, input_schema, output_schema, artifact FROM versions
+    WHERE model = :model AND version = :version
+""")
+#: What a version promises to its callers.
+_promises = attrgetter("input_type", "output_type", "input_schema", "output_schema", "artifact")
 
 
-def register(connection: Connection, versions: Sequence[Version]) -> None:
+def register(connection: Connection, versions: Sequence[Version]) -> list[Version]:
     """Write versions to the catalog. The first version of a model becomes its alias `default`; later ones never move
-    it."""
+    it. Those of them that were known with another schema or artifact."""
+    changed = []
     for one in versions:
+        known = connection.execute(_KNOWN, {"model": one.model, "version": one.version}).one_or_none()
+        if known and _promises(known) != _promises(one):
+            changed.append(one)
         row = {name: getattr(one, name) for name in Version.__dataclass_fields__ if name != "workers"}
         for name in ("input_schema", "output_schema", "example"):
             row[name] = None if row[name] is None else json.dumps(row[name])
@@ -50,18 +61,20 @@ def register(connection: Connection, versions: Sequence[Version]) -> None:
             ),
             {"model": one.model, "weights": json.dumps({one.version: 100})},
         )
+    return changed
 
 
 def catalog(connection: Connection, seen_within: float) -> Catalog:
-    """The whole catalog; a worker counts as serving where it was seen within so many seconds."""
+    """The whole catalog; a worker counts as serving where it was seen within so many seconds, and is neither stopped
+    nor lost."""
     rows = connection.execute(
         text("""
             SELECT v.model, v.version, v.pool, v.input_type, v.output_type, v.input_schema, v.output_schema,
-                   v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example,
+                   v.max_batch, v.max_wait, v.max_cost, v.timeout, v.example, v.artifact,
                    (SELECT COALESCE(json_agg(json_build_object('id', w.id, 'pool', w.pool, 'device', w.device)
                                              ORDER BY w.id), '[]')
                     FROM workers w WHERE v.model || '@' || v.version = ANY(w.models)
-                    AND w.state <> 'stopped' AND w.seen_at > now() - :seen * interval '1 second')
+                    AND w.state NOT IN ('stopped', 'lost') AND w.seen_at > now() - :seen * interval '1 second')
             FROM versions v ORDER BY v.model, v.registered_at, v.version
         """),
         {"seen": seen_within},
@@ -87,8 +100,9 @@ def route(connection: Connection, model: str, alias: str, routing: Routing) -> N
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One boot of a worker process; `models` are `name@version`; `state` is idle, busy, draining or stopped, and lost
-    where it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of its last batch,
-    `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time."""
+    where its device is gone or it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of
+    its last batch, `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time. `places` tell
+    of each model the `place` where it lies and the `bytes` that it takes of the device while it is there."""
 
     id: UUID
     pool: str
@@ -102,12 +116,13 @@ class Worker:
     batch_size: int | None = None
     jobs_per_s: float | None = None
     job_ms: float | None = None
+    places: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen_at: datetime | None = None
 
 
 #: What a worker writes once, and what changes with each heart-beat.
 _FIXED = "id pool device host pid".split()
-_CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms".split()
+_CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms places".split()
 _SEE = text(f"""
     INSERT INTO workers ({", ".join(_FIXED + _CHANGING)})
     VALUES ({", ".join(f":{name}" for name in _FIXED + _CHANGING)})
@@ -117,7 +132,8 @@ _SEE = text(f"""
 
 def see_worker(connection: Connection, worker: Worker) -> None:
     """Write a worker's presence, by the database's clock."""
-    connection.execute(_SEE, {name: getattr(worker, name) for name in _FIXED + _CHANGING})
+    row = {name: getattr(worker, name) for name in _FIXED + _CHANGING}
+    connection.execute(_SEE, {**row, "places": json.dumps(worker.places)})
 
 
 def workers(connection: Connection, *, seen_within: float, lost_after: float | None = None) -> list[Worker]:
@@ -128,7 +144,7 @@ def workers(connection: Connection, *, seen_within: float, lost_after: float | N
             SELECT id, pool, device, host, pid, models,
                    CASE WHEN state <> 'stopped' AND seen_at < now() - CAST(:lost AS float8) * interval '1 second'
                         THEN 'lost' ELSE state END,
-                   memory_total, memory_used, batch_size, jobs_per_s, job_ms, seen_at
+                   memory_total, memory_used, batch_size, jobs_per_s, job_ms, places, seen_at
             FROM workers WHERE seen_at > now() - :seen * interval '1 second' ORDER BY id
         """),
         {"seen": seen_within, "lost": lost_after},

@@ -10,6 +10,7 @@ from tundish.job import Priority, Status
 from tundish.queue import Queue
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import ends, span
+from tundish.store.statement import Statement
 
 
 class Unsent(NamedTuple):
@@ -42,19 +43,32 @@ class ClaimedJob(NamedTuple):
     etag: str | None
 
 
-_CLAIM = text("""
+class Claimed(NamedTuple):
+    """The jobs of a claim, none where there was nothing to take; `begun`: it has started, and `start` is not needed."""
+
+    jobs: list[ClaimedJob]
+    begun: bool
+
+
+_CLAIM = Statement("""
     WITH claimed AS (
         UPDATE jobs SET status = 1, attempt = attempt + 1, claim = :claim
         WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
               AND status = 0 AND expires_at > now() AND (:alone OR (deaths < :last AND NOT alone))
         RETURNING id, tenant, attempt, deaths
     ), lease AS (
-        INSERT INTO claims (id, worker, jobs, attempts, lease_until)
-        SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second'
+        INSERT INTO claims (id, worker, jobs, attempts, lease_until, started_at)
+        SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second',
+               CASE WHEN :begin
+                         AND NOT EXISTS (SELECT FROM requests q WHERE q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
+                                         AND (q.input_url IS NOT NULL OR q.blob IS NOT NULL))
+                         AND NOT EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
+                    THEN now() END
         FROM claimed HAVING count(*) > 0
+        RETURNING started_at IS NOT NULL AS begun
     )
-    SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook,
-           q.input_url, q.size, q.etag
+    SELECT (SELECT begun FROM lease), c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout,
+           q.webhook, q.input_url, q.size, q.etag
     FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ORDER BY c.id
 """)
@@ -68,9 +82,11 @@ def claim(
     *,
     lease: float,
     max_attempts: int,
-) -> list[ClaimedJob]:
+    begin: bool = False,
+) -> Claimed:
     """Take what is still queued of `ids`, under one lease of `lease` seconds. A job on its last allowed attempt is
-    taken only where it is the only id."""
+    taken only where it is the only id. `begin` where predict follows at once: it starts then, unless an endpoint is to
+    hear of that, or an input must be brought from elsewhere first."""
     given = {
         **span(ids),
         "claim": claim,
@@ -78,10 +94,10 @@ def claim(
         "lease": lease,
         "alone": len(ids) == 1,
         "last": max_attempts - 1,
+        "begin": begin,
     }
-    claimed = connection.execute(_CLAIM, given).cursor
-    assert claimed is not None  # it is a query
-    return [ClaimedJob._make(row) for row in claimed.fetchall()]  # the driver's own rows: SQLAlchemy's cost 3 % more
+    rows = _CLAIM.rows(connection, given)
+    return Claimed([ClaimedJob._make(row[1:]) for row in rows], begun=bool(rows and rows[0][0]))
 
 
 _PART = text("""
@@ -116,22 +132,23 @@ class Started(NamedTuple):
     heard: bool
 
 
+_START = Statement("""
+    WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+    UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
+    WHERE id = :claim AND lease_until > now()
+    RETURNING dropped, EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
+""")
+
+
 def start(connection: Connection, claim: UUID, *, lease: float) -> Started | None:
     """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is lost:
     nothing of it may run.
 
     The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
     more than an uncharged death."""
-    row = connection.execute(
-        text("""
-            WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-            UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
-            WHERE id = :claim AND lease_until > now()
-            RETURNING dropped, EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events)) AS heard
-        """),
-        {"claim": claim, "lease": lease},
-    ).one_or_none()
-    return None if row is None else Started(set(row.dropped), row.heard)
+    for dropped, heard in _START.rows(connection, {"claim": claim, "lease": lease}):
+        return Started(set(dropped), heard)
+    return None
 
 
 def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:
@@ -194,7 +211,7 @@ _ENDS = Rows(
     }
 )
 _RAN = Rows({"claim": "uuid", "predict_ms": "float8"})
-_RECORD = text(f"""
+_RECORD = Statement(f"""
     WITH may AS MATERIALIZED (
         SELECT NOT EXISTS (SELECT FROM endpoints WHERE enabled AND tenant = ANY(:unheard_by)) AS record
     ), ended AS (
@@ -239,7 +256,7 @@ def record(
     given = {**_ENDS.given(finished), **_RAN.given(ran), "low": low, "high": high, "close": close}
     given["unheard_by"] = array("int4", list(unheard_by))
     # It answers with those that it refused, for they are few.
-    refused = set(connection.execute(_RECORD, given).scalars())
+    refused = {id for (id,) in _RECORD.rows(connection, given)}
     return [id for id in ids if id not in refused] if refused else ids
 
 
@@ -280,10 +297,10 @@ SUSPECT, HOPELESS = 3, 20
 
 _REQUEUE = """
     WITH gone AS (
-        DELETE FROM claims c WHERE {which} RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS single,
+        DELETE FROM claims c WHERE {which} RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS lone,
             :judged AND c.overdue AS hung, :judged AND NOT c.overdue AS died, c.started_at IS NOT NULL AS started
     ), held AS (
-        SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.single, gone.hung,
+        SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.lone, gone.hung,
                gone.died AND (gone.started OR j.attempt - j.deaths >
                    CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died
         FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
@@ -291,7 +308,7 @@ _REQUEUE = """
     ), fate AS (
         SELECT id, attempt, hung, died,
                CASE WHEN cancel_requested THEN 4
-                    WHEN hung AND single OR died AND deaths + 1 >= :max_attempts THEN 3
+                    WHEN hung AND lone OR died AND deaths + 1 >= :max_attempts THEN 3
                     ELSE 0 END AS status
         FROM held
     ), moved AS (

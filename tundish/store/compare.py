@@ -85,11 +85,12 @@ def compare(
 
 
 class Outcome(NamedTuple):
-    """How a job ended; `body` is its output where that is inline."""
+    """How a job ended, with its output inline or in a blob; it has neither where that is too large to be compared."""
 
     status: Status
     content_type: str | None
     body: bytes | None
+    blob: str | None
 
 
 class Pair(NamedTuple):
@@ -112,26 +113,27 @@ def pairs(
     budget: int = 20_000,
     limit: int = 1000,
     size: int = 8 * 1024 * 1024,
+    largest: int = 1024 * 1024,
 ) -> list[Pair]:
     """The newest pairs of a job and its shadow in which both are of `versions`: at most `limit`, and no more than hold
-    `size` bytes of outputs."""
+    `size` bytes of outputs, each of which has at most `largest`."""
     rows: Sequence[Any] = connection.execute(
         text(
             _NEWEST
             + """
             , pair AS (
-                SELECT j.id, j.version, s.version AS shadow_version, j.status, r.content_type, r.body,
-                       s.status AS shadow_status, t.content_type AS shadow_type, t.body AS shadow_body
+                SELECT j.id, j.version, s.version AS shadow_version, j.status, r.content_type, r.body, r.blob,
+                       s.status AS shadow_status, t.content_type AS shadow_type, t.body AS shadow_body,
+                       t.blob AS shadow_blob, COALESCE(r.size, 0) + COALESCE(t.size, 0) AS size
                 FROM newest s JOIN requests q ON q.id = s.id AND q.id >= :since AND q.shadow_of IS NOT NULL
                      JOIN jobs j ON j.id = q.shadow_of AND j.id >= :since
-                     LEFT JOIN results r ON r.id = j.id AND r.id >= :since
-                     LEFT JOIN results t ON t.id = s.id AND t.id >= :since
+                     LEFT JOIN results r ON r.id = j.id AND r.id >= :since AND r.size <= :largest
+                     LEFT JOIN results t ON t.id = s.id AND t.id >= :since AND t.size <= :largest
                 WHERE s.model = :model AND s.version = ANY(:versions) AND j.version = ANY(:versions)
                       AND s.status IN (2, 3) AND j.status IN (2, 3)
                 ORDER BY s.id DESC LIMIT :limit
             ), weighed AS (
-                SELECT *, sum(COALESCE(octet_length(body), 0) + COALESCE(octet_length(shadow_body), 0))
-                          OVER (ORDER BY id DESC) AS bytes FROM pair
+                SELECT *, sum(size) OVER (ORDER BY id DESC) AS bytes FROM pair
             )
             SELECT * FROM weighed WHERE bytes <= :size
             """
@@ -144,6 +146,7 @@ def pairs(
             "budget": budget,
             "limit": limit,
             "size": size,
+            "largest": largest,
         },
     ).all()
     return [
@@ -151,8 +154,8 @@ def pairs(
             row.id,
             row.version,
             row.shadow_version,
-            Outcome(Status(row.status), row.content_type, row.body),
-            Outcome(Status(row.shadow_status), row.shadow_type, row.shadow_body),
+            Outcome(Status(row.status), row.content_type, row.body, row.blob),
+            Outcome(Status(row.shadow_status), row.shadow_type, row.shadow_body, row.shadow_blob),
         )
         for row in rows
     ]

@@ -12,6 +12,7 @@ from tundish.ids import seconds_of, shadow_id
 from tundish.job import Priority, Status
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
+from tundish.store.statement import Statement
 
 
 class NewJob(NamedTuple):
@@ -84,7 +85,7 @@ class TooOld(Exception):
     """Jobs were not stored: their ids were made too long ago. Make them anew."""
 
 
-_SUBMIT = text(f"""
+_SUBMIT = Statement(f"""
     WITH new AS (
         SELECT * FROM {_NEW.sql}
         WHERE CAST(:oldest AS float8) > extract(epoch FROM now())::float8 - CAST(:age AS float8)
@@ -107,7 +108,7 @@ def submit(connection: Connection, jobs: Sequence[NewJob], batch: UUID | None = 
     time, from which they expire. Raises TooOld."""
     oldest = min(seconds_of(job.id) for job in jobs)
     given = {**_NEW.given(with_shadows(jobs)), "batch": batch, "oldest": oldest, "age": ID_AGE}
-    at, fresh = connection.execute(_SUBMIT, given).one()
+    [(at, fresh)] = _SUBMIT.rows(connection, given)
     if not fresh:
         raise TooOld(f"an id is over {ID_AGE} s old: did it wait for the blob store, or does a clock differ?")
     stored: datetime = at
@@ -155,7 +156,7 @@ _JOB = """
     FROM {source} JOIN requests q ON q.id = j.id {span_q}
          LEFT JOIN results r ON r.id = j.id {span_r} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
 """
-_READ = text(
+_READ = Statement(
     _JOB.format(
         source="unnest(CAST(:ids AS uuid[]), CAST(:tenants AS int[])) AS asked(id, tenant)"
         " JOIN jobs j ON j.id = asked.id AND j.tenant = asked.tenant"
@@ -174,7 +175,7 @@ def _job_row(row: Sequence[Any]) -> JobRow:
 def read(connection: Connection, asked: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], JobRow]:
     """The jobs of pairs (id, tenant); another tenant's job is not among them."""
     ids = [id for id, _ in asked]
-    rows = connection.execute(_READ, {**span(ids), "tenants": array("int4", [tenant for _, tenant in asked])})
+    rows = _READ.rows(connection, {**span(ids), "tenants": array("int4", [tenant for _, tenant in asked])})
     jobs = [_job_row(row) for row in rows]
     return {(job.id, job.tenant): job for job in jobs}
 

@@ -1,4 +1,4 @@
-"""How much there is to do: what waits, and how fast more arrives. Nothing is written for it."""
+"""How much there is to do: what waits, what runs, and how fast more arrives. Nothing is written for it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -31,6 +31,19 @@ def backlog(connection: Connection) -> list[Backlog]:
     )
     # An id's time is the API's clock: a skew must not show as a negative age.
     return [Backlog(queue_of(row), row.queued, max(0.0, row.now - seconds_of(row.oldest))) for row in rows]
+
+
+def running(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many jobs workers hold, by (model, version): those that run, and those that were claimed ahead. A claim's
+    jobs are of one version, so that one of them is looked up, each by primary key: LIMIT keeps the planner to that."""
+    rows = connection.execute(
+        text("""
+            SELECT j.model, j.version, sum(cardinality(c.jobs))
+            FROM claims c CROSS JOIN LATERAL (SELECT model, version FROM jobs WHERE id = c.jobs[1] LIMIT 1) j
+            GROUP BY j.model, j.version
+        """)
+    )
+    return {(model, version): count for model, version, count in rows}
 
 
 class Arrivals(NamedTuple):

@@ -9,7 +9,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,8 @@ from sqlalchemy import Connection, Engine, event
 
 #: Seconds between two looks.
 LOOK = 0.5
+#: The execution option of an engine that says how many seconds a statement has.
+_LIMIT = "tundish_stalled"
 
 
 class _Guard:
@@ -62,9 +65,10 @@ def guard(engine: Engine, limit: float) -> None:
     """Give up each statement and commit of `engine` after `limit` seconds, with a StoreError. It should be over the
     server's own time-out."""
     running = _guard()
+    engine.update_execution_options(**{_LIMIT: limit})
 
     def begin(connection: Connection, *_: object) -> None:
-        running.begin(connection.connection.driver_connection, limit)
+        running.begin(connection.connection.driver_connection, connection.get_execution_options()[_LIMIT])
 
     def end(connection: Connection, *_: object) -> None:
         running.end(connection.connection.driver_connection)
@@ -77,3 +81,14 @@ def guard(engine: Engine, limit: float) -> None:
     event.listen(engine, "commit", begin)
     event.listen(engine, "checkin", returned)
     event.listen(engine, "close", returned)
+
+
+@contextmanager
+def watched(connection: Connection) -> Iterator[None]:
+    """The same for a statement that goes past SQLAlchemy, run in this block."""
+    driver = connection.connection.driver_connection
+    _guard().begin(driver, connection.get_execution_options()[_LIMIT])
+    try:
+        yield
+    finally:
+        _guard().end(driver)

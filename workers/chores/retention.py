@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def run(tools: Tools) -> int:
     before = datetime.now(UTC) - timedelta(seconds=tools.settings.retention)
-    with store.single(tools.engine).connect() as connection, store.locked(connection, "retention") as held:
+    with store.autocommit(tools.engine).connect() as connection, store.locked(connection, "retention") as held:
         if not held:
             return 0
         # A batch that has not ended will read its jobs once more.

@@ -9,7 +9,7 @@ PAGE = 100
 
 
 def run(tools: Tools) -> int:
-    with store.single(tools.engine).connect() as connection, store.locked(connection, "uploads") as held:
+    with store.autocommit(tools.engine).connect() as connection, store.locked(connection, "uploads") as held:
         past = store.past_uploads(connection, limit=PAGE) if held else []
         for id, tenant in past:
             # The blob first: what is in the way then leaves the row, and is tried again.

@@ -1,0 +1,78 @@
+"""What a worker fetches besides the messages that Celery brings: real Redis lists."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import redis
+
+from tests.local import NO_ARTIFACTS, Local, alone
+from tests.models import Echo
+from tundish import queue
+from tundish.catalog import Served
+from tundish.ids import new_uuid
+from tundish.job import Priority
+from workers.batch import Batcher, Limits, Target
+from workers.consume import Consumers
+from workers.gpu import Cpu
+from workers.intake import Intake
+from workers.shelf import Shelf
+
+BATCH = 4
+ROOM = 3 * BATCH
+
+
+@pytest.fixture
+def client(system: Local) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(system.ps()["valkey"]["url"]) as client:
+        yield client
+
+
+@pytest.fixture
+def target(client: redis.Redis) -> Iterator[Target]:
+    target = Target(f"echo-{uuid4().hex}", "1")
+    yield target
+    client.delete(*names(target))
+
+
+def names(target: Target) -> list[str]:
+    return [queue.Queue(target.model, target.version, priority).name for priority in Priority]
+
+
+def intake_of(client: redis.Redis, target: Target) -> tuple[Intake, Batcher]:
+    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0)
+    shelf.fill()
+    batcher = Batcher({target: Limits(BATCH, 0.0)})
+    return Intake(batcher, client, Consumers([target]), shelf), batcher
+
+
+def send(client: redis.Redis, target: Target, priority: Priority, count: int) -> list[str]:
+    """One job a message."""
+    ids = [new_uuid() for _ in range(count)]
+    for id in ids:
+        queue.send(client, [(queue.Queue(target.model, target.version, priority), id)])
+    return [id.hex for id in ids]
+
+
+def test_all_lists_of_a_target_are_fetched_the_best_priority_first(client: redis.Redis, target: Target) -> None:
+    sent = [send(client, target, priority, 2) for priority in reversed(Priority)]
+    intake, batcher = intake_of(client, target)
+    intake.fill(names(target))
+    first = batcher.take(0.0, idle=True)
+    assert first
+    assert list(first.ids) == sent[-1] + sent[-2]
+    second = batcher.take(0.0, idle=True)
+    assert second
+    assert list(second.ids) == sent[-3]
+
+
+def test_no_more_is_fetched_than_there_is_room_for(client: redis.Redis, target: Target) -> None:
+    low = send(client, target, Priority.LOW, ROOM)
+    high = send(client, target, Priority.HIGH, 5)
+    intake, batcher = intake_of(client, target)
+    intake.fill(names(target))
+    assert batcher.room(target) == 0
+    assert client.llen(queue.Queue(target.model, target.version, Priority.LOW).name) == len(low) + len(high) - ROOM
+    first = batcher.take(0.0, idle=True)
+    assert first
+    assert list(first.ids) == high[:BATCH]

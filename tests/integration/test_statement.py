@@ -1,0 +1,72 @@
+"""A statement of the hot path behaves as one of SQLAlchemy's."""
+
+import asyncio
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from tundish import store
+from tundish.store.statement import Statement
+
+PID = Statement("SELECT pg_backend_pid()")
+DIVIDE = Statement("SELECT 100 % :by, 'a:b' LIKE 'a%'")
+NUMBER = Statement("SELECT CAST(:number AS int)")
+END = Statement("SELECT pg_terminate_backend(pg_backend_pid())")
+SLEEP = Statement("SELECT pg_sleep(60)")
+
+
+def pid(engine: store.Engine) -> int:
+    with engine.begin() as connection:
+        [(found,)] = PID.rows(connection, {})
+        return int(found)
+
+
+def test_rows_and_percents(engine: store.Engine) -> None:
+    with engine.begin() as connection:
+        assert list(DIVIDE.rows(connection, {"by": 7})) == [(2, True)]
+
+
+def test_it_takes_part_in_the_transaction(engine: store.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE kept (n int)"))
+        nested = connection.begin_nested()
+        Statement("INSERT INTO kept VALUES (1) RETURNING n").rows(connection, {})
+        nested.rollback()
+        assert connection.execute(text("SELECT count(*) FROM kept")).scalar() == 0
+
+
+def test_a_row_that_does_not_fit_is_a_row_error_without_its_values(engine: store.Engine) -> None:
+    with pytest.raises(store.RowError) as told, engine.begin() as connection:
+        NUMBER.rows(connection, {"number": "no secret"})
+    assert "secret" not in str(told.value).split("\n[SQL")[1]
+    assert pid(engine)
+
+
+def test_a_connection_that_broke_is_not_used_again(engine: store.Engine) -> None:
+    before = pid(engine)
+    with pytest.raises(store.StoreError) as told, engine.begin() as connection:
+        END.rows(connection, {})
+    assert told.value.connection_invalidated
+    assert pid(engine) != before
+
+
+def test_a_statement_that_was_cancelled_leaves_no_connection_in_the_middle(database_url: str) -> None:
+    engine = store.async_engine(database_url, 1)
+    begun = threading.Event()
+
+    def sleep(connection: store.Connection) -> None:
+        begun.set()
+        SLEEP.rows(connection, {})
+
+    async def cancelled() -> int:
+        task = asyncio.create_task(store.run(engine, sleep))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        [(found,)] = await store.run(engine, PID.rows, {})
+        await engine.dispose()
+        return int(found)
+
+    assert asyncio.run(asyncio.wait_for(cancelled(), 5))

@@ -1,0 +1,52 @@
+"""Statements of the hot path, handed to the driver as they are.
+
+Engines, pools and transactions are SQLAlchemy's. What it does around one execution takes 0.05 ms in a thread and 0.1 in
+an event loop, half of what Postgres needs for the job: these spare it, and fail as SQLAlchemy's own do.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tundish.store import stall
+
+_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+
+
+class Statement:
+    """One statement, with parameters `:name` as `sqlalchemy.text` has them."""
+
+    def __init__(self, sql: str) -> None:
+        self._sql = str(text(sql).compile(dialect=_DIALECT))
+
+    def rows(self, connection: Connection, given: Mapping[str, object]) -> Sequence[tuple[Any, ...]]:
+        """Run it; its rows as the driver has them. Raises StoreError, and RowError where a parameter does not fit."""
+        pooled = connection.connection
+        cursor = pooled.cursor()
+        with stall.watched(connection):
+            try:
+                cursor.execute(self._sql, given)
+                rows = cursor.fetchall()
+            except BaseException as error:
+                raise self._told(connection, cursor, error) from error
+        cursor.close()
+        return rows
+
+    def _told(self, connection: Connection, cursor: Any, error: BaseException) -> BaseException:
+        """The error as SQLAlchemy tells it. A connection that broke, or was left in the middle, is used no more."""
+        driver, dialect = connection.connection.dbapi_connection, connection.dialect
+        errors: type[Exception] = dialect.loaded_dbapi.Error
+        known = isinstance(error, errors)
+        gone = not known or dialect.is_disconnect(error, driver, cursor)  # type: ignore[arg-type]
+        if gone:
+            connection.invalidate(error)
+        if not known:
+            return error
+        told = DBAPIError.instance(
+            self._sql, None, error, errors, hide_parameters=True, connection_invalidated=gone, dialect=dialect
+        )
+        assert isinstance(told, BaseException)
+        return told
