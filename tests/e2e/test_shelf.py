@@ -301,7 +301,10 @@ def test_a_worker_without_a_device_is_one_lost_worker_until_it_is_told_to_stop(s
         assert fragile.states(worker.pid) == ["lost"]
         shown = [each for each in client.get("/v1/workers").json()["data"] if each["pid"] == worker.pid]
         assert [(each["state"], each["memory_total"]) for each in shown] == [("lost", None)]
-        assert [each["workers"] for each in client.get("/v1/models/lonely").json()["versions"]] == [[]]
+        wait_until(
+            lambda: [each["workers"] for each in client.get("/v1/models/lonely").json()["versions"]] == [[]],
+            "it does not count as serving, nor the worker of the test before",
+        )
         waiting = client.get(f"/v1/jobs/{job}").json()
         assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
         worker.terminate()
