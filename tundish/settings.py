@@ -29,13 +29,13 @@ class Settings:
     models: str = ""  # package.module:Class,…
     pool: str = "default"  # the pool that a worker belongs to
     device: str = "cpu"  # torch's name of the worker's device
-    device_memory: int = 0  # bytes of the device that models may take; 0: most of what is free, on a CPU no limit
-    host_memory: int = 0  # bytes of host memory for models that made room; 0: a quarter of the machine's
+    device_memory: int = 0  # bytes of the device for a worker's models; 0: most of what others leave, on a CPU no limit
+    host_memory: int = 0  # bytes for models that made room; 0: a quarter of the machine's, for all its workers
     cache_dir: str = ""  # where artifacts lie once they were pulled; empty: ~/.cache/tundish
     cache_bytes: int = 0  # bytes that the cache takes at most; 0: half of its disk
     max_jobs: int = 0  # jobs after which a worker is replaced; 0: never
     max_rss: int = 0  # bytes of memory past which a worker is replaced; 0: never
-    max_device_memory: int = 0  # bytes in use on the device past which its worker is replaced; 0: never
+    max_device_memory: int = 0  # bytes that a worker takes of its device past which it is replaced; 0: never
     public_url: str = ""  # links are absolute with it, else relative
     secret: str = ""  # signs blob URLs; every process must have the same. Empty: derived from api_key
     lease: float = 30.0  # seconds that a claim holds without a heart-beat

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from workers import app, connect, exits, gpu, growth, reload
 from workers.batch import Batcher, Limits, Target
 from workers.consume import Consumers
 from workers.ears import Ears
+from workers.elsewhere import Elsewhere
 from workers.events import Events
 from workers.heart import Heart
 from workers.intake import Intake
@@ -42,7 +44,8 @@ from workers.presence import Presence
 from workers.quarantine import Quarantine
 from workers.reload import Reload
 from workers.run import Bench, Pipeline
-from workers.shelf import SHARE, Shelf
+from workers.share import HOME, Share
+from workers.shelf import Shelf
 from workers.turn import Policy, turn
 
 log = logging.getLogger("workers")
@@ -50,7 +53,7 @@ log = logging.getLogger("workers")
 #: Seconds that a thread may hold the GIL while another waits: at Python's 5 ms a stage that comes back from Postgres
 #: waited as long as its statement took (11 % of the no-op drain).
 SWITCH = 0.0005
-#: The share of the machine's memory that models which made room may take, where no setting says.
+#: The part of the machine's memory that models which made room may take in all its workers, where no setting says.
 HOST_SHARE = 0.25
 
 
@@ -87,12 +90,14 @@ def _serve(
     if fault := device.probe():
         print(f"worker: the device {device.name} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
         nowhere = {f"{each.model.name}@{each.model.version}": {"place": "nowhere", "bytes": None} for each in served}
-        lost = Presence(worker, settings.pool, settings.device, lambda: nowhere, lambda: True, pace)
+        targets = [_target(each) for each in served]
+        lost = Presence(worker, settings.pool, settings.device, lambda: targets, lambda: nowhere, lambda: True, pace)
         return quarantine.hold(Heart(engine, partial(lost, "lost"), list, settings.lease))
     client = connect.redis_client(settings.redis_url)
     limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
     consumers = Consumers(limits)
-    shelf = _shelf(settings, served, device, Cache.of(settings, blobs), consumers, policy)
+    share = _share(settings, device)
+    shelf = _shelf(settings, served, device, Cache.of(settings, blobs), share, consumers, policy)
     intake = Intake(Batcher(limits), client, consumers, shelf)
     ends: list[int] = []  # why this process ends by itself
 
@@ -109,13 +114,26 @@ def _serve(
     by_ids = store.engine(settings.database_url, by_ids=True)
     autocommit = store.engine(settings.database_url, by_ids=True, autocommit=True)
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
-    bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, pace)
+
+    def leave(targets: frozenset[Target]) -> None:
+        consumers.follow(consumers.targets - targets, "elsewhere")
+
+    elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
+    bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(worker, settings.pool, settings.device, shelf.places, pipeline.idle, pace, shelf.memory)
+    presence = Presence(
+        worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, shelf.memory
+    )
+    try:
+        share.open()
+    except OSError as error:
+        print(f"worker: workers cannot meet in {HOME}: {error}", file=sys.stderr)
+        return 2
+    share.watch(lambda: shelf.changed())
     pipeline.start()
     pipeline.filled.wait()
     allowed = growth.Limits(settings.max_jobs, settings.max_rss, settings.max_device_memory)
-    if past := allowed.past(0, growth.rss(), (shelf.memory() or (0, 0))[1]):
+    if past := allowed.past(0, growth.rss(), shelf.taken()):
         print(f"worker: with its models loaded, and no job run, {past}; set it higher", file=sys.stderr)
         return 2
     with engine.begin() as connection:
@@ -144,8 +162,9 @@ def _serve(
 
     pauses = Pauses(engine, client, settings.pool, lambda: shelf.models, pause)
     pauses.start()
+    elsewhere.start()
     gpu.guard(device, lose)
-    growth.watch(allowed, lambda: pipeline.jobs, shelf.memory, lambda: end(exits.GROWN))
+    growth.watch(allowed, lambda: pipeline.jobs, shelf.taken, lambda: end(exits.GROWN))
     Ears(client, intake, pipeline.idle)
     gc.freeze()  # the models and torch are looked at no more: each look stopped the device
     log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
@@ -160,20 +179,32 @@ def _serve(
         logging.shutdown()
         os._exit(exits.LOST)  # nothing more may be asked of the device, not even to free its memory
     shelf.close()
+    share.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]
 
 
+def _share(settings: Settings, device: gpu.Device) -> Share:
+    """Workers of two installations do not meet on a CPU."""
+    name = f"{device.name}-{sha256(settings.database_url.encode()).hexdigest()[:16]}"
+    return Share(device, name, settings.device_memory or math.inf)
+
+
 def _shelf(
-    settings: Settings, served: list[Served], device: gpu.Device, cache: Cache, consumers: Consumers, policy: Policy
+    settings: Settings,
+    served: list[Served],
+    device: gpu.Device,
+    cache: Cache,
+    share: Share,
+    consumers: Consumers,
+    policy: Policy,
 ) -> Shelf:
-    total, used = device.memory() or (math.inf, 0)
     return Shelf(
         served,
         device,
         cache,
-        budget=settings.device_memory or SHARE * (total - used),
-        host_budget=settings.host_memory or HOST_SHARE * gpu.host_memory(),
+        share,
+        host_budget=lambda: settings.host_memory or HOST_SHARE * gpu.host_memory() / (1 + share.others.workers),
         follow=lambda targets: consumers.follow(targets, "rest"),
         policy=policy,
     )

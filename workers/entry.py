@@ -30,13 +30,15 @@ class Place(Enum):
 
 @dataclass(slots=True)
 class Entry:
-    """One model. `known` are its bytes on the device, None until it was measured; times are of the monotonic clock."""
+    """One model. `known` are its bytes on the device, None until it was measured, and `residue` those that its move to
+    host memory left there; times are of the monotonic clock."""
 
     served: Served
     loaded: Loaded
     known: int | None
     place: Place = Place.NOWHERE
     weights: Weights | None = None
+    residue: int = 0
     since: float = 0.0
     used: float = -math.inf
     heat: float = 0.0
@@ -75,6 +77,11 @@ class Entry:
         return self.place is Place.DEVICE
 
     @property
+    def held(self) -> int:
+        """Bytes of the device that it takes now."""
+        return self.size if self.there else self.residue
+
+    @property
     def moves(self) -> bool:
         """The model moves its weights itself."""
         return self.served.model.to is not Model.to
@@ -111,4 +118,5 @@ class Entry:
             since=self.since,
             used=self.used,
             heat=self.heat_at(now),
+            residue=self.residue,
         )

@@ -34,9 +34,17 @@ class Device(Protocol):
     """What the worker asks of its device. None of it raises."""
 
     name: str  # as torch names it
+    pinnable: bool  # copies to it are faster from pinned host memory
+    grain: int  # bytes up to which what is given back may not show: it is freed in blocks
+
+    def uuid(self) -> str | None:
+        """What names it on this machine, whichever devices a process sees; None where it has no memory of its own."""
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes in all and in use, by whomever; None where the device has no memory of its own, or does not answer."""
+
+    def taken(self) -> int:
+        """Bytes in use by this process, as far as that is told."""
 
     def fault(self, wait: float = 0.0) -> str | None:
         """Why the device is gone, once it is; None after `wait` seconds in which it was there."""
@@ -47,12 +55,20 @@ class Device(Protocol):
 
 class Cpu:
     name = "cpu"
+    pinnable = False
+    grain = 0
 
     def __init__(self) -> None:
         self._never = threading.Event()
 
+    def uuid(self) -> str | None:
+        return None
+
     def memory(self) -> tuple[int, int] | None:
         return None
+
+    def taken(self) -> int:
+        return 0
 
     def fault(self, wait: float = 0.0) -> str | None:
         self._never.wait(wait)
@@ -65,11 +81,19 @@ class Cpu:
 class Cuda:
     """A GPU by its name in torch."""
 
+    pinnable = True
+    grain = 2**25
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._handle: Any = None
         self._events: Any = None
         self._never = threading.Event()
+
+    def uuid(self) -> str | None:
+        import torch
+
+        return str(torch.cuda.get_device_properties(self.name).uuid)
 
     def memory(self) -> tuple[int, int] | None:
         import torch
@@ -80,6 +104,11 @@ class Cuda:
             log.debug("torch cannot be asked for memory: %s", error)
             return None
         return total, total - free
+
+    def taken(self) -> int:
+        import torch
+
+        return int(torch.cuda.memory_reserved(self.name))
 
     def fault(self, wait: float = 0.0) -> str | None:
         try:
@@ -111,10 +140,8 @@ class Cuda:
 
     def _open(self) -> None:
         """By its UUID: CUDA_VISIBLE_DEVICES and MIG give a GPU another number in torch than in NVML."""
-        import torch
-
         pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(self.name).uuid
+        uuid = self.uuid()
         try:
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError_NotFound:

@@ -31,19 +31,17 @@ class Limits:
         if 0 < self.rss < rss:
             return f"it takes {rss:,} bytes of memory, and TUNDISH_MAX_RSS is {self.rss:,}"
         if 0 < self.device < device:
-            return f"{device:,} bytes of its device are in use, and TUNDISH_MAX_DEVICE_MEMORY is {self.device:,}"
+            return f"it takes {device:,} bytes of its device, and TUNDISH_MAX_DEVICE_MEMORY is {self.device:,}"
         return None
 
 
-def watch(
-    limits: Limits, jobs: Callable[[], int], device: Callable[[], tuple[int, int] | None], on_growth: Callable[[], None]
-) -> None:
-    """Look in a thread of its own, and call `on_growth` once. `device` gives bytes in all and in use."""
+def watch(limits: Limits, jobs: Callable[[], int], device: Callable[[], int], on_growth: Callable[[], None]) -> None:
+    """Look in a thread of its own, and call `on_growth` once."""
 
     def look() -> None:
         pause = threading.Event()
         while not pause.wait(LOOK):
-            if past := limits.past(jobs(), rss(), (device() or (0, 0))[1]):
+            if past := limits.past(jobs(), rss(), device()):
                 log.warning("this worker drains, to be replaced: %s", past)
                 on_growth()
                 return

@@ -3,12 +3,13 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from tundish import store
+from workers.batch import Target
 from workers.pace import Pace
 
 
@@ -18,12 +19,13 @@ def _uncounted() -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Presence:
-    """`places` of the models that it serves now; `memory` of its device, (total, used) in bytes, None where that is not
-    counted."""
+    """`models` that its device can hold, and the `places` of all; `memory` of its device, (total, used) in bytes, None
+    where that is not counted."""
 
     id: UUID
     pool: str
     device: str
+    models: Callable[[], Iterable[Target]]
     places: Callable[[], Mapping[str, dict[str, Any]]]
     idle: Callable[[], bool]
     pace: Pace
@@ -32,19 +34,18 @@ class Presence:
     def __call__(self, state: str | None = None) -> store.Worker:
         """The worker at this moment; in `state`, where that is not to be told from whether it is idle."""
         total, used = self.memory() or (None, None)
-        places = dict(self.places())
         return store.Worker(
             id=self.id,
             pool=self.pool,
             device=self.device,
             host=socket.gethostname(),
             pid=os.getpid(),
-            models=list(places),
+            models=[f"{target.model}@{target.version}" for target in self.models()],
             state=state or ("idle" if self.idle() else "busy"),
             memory_total=total,
             memory_used=used,
             batch_size=self.pace.batch_size,
             jobs_per_s=self.pace.per_s(time.monotonic()),
             job_ms=self.pace.job_ms,
-            places=places,
+            places=dict(self.places()),
         )

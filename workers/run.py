@@ -26,6 +26,7 @@ from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
 from workers.claim import Claim, claim, split
+from workers.elsewhere import Elsewhere
 from workers.events import Events
 from workers.folders import Folders
 from workers.gpu import Device, host_memory
@@ -76,6 +77,7 @@ class Bench:
     blobs: Blobs
     shelf: Shelf
     device: Device
+    elsewhere: Elsewhere
     pace: Pace
 
 
@@ -110,6 +112,7 @@ class Pipeline:
         )
         self._intake = intake
         self._on_failure = on_failure
+        bench.shelf.between = self.soon
         self._remote: SimpleQueue[Claim] = SimpleQueue()
         self._fetches = threading.Semaphore(FETCHES)  # those that are free
         self._fetching_since = 0.0  # when the last one began
@@ -283,7 +286,7 @@ class Pipeline:
                     public_url=settings.public_url,
                 )
         except LoadFailed as failure:
-            if failure.final:
+            if failure.final and claimed.target not in (self._persist(bench.elsewhere.look) or ()):
                 return unloaded(prepared, str(failure))
             self._try_release([claimed.id])
             return None
@@ -334,14 +337,17 @@ class Pipeline:
         self.lost = True
         self._close()
 
-    def between(self, verb: Callable[[], None]) -> None:
-        """Call `verb` between two batches, in the thread that predicts, and wait for it. What it raises passes
-        through."""
+    def soon(self, verb: Callable[[], None]) -> Future[None]:
+        """Let `verb` be called between two batches, in the thread that predicts."""
         between = _Between(verb)
         self._asked.put(between)
         with suppress(Full):
             self._prepared.put_nowait(between)  # whoever waits for a batch wakes
-        between.done.result()
+        return between.done
+
+    def between(self, verb: Callable[[], None]) -> None:
+        """The same, and wait for it. What it raises passes through."""
+        self.soon(verb).result()
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""

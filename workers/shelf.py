@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from tundish import device as says
@@ -22,7 +22,8 @@ from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
 from workers.load import Loaded, fetch, load, unload, warm_up
-from workers.turn import Policy, Standing, Turn, fewest, room_for, turn
+from workers.share import Share
+from workers.turn import OTHERS, Policy, Standing, Turn, fewest, room_for, turn, wish
 from workers.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 LONGEST_REST = 30.0
 #: So often a load may raise in a row before the jobs that wait for it fail.
 TRIES = 3
-#: The share of a GPU's free memory that models may take: the rest is for what their batches need.
-SHARE = 0.9
+#: What a move to host memory may leave on the device, as a part of the model's size: one that leaves more is unloaded.
+RESIDUE = 0.1
+#: Seconds in which room that was made for others is not taken back while they want it.
+LEFT = 10.0
 
 HINT = "set TUNDISH_DEVICE_MEMORY higher, or serve it from a pool whose devices have more"
 
@@ -45,6 +48,13 @@ class LoadFailed(Exception):
         self.final = final
 
 
+class NoRoom(LoadFailed):
+    """Others hold the device: it comes once they have made room, here or with them."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, False)
+
+
 class Choice(NamedTuple):
     """The targets whose batches may be drafted now, and when that may change by time alone."""
 
@@ -53,23 +63,24 @@ class Choice(NamedTuple):
 
 
 class Shelf:
-    """`cache` has the models' artifacts. `follow` is called with the targets that a worker may load now, whenever that
-    changes: not those whose load has just failed. `policy` decides whose turn it is."""
+    """`share` says how much of the device there is, `host_budget` how much host memory; `cache` has the models'
+    artifacts. `follow` is called with the targets that a worker may load now, whenever that changes: not those whose
+    load has just failed. `policy` decides whose turn it is."""
 
     def __init__(
         self,
         served: Iterable[Served],
         device: Device,
         cache: Cache,
+        share: Share,
         *,
-        budget: float,
-        host_budget: float,
+        host_budget: Callable[[], float],
         follow: Callable[[Iterable[Target]], None] = lambda targets: None,
         policy: Policy = turn,
     ) -> None:
         self._device = device
         self._cache = cache
-        self._budget = budget
+        self._share = share
         self._host_budget = host_budget
         self._follow = follow
         self._policy = policy
@@ -78,10 +89,26 @@ class Shelf:
         self._next: Turn | None = None  # drafted, and not yet brought
         self._moving = True  # until it is filled
         self._resting: set[Target] = set()
-        #: Every model is on the device: nothing has to be decided.
-        self.complete = False
+        self._all_there = False
+        self._left_at = -LEFT  # when it last made room for others
         #: Called when what is on the device has changed.
         self.changed: Callable[[], None] = lambda: None
+        #: Called with what is to be done between two batches, by the thread that predicts.
+        self.between: Callable[[Callable[[], None]], object] = lambda verb: None
+
+    @property
+    def complete(self) -> bool:
+        """Every model is on the device, and nobody wants its room: nothing has to be decided."""
+        return self._all_there and self._share.others.wish is None
+
+    def hopeless(self) -> set[Target]:
+        """The models that do not fit even where all others leave the device."""
+        return self._too_large(self._share.best)
+
+    def able(self) -> list[Target]:
+        """All the others."""
+        hopeless = self.hopeless()
+        return [target for target in self._entries if target not in hopeless]
 
     # Asked by the thread that claims.
 
@@ -91,15 +118,25 @@ class Shelf:
         if self._next or self._moving:
             return Choice(frozenset(), None)
         self._wake(now)
-        hopeless = {target for target in self._entries if self._too_large(target)}
-        hopeful = {target: each for target, each in waiting.items() if target not in hopeless | self._resting}
-        self._chosen = self._policy(self._standings(now), hopeful, self._budget, now)
+        if idle:
+            self._share.measure()
+        standings, budget = self._standings(now), self._share.budget
+        too_large = self._too_large(budget)
+        # Where no other worker holds what is missing, nobody is going to make room: their jobs hear of it.
+        failing = self.hopeless() if self._share.others.held else too_large
+        hopeful = {target: each for target, each in waiting.items() if target not in failing | self._resting}
+        self._share.want(wish(standings, hopeful, budget))
+        fitting = {target: each for target, each in hopeful.items() if target not in too_large}
+        self._chosen = self._policy(*self._with_others(standings, fitting, now), now)
+        if self._chosen.target == OTHERS and idle:
+            self._moving = True
+            self.between(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
         if self._chosen.target:
             return Choice(frozenset([self._chosen.target] if idle else []), None)
         moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
         moments += [] if self._chosen.look_at is None else [self._chosen.look_at]
         there = {target for target, each in self._entries.items() if each.there}
-        return Choice(frozenset((there | hopeless) - self._resting), min(moments, default=None))
+        return Choice(frozenset((there | failing) - self._resting), min(moments, default=None))
 
     def drafted(self, target: Target) -> None:
         """A batch of what was chosen is on its way: it is brought for it, and nothing else is drafted until then."""
@@ -118,18 +155,10 @@ class Shelf:
         that they lie in host memory. What does not load is told in the log, and when a job asks for it."""
         for target in sorted(self._entries, key=lambda each: not self._entries[each].pinned):
             entry = self._entries[target]
-            if entry.known is None or entry.size <= self._free():
-                try:
-                    self._load(target)
-                    if self._too_large(target):
-                        self._unload(entry)
-                        raise self._does_not_fit(target)
-                    if self._free() < 0:
-                        self._put_away(entry)
-                except LoadFailed as failure:
-                    self._failed(entry, failure)
-            else:
-                fetch(entry.served, self._cache)
+            fetch(entry.served, self._cache)
+            with self._alone():
+                if entry.known is None or entry.size <= self._free():
+                    self._fill(target)
         self._settle()
 
     def load(self, served: Iterable[Served]) -> Mapping[Target, Entry]:
@@ -138,7 +167,8 @@ class Shelf:
         entries = _entries(served)
         try:
             for entry in entries.values():
-                self._load_beside(entry)
+                with self._alone():
+                    self._load_beside(entry)
         except BaseException:
             self._drop(entries.values())
             self._settle()
@@ -149,9 +179,10 @@ class Shelf:
         """Unload all that is here, and hold these from now on. Nothing is drafted meanwhile."""
         self._drop(self._entries.values())
         self._hold(entries)
-        for entry in entries.values():
-            if self._free() < 0:
-                self._put_away(entry)
+        with self._alone():
+            for entry in entries.values():
+                if self._free() < 0:
+                    self._put_away(entry)
         self._settle()
 
     @contextmanager
@@ -172,10 +203,28 @@ class Shelf:
                 unload(entry.loaded.model)
 
     def memory(self) -> tuple[int, int] | None:
-        """Bytes of the device in all and in use; on a CPU the budget, where there is one."""
+        """Bytes of the device in all and in use; on a CPU those that models may take, where there is a limit."""
         if (told := self._device.memory()) is not None:
             return told
-        return None if self._budget == math.inf else (int(self._budget), int(self._budget - self._free()))
+        return None if self._share.best == math.inf else (int(self._share.best), self._held() + self._share.others.held)
+
+    def taken(self) -> int:
+        """Bytes of the device that this worker takes."""
+        return max(self._device.taken(), self._held())
+
+    def _fill(self, target: Target) -> None:
+        entry = self._entries[target]
+        try:
+            self._load(target)
+            if target in self.hopeless():
+                self._unload(entry)
+                raise self._does_not_fit(target)
+            if self._free() < 0:
+                self._put_away(entry)
+        except NoRoom as failure:
+            log.info("%s", failure)
+        except LoadFailed as failure:
+            self._failed(entry, failure)
 
     def places(self) -> dict[str, dict[str, Any]]:
         """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
@@ -185,25 +234,46 @@ class Shelf:
         entry = self._entries[target]
         # A batch that was fetched comes when it comes: what was decided for another's is not its own.
         leaving = self._next.leaving if self._next and self._next.target == target else ()
-        self._moving, began = True, time.monotonic()
+        self._moving = True
         try:
-            if self._too_large(target):
-                raise self._does_not_fit(target)
-            for each in leaving:
-                self._put_away(self._entries[each])
-            self._make_room(target)
-            if entry.place is Place.HOST:
-                self._copy(target)
-                entry.copy_seconds = time.monotonic() - began
-            else:
-                self._load(target)
-                entry.load_seconds = time.monotonic() - began
-            self._make_room(target)
+            if entry.place is Place.NOWHERE:
+                fetch(entry.served, self._cache)  # while others may load
+            with self._alone():
+                self._bring_alone(target, leaving)
+        except NoRoom as failure:
+            log.info("%s", failure)
+            entry.rests_until = time.monotonic() + 1.0
+            raise
         except LoadFailed as failure:
             raise self._failed(entry, failure) from failure
         finally:
             self._settle()
         entry.failures = 0
+
+    def _bring_alone(self, target: Target, leaving: Iterable[Target]) -> None:
+        entry, began = self._entries[target], time.monotonic()
+        if target in self.hopeless():
+            raise self._does_not_fit(target)
+        for each in leaving:
+            self._put_away(self._entries[each])
+        self._make_room(target)
+        if entry.place is Place.HOST:
+            self._copy(target)
+            entry.copy_seconds = time.monotonic() - began
+        else:
+            self._load(target)
+            entry.load_seconds = time.monotonic() - began
+        self._make_room(target)
+
+    def _make_way(self, leaving: Iterable[Entry]) -> None:
+        """It is the turn of other workers on the device."""
+        try:
+            with self._alone():
+                for entry in leaving:
+                    self._put_away(entry)
+            self._left_at = time.monotonic()
+        finally:
+            self._settle()
 
     def _load(self, target: Target) -> None:
         entry = self._entries[target]
@@ -213,6 +283,10 @@ class Shelf:
             for each in others:
                 self._put_away(self._entries[each])
             raised = self._try(entry, self._load_once)
+        if raised and says.out_of_memory(raised) and self._share.others.held:
+            # More than there was room for; nobody may know how much more.
+            entry.known = max(entry.size, int(min(self._free() + 1, self._share.best - self._pinned(target))))
+            raise self._does_not_fit(target)
         if raised:
             hint = f"; {HINT}" if says.out_of_memory(raised) else ""
             raise LoadFailed(f"{entry.name} cannot be loaded: {type(raised).__name__}: {raised}{hint}", False)
@@ -238,7 +312,7 @@ class Shelf:
         entry.load_seconds = time.monotonic() - began
         entry.weights = Weights(entry.loaded.model, self._device.name)
         measured = max(0, self._used() - before)
-        entry.known = entry.served.model.memory or measured or entry.weights.size
+        entry.known = entry.served.model.memory or max(measured, entry.weights.size)
         self._arrived(entry)
         log.info(
             "loaded %s on %s in %.1f s: %.0f MiB", entry.name, self._device.name, entry.load_seconds, entry.size / 2**20
@@ -277,27 +351,29 @@ class Shelf:
         return raised
 
     def _put_away(self, entry: Entry) -> None:
-        """Off the device: to host memory where there is room, else to nowhere."""
-        if not entry.there:
-            return
-        if entry.movable and self._make_host_room(entry):
+        """Off the device: to host memory where there is room and that frees it, else to nowhere."""
+        if entry.there and entry.movable and self._make_host_room(entry):
             raised = self._try(entry, self._to_host)
-            if raised is None:
+            if raised is None and entry.residue <= max(RESIDUE * entry.size, self._device.grain):
                 return
-        self._unload(entry)
+        if entry.held:
+            self._unload(entry)
 
     def _to_host(self, entry: Entry) -> None:
+        before = self._used()
         if entry.moves:
             entry.loaded.model.to("cpu")
         else:
             assert entry.weights
-            entry.weights.to_host(pinned=self._device.memory() is not None)
+            entry.weights.to_host(pinned=self._device.pinnable)
         entry.place = Place.HOST
-        log.info("%s lies in host memory now", entry.name)
+        if self._device.memory() is not None:
+            entry.residue = min(entry.size, max(0, entry.size - (before - self._used())))
+        log.info("%s lies in host memory now; it left %.1f MiB behind", entry.name, entry.residue / 2**20)
 
     def _unload(self, entry: Entry) -> None:
         unload(entry.loaded.model)
-        entry.place, entry.weights = Place.NOWHERE, None
+        entry.place, entry.weights, entry.residue = Place.NOWHERE, None, 0
         self._free_cache()
         log.info("unloaded %s", entry.name)
 
@@ -312,9 +388,8 @@ class Shelf:
 
     def _make_room(self, target: Target) -> None:
         """For what is there, or comes, to fit."""
-        now, standings = time.monotonic(), self._standings(time.monotonic())
-        standings[target] = replace(standings[target], there=False)
-        leaving = room_for(target, self._others(target), standings, {}, self._budget, now)
+        now = time.monotonic()
+        leaving = room_for(target, self._others(target), self._standings(now), {}, self._share.budget, now)
         if leaving is None:
             self._put_away(self._entries[target])
             raise self._does_not_fit(target)
@@ -324,7 +399,7 @@ class Shelf:
     def _make_host_room(self, entry: Entry) -> bool:
         """Whether the entry's weights may go to host memory; what is cheaper to load again leaves it for them."""
         kept = {target: each.in_host for target, each in self._entries.items()}
-        need = sum(kept.values()) - entry.in_host + entry.size - self._host_budget
+        need = sum(kept.values()) - entry.in_host + entry.size - self._host_budget()
         now = time.monotonic()
         costs = {
             target: (kept[target], 0.0 if each.there else each.load_seconds, each.heat_at(now))
@@ -351,13 +426,17 @@ class Shelf:
         return LoadFailed(str(failure), failure.final or entry.failures >= TRIES)
 
     def _settle(self) -> None:
-        self.complete = all(each.there for each in self._entries.values())
+        self._all_there = all(each.there for each in self._entries.values())
+        if self._all_there:
+            self._share.want(None)
         self._next, self._moving = None, False
         self._wake(time.monotonic())
         self.changed()
 
     def _arrived(self, entry: Entry) -> None:
-        entry.place, entry.since = Place.DEVICE, time.monotonic()
+        entry.place, entry.since, entry.residue = Place.DEVICE, time.monotonic(), 0
+        self._share.hold(self._held())
+        self._share.measure()
 
     def _wake(self, now: float) -> None:
         """Follow what may be loaded: what has failed to load rests for a while."""
@@ -368,12 +447,40 @@ class Shelf:
 
     # What is where.
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other worker changes what is on the device, and measures it; what is held then is told."""
+        with self._share.alone():
+            try:
+                yield
+            finally:
+                self._share.hold(self._held())
+
+    def _with_others(
+        self, standings: dict[Target, Standing], waiting: dict[Target, Waiting], now: float
+    ) -> tuple[dict[Target, Standing], dict[Target, Waiting], float]:
+        """What waits beside the wish of other workers, as far as it can be granted, and the budget of both."""
+        budget, theirs, held = self._share.budget, self._share.others.wish, self._held()
+        if theirs is None:
+            return standings, waiting, budget
+        loose = [one for one in standings.values() if one.held and not one.pinned]
+        size = int(min(theirs.size, budget - held + sum(one.held for one in loose)))
+        if size > budget - held:
+            reload = max(one.reload for one in loose)
+            return standings | {OTHERS: Standing(size, reload)}, waiting | {OTHERS: Waiting(1.0, theirs.since)}, budget
+        if now < self._left_at + LEFT:
+            budget = max(held, budget - theirs.size)
+        return standings, waiting, budget
+
     def _others(self, target: Target) -> list[Target]:
         """What may make room for the target."""
-        return [each for each, entry in self._entries.items() if each != target and entry.there and not entry.pinned]
+        return [each for each, entry in self._entries.items() if each != target and entry.held and not entry.pinned]
+
+    def _held(self) -> int:
+        return sum(each.held for each in self._entries.values())
 
     def _free(self) -> float:
-        return self._budget - sum(each.size for each in self._entries.values() if each.there)
+        return self._share.budget - self._held()
 
     def _used(self) -> int:
         """Bytes of the device's own memory, less what torch only caches."""
@@ -391,18 +498,20 @@ class Shelf:
         there = [entry for each, entry in self._entries.items() if each != target and entry.there]
         return sum(entry.size for entry in there if entry.pinned)
 
-    def _too_large(self, target: Target) -> bool:
-        return self._entries[target].size > self._budget - self._pinned(target)
+    def _too_large(self, budget: float) -> set[Target]:
+        """The models that do not fit into a budget even where all but the pinned ones leave."""
+        return {target for target, each in self._entries.items() if each.size > budget - self._pinned(target)}
 
     def _does_not_fit(self, target: Target) -> LoadFailed:
-        entry, pinned = self._entries[target], self._pinned(target)
+        entry, pinned, hopeless = self._entries[target], self._pinned(target), target in self.hopeless()
+        takes = f"{entry.name} takes {entry.size:,} bytes of the device's {self._share.best:,.0f}"
+        if not hopeless and (held := self._share.others.held):
+            return NoRoom(f"{takes}, of which other workers hold {held:,}")
         beside = f", of which pinned models take {pinned:,}" if pinned else ""
-        return LoadFailed(
-            f"{entry.name} takes {entry.size:,} bytes of the device's {self._budget:,.0f}{beside}; {HINT}", True
-        )
+        return LoadFailed(f"{takes}{beside}; {HINT}", hopeless)
 
     def _standings(self, now: float) -> dict[Target, Standing]:
-        return {target: each.standing(self._host_budget, now) for target, each in self._entries.items()}
+        return {target: each.standing(self._host_budget(), now) for target, each in self._entries.items()}
 
 
 def _entries(served: Iterable[Served]) -> dict[Target, Entry]:

@@ -7,6 +7,7 @@ take a small share of the time however many models want in; and the one that has
 first, so that each has its turn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,7 +28,8 @@ LONGEST = 60.0
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A model as the shelf knows it: `size` in bytes of the device, `reload` the seconds that bringing it takes.
-    `since` it is there, `used` when its last batch ended; `heat` counts its batches lately."""
+    `since` it is there, `used` when its last batch ended; `heat` counts its batches lately. `residue` are the bytes
+    that it keeps though it is not there."""
 
     size: int
     reload: float
@@ -36,6 +38,24 @@ class Standing:
     since: float = 0.0
     used: float = 0.0
     heat: float = 0.0
+    residue: int = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the device that it takes now."""
+        return self.size if self.there else self.residue
+
+
+class Wish(NamedTuple):
+    """Bytes of its device that a worker lacks for a model that jobs wait for, and since when they do; `math.inf` where
+    it could do without, and puts up with what others do not need."""
+
+    size: int
+    since: float
+
+
+#: What others on the device wish for, as one more model: its turn comes like that of any other.
+OTHERS = Target("", "")
 
 
 class Turn(NamedTuple):
@@ -75,7 +95,7 @@ def turn(shelf: Mapping[Target, Standing], waiting: Mapping[Target, Waiting], bu
     if leaving is not None and max(ripe_at(first), served_at) <= now:
         return Turn(first, leaving)
     moments = [served_at, *map(ripe_at, absent), *map(_quiet_at, there)]
-    return Turn(look_at=min((moment for moment in moments if moment > now), default=None))
+    return Turn(look_at=min((moment for moment in moments if now < moment < math.inf), default=None))
 
 
 def patience(standing: Standing, waiting: Waiting) -> float:
@@ -93,10 +113,21 @@ def room_for(
 ) -> tuple[Target, ...] | None:
     """Which of `free` leave so that `target` fits: those whose loss costs the fewest seconds a byte. None where even
     all of them are too few."""
-    need = shelf[target].size - budget + sum(one.size for one in shelf.values() if one.there)
-    gone = {each: shelf[each] for each in free if shelf[each].there and not shelf[each].pinned}
+    others = {each: one for each, one in shelf.items() if each != target}
+    need = shelf[target].size - budget + sum(one.held for one in others.values())
+    gone = {each: others[each] for each in free if each in others and others[each].held and not others[each].pinned}
     worth = {each: loss(one, waiting.get(each), now) for each, one in gone.items()}
-    return fewest(need, {each: (one.size, worth[each], one.since) for each, one in gone.items()})
+    return fewest(need, {each: (one.held, worth[each], one.since) for each, one in gone.items()})
+
+
+def wish(shelf: Mapping[Target, Standing], waiting: Mapping[Target, Waiting], budget: float) -> Wish | None:
+    """What others on the device have to make room for: first for what does not fit even where all others leave."""
+    absent = sorted((each for each in waiting if not shelf[each].there), key=lambda each: waiting[each].since)
+    free = budget - sum(one.held for one in shelf.values())
+    loose = sum(one.held for one in shelf.values() if not one.pinned)
+    wishes = [Wish(shelf[each].size - loose, waiting[each].since) for each in absent]
+    wishes += [Wish(shelf[each].size, math.inf) for each in absent if shelf[each].size > free]
+    return next((each for each in wishes if each.size > 0), None)
 
 
 def fewest(need: float, costs: Mapping[Target, tuple[int, float, float]]) -> tuple[Target, ...] | None:

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +18,12 @@ from celery import Celery
 
 from tests.conftest import KEY
 from tests.local import TREE, Local, wait_until
+from tundish.job import Priority
+from tundish.queue import Queue
 from workers import exits
 
 MODELS = "tests.shelf_models:One,Two,Three,Large,Broken,Leaking"
+SHARED = "One", "Two", "Three", "Large"
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +62,80 @@ def ended(client: httpx.Client, id: str) -> dict[str, Any]:
     return job
 
 
-def ledger(local: Local) -> list[list[str]]:
-    lines = Path(local.settings["SHELF"], "ledger").read_text().splitlines()
+def ledger(folder: str | Path) -> list[list[str]]:
+    lines = Path(folder, "ledger").read_text().splitlines()
     return [line.split() for line in lines]
+
+
+def environment(system: Local, folder: Path, **settings: str) -> dict[str, str]:
+    """Of a worker beside the system."""
+    shown = system.ps()
+    return {
+        **system.environment,
+        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
+        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
+        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
+        "TUNDISH_SECRET": "x",
+        "SHELF": str(folder),
+        **settings,
+    }
+
+
+Start = Callable[[int], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(system: Local, tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker of the pool `shelf` with so many bytes of memory, and waits until it serves."""
+    classes = "".join(f'[[models]]\nclass = "tests.shelf_models:{name}"\npool = "shelf"\n' for name in SHARED)
+    (tmp_path / "tundish.toml").write_text(classes)
+    given = environment(system, tmp_path, TUNDISH_MODELS="", TUNDISH_POOL="shelf", TUNDISH_LEASE="3")
+    command = [sys.executable, "-m", "workers"]
+    with ExitStack() as stack:
+
+        def started(memory: int) -> "subprocess.Popen[bytes]":
+            limited = given | {"TUNDISH_DEVICE_MEMORY": str(memory)}
+            process = stack.enter_context(subprocess.Popen(command, cwd=tmp_path, env=limited))
+            stack.callback(process.kill)
+            wait_until(lambda: process.pid in serving(system), "it serves")
+            return process
+
+        yield started
+
+
+def consuming(local: Local, workers: int = 1) -> list[str]:
+    """The versions whose normal queue each of so many workers consumes."""
+    control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
+    told = control.inspect(timeout=5, limit=workers).active_queues() or {}
+    queues = [Queue.parse(each["name"]) for found in told.values() for each in found]
+    return [f"{each.model}@{each.version}" for each in queues if each.priority is Priority.NORMAL]
+
+
+def serving(system: Local) -> dict[int, list[str]]:
+    """What each worker lists, by its pid."""
+    with system.client(KEY) as client:
+        workers = client.get("/v1/workers").json()["data"]
+    return {each["pid"]: each["models"] for each in workers if each["state"] in ("idle", "busy")}
 
 
 def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Client) -> None:
     jobs = [id for _ in range(5) for model in ("one", "two", "three") for id in submit(client, model, 4)]
     assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
     there: set[str] = set()
-    for what, model, _ in ledger(local):
+    for what, model, _ in ledger(local.settings["SHELF"]):
         if what == "load":
             there.add(model)
         else:
             there.remove(model)
         assert len(there) <= 2
-    assert sum(what == "load" for what, _, _ in ledger(local)) < len(jobs)
+    assert sum(what == "load" for what, _, _ in ledger(local.settings["SHELF"])) < len(jobs)
     device = {f"{model}@1" for model in there}
 
     def told() -> bool:
         [worker] = client.get("/v1/workers").json()["data"]
         places = worker["places"]
         assert places["large@1"] == {"place": "nowhere", "bytes": 5000}
+        assert "large@1" not in worker["models"]
         return {model for model, lies in places.items() if lies == {"place": "device", "bytes": 1000}} == device
 
     wait_until(told, "a heart-beat tells where they lie")
@@ -87,6 +143,50 @@ def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Clien
         # A job's predict takes a tenth of that at most: the rest is what it took to bring the models.
         job_ms = "SELECT true FROM workers WHERE job_ms > 0.5"
         wait_until(lambda: connection.execute(job_ms).fetchone(), "a heart-beat tells what a job took of the device")
+
+
+def test_two_workers_share_a_device_and_what_one_held_comes_back_when_it_is_killed(
+    system: Local, start: Start, tmp_path: Path
+) -> None:
+    def there(dead: int | None = None) -> Counter[int]:
+        """How many models each worker that lives has on the device at the end."""
+        held: Counter[int] = Counter()
+        for what, _, pid in ledger(tmp_path):
+            if int(pid) != dead:
+                held[int(pid)] += 1 if what == "load" else -1
+                assert held.total() <= 2
+        return held
+
+    with system.client(KEY) as client:
+        first, second = start(2000), start(2000)
+        jobs = [id for _ in range(10) for model in ("one", "two", "three") for id in submit(client, model, 4)]
+        done = [ended(client, id) for id in jobs]
+        assert Counter(job["status"] for job in done) == {"succeeded": len(jobs)}
+        assert len({job["worker"] for job in done}) == 2
+
+        killed, other = (first, second) if there()[first.pid] else (second, first)
+        assert there()[killed.pid]
+        killed.kill()
+        jobs = [id for model in ("one", "two", "three") for id in submit(client, model, 4)]
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        assert there(dead=killed.pid)[other.pid] == 2
+
+
+def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start: Start, tmp_path: Path) -> None:
+    with system.client(KEY) as client:
+        small = start(2000)
+        assert "large@1" not in serving(system)[small.pid]
+        [failed] = submit(client, "large")
+        assert ended(client, failed)["error"]["code"] == "model_load_failed"
+        large = start(6000)
+        assert "large@1" in serving(system)[large.pid]
+        jobs = [id for _ in range(5) for model in ("large", "one") for id in submit(client, model, 4)]
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        wait_until(lambda: consuming(system, 3).count("large@1") == 1, "its queues are left to the other")
+        large.kill()
+        wait_until(lambda: large.pid not in serving(system), "it is lost")
+        [failed] = submit(client, "large")
+        assert ended(client, failed)["error"]["code"] == "model_load_failed"
 
 
 def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: httpx.Client) -> None:
@@ -99,19 +199,13 @@ def test_a_model_that_fits_no_device_fails_its_jobs_with_what_to_set(client: htt
 
 def test_a_load_that_fails_harms_no_other_model_and_is_tried_again(local: Local, client: httpx.Client) -> None:
     worker = local.ps()["worker"]["pid"]
-    control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
-
-    def consumed() -> set[str]:
-        [found] = (control.inspect(timeout=5, limit=1).active_queues() or {"": []}).values()
-        return {each["name"].split(":")[1] for each in found}
-
     [broken], [one] = submit(client, "broken"), submit(client, "one")
     assert ended(client, one)["status"] == "succeeded"
     error = ended(client, broken)["error"]
     assert error["code"] == "model_load_failed"
     assert "OSError: the weights are not there" in error["message"]
-    wait_until(lambda: "broken@1" not in consumed(), "its queues are left to others")
-    assert "one@1" in consumed()
+    wait_until(lambda: "broken@1" not in consuming(local), "its queues are left to others")
+    assert "one@1" in consuming(local)
     Path(local.settings["SHELF"], "mended").touch()
     [mended] = submit(client, "broken")
     assert ended(client, mended)["status"] == "succeeded"
@@ -140,18 +234,9 @@ class Fragile:
     @contextmanager
     def started(self, wait: float = 3600) -> Iterator["subprocess.Popen[str]"]:
         """The process; in quarantine it looks again after so many seconds."""
-        shown = self.system.ps()
-        environment = self.system.environment | {
-            "TUNDISH_MODELS": "tests.shelf_models:Lonely",
-            "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
-            "TUNDISH_REDIS_URL": shown["valkey"]["url"],
-            "TUNDISH_BLOB_URL": f"file://{self.system.folder}/blobs",
-            "TUNDISH_SECRET": "x",
-            "SHELF": str(self.folder),
-            "WAIT": str(wait),
-        }
+        given = environment(self.system, self.folder, TUNDISH_MODELS="tests.shelf_models:Lonely", WAIT=str(wait))
         command = [sys.executable, "-m", "tests.shelf_models"]
-        with subprocess.Popen(command, cwd=TREE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=TREE, env=given, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process
             finally:
@@ -216,7 +301,10 @@ def test_a_worker_without_a_device_is_one_lost_worker_until_it_is_told_to_stop(s
         assert fragile.states(worker.pid) == ["lost"]
         shown = [each for each in client.get("/v1/workers").json()["data"] if each["pid"] == worker.pid]
         assert [(each["state"], each["memory_total"]) for each in shown] == [("lost", None)]
-        assert [each["workers"] for each in client.get("/v1/models/lonely").json()["versions"]] == [[]]
+        wait_until(
+            lambda: [each["workers"] for each in client.get("/v1/models/lonely").json()["versions"]] == [[]],
+            "it does not count as serving, nor the worker of the test before",
+        )
         waiting = client.get(f"/v1/jobs/{job}").json()
         assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
         worker.terminate()

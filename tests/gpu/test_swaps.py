@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.gpu.models import BYTES, DEVICE, Layered, outputs
-from tests.local import NO_ARTIFACTS
+from tests.local import NO_ARTIFACTS, alone
 from tundish.catalog import Served
 from tundish.tune import modules
 from workers.batch import Target, Waiting
@@ -22,7 +22,9 @@ def shelf(models: int, **options: Any) -> Shelf:
     """Of a, b and c, the first of them on the device; one less fits. `options` are a's."""
     kinds = [type(name, (Layered,), {"name": name, **(options if name == "a" else {})}) for name in "abc"[:models]]
     served = [Served(kind) for kind in kinds]
-    filled = Shelf(served, Cuda(DEVICE), NO_ARTIFACTS, budget=(models - 1) * BYTES, host_budget=math.inf)
+    device = Cuda(DEVICE)
+    share = alone((models - 1) * BYTES, device)
+    filled = Shelf(served, device, NO_ARTIFACTS, share, host_budget=lambda: math.inf)
     filled.fill()
     return filled
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.local import TREE
+from tests.local import TREE, alone
 from tests.s3 import ENVIRONMENT, Server
 from tundish import Batch, Model, Reject
 from tundish.artifact import Cache, CacheError, Held, Refused, push
@@ -357,7 +357,8 @@ def test_a_worker_pulls_what_it_has_no_memory_for_yet(store: Directory, tmp_path
         )
         for name, memory in (("a", 600), ("b", 600), ("large", 5000))
     ]
-    shelf = Shelf(map(Served, models), Cpu(), Cache(tmp_path / "cache", store, 2_000_000), budget=1000, host_budget=0)
+    cache = Cache(tmp_path / "cache", store, 2_000_000)
+    shelf = Shelf(map(Served, models), Cpu(), cache, alone(1000), host_budget=lambda: 0)
     shelf.fill()
     assert names(tmp_path / "cache" / "artifacts") >= {each.artifact[7:] for each in models[:2]}
     shelf.close()

@@ -17,9 +17,9 @@ from tundish.job import Priority
 
 #: A worker without a pipeline: it writes down what it drafts, and follows what it reads.
 _WORKER = """
-import json, math, sys, threading
+import json, sys, threading
 import redis
-from tests.local import NO_ARTIFACTS
+from tests.local import NO_ARTIFACTS, alone
 from tests.models import Echo, Octets
 from tundish.catalog import Served
 from workers import app
@@ -30,7 +30,7 @@ from workers.gpu import Cpu
 from workers.intake import Intake
 from workers.shelf import Shelf
 targets = {name: Target(name, "1") for name in ("echo", "octets")}
-shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
+shelf = Shelf([Served(Echo), Served(Octets)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0)
 shelf.fill()
 consumers = Consumers(targets.values())
 batcher = Batcher(dict.fromkeys(targets.values(), Limits(4, 0.0)))

@@ -1,13 +1,12 @@
 """What a worker fetches besides the messages that Celery brings: real Redis lists."""
 
-import math
 from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
 import redis
 
-from tests.local import NO_ARTIFACTS, Local
+from tests.local import NO_ARTIFACTS, Local, alone
 from tests.models import Echo
 from tundish import queue
 from tundish.catalog import Served
@@ -41,7 +40,7 @@ def names(target: Target) -> list[str]:
 
 
 def intake_of(client: redis.Redis, target: Target) -> tuple[Intake, Batcher]:
-    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
+    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0)
     shelf.fill()
     batcher = Batcher({target: Limits(BATCH, 0.0)})
     return Intake(batcher, client, Consumers([target]), shelf), batcher

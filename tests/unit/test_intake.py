@@ -1,7 +1,6 @@
 """The intake between Celery's thread and the one that claims: every message that Celery delivers is acknowledged, for
 one that is not fills its window, and nothing comes any more."""
 
-import math
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import pytest
 import redis
 from celery import Celery, Task
 
-from tests.local import NO_ARTIFACTS
+from tests.local import NO_ARTIFACTS, alone
 from tests.models import Echo
 from tundish import queue
 from tundish.catalog import Served
@@ -63,7 +62,7 @@ class Side:
 
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, budget=math.inf, host_budget=0)
+    shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0)
     shelf.fill()
     batcher = Batcher({ECHO: Limits(4, 0.0)})
     intake = Intake(batcher, redis.Redis(unix_socket_path="/nowhere"), Consumers([ECHO]), shelf)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from tests.local import NO_ARTIFACTS
+from tests.local import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
@@ -59,9 +59,8 @@ def shelf(
     host: float = math.inf,
     follow: Callable[[Iterable[Target]], None] = lambda targets: None,
 ) -> Shelf:
-    return Shelf(
-        [Served(model) for model in models], Cpu(), NO_ARTIFACTS, budget=budget, host_budget=host, follow=follow
-    )
+    served = [Served(model) for model in models]
+    return Shelf(served, Cpu(), NO_ARTIFACTS, alone(budget), host_budget=lambda: host, follow=follow)
 
 
 def bring(shelf: Shelf, target: Target, now: float = 1e12) -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.local import NO_ARTIFACTS
+from tests.local import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.model import DefinitionError, check
@@ -171,7 +171,7 @@ def test_what_is_recorded_is_recorded_anew_within_a_copy(
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
     monkeypatch.setattr("workers.shelf.time", SimpleNamespace(monotonic=lambda: clock.now))
     models = [type(name, (Recorded,), {"name": name}) for name in "ab"]
-    shelf = Shelf([Served(model) for model in models], There(), NO_ARTIFACTS, budget=1, host_budget=2)
+    shelf = Shelf([Served(model) for model in models], There(), NO_ARTIFACTS, alone(1), host_budget=lambda: 2)
     shelf.fill()
     for target in (Target("b", "1"), Target("a", "1")):
         assert shelf.choose({target: Waiting(1.0, 0.0)}, 1e12, idle=True).targets == {target}

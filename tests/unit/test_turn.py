@@ -1,5 +1,6 @@
 """Whose turn it is, with time passed in."""
 
+import math
 from dataclasses import replace
 
 from hypothesis import example, given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from bench.swap import bursts
 from bench.swap_models import least_recently_used
 from workers.batch import Batcher, Limits, Target, Waiting
-from workers.turn import LONE, LONGEST, WORTH, Policy, Standing, Turn, fewest, turn
+from workers.turn import LONE, LONGEST, OTHERS, WORTH, Policy, Standing, Turn, Wish, fewest, turn, wish
 
 A, B, C, D = (Target(name, "1") for name in "abcd")
 
@@ -73,6 +74,31 @@ def test_a_large_one_is_not_kept_out_by_small_ones() -> None:
     shelf = {A: THERE, B: THERE, C: Standing(2, 1.0), D: Standing(1, 1.0)}
     waiting = {A: Waiting(1, 90.0), C: Waiting(1, 0.0), D: Waiting(1, 99.0)}
     assert turn(shelf, waiting, 2, 100.0) == Turn(C, (B, A))
+
+
+def test_a_wish_of_others_is_granted_like_a_turn_and_one_that_is_not_pressing_by_the_quiet_alone() -> None:
+    shelf = SHELF | {OTHERS: Standing(1, 1.0)}
+    busy = {A: Waiting(3, 0.0), B: Waiting(1, 0.0)}
+    assert turn(shelf, busy | {OTHERS: Waiting(1, 0.0)}, 2, WORTH - 0.1) == Turn(look_at=WORTH)
+    assert turn(shelf, busy | {OTHERS: Waiting(1, 0.0)}, 2, WORTH) == Turn(OTHERS, (A,))
+    assert turn(shelf, busy | {OTHERS: Waiting(1, math.inf)}, 2, 1000.0) == Turn()
+    assert turn(shelf, {A: Waiting(3, 0.0), OTHERS: Waiting(1, math.inf)}, 2, 9.0) == Turn(OTHERS, (B,))
+
+
+def test_wished_for_is_what_does_not_fit_even_where_all_leave_and_then_what_is_crowded_out() -> None:
+    crowded, large = {C: Waiting(1, 5.0)}, {D: Waiting(1, 7.0)}
+    shelf = SHELF | {D: Standing(4, 1.0)}
+    assert wish(shelf, {A: Waiting(1, 0.0)}, 2) is None
+    assert wish(shelf, crowded, 3) is None
+    assert wish(shelf, crowded, 2) == Wish(1, math.inf)
+    assert wish(shelf, crowded | large, 2) == Wish(2, 7.0)
+    assert wish(shelf | {A: replace(THERE, pinned=True)}, large, 2) == Wish(3, 7.0)
+
+
+def test_what_a_model_left_behind_leaves_where_it_is_needed() -> None:
+    shelf = {A: Standing(10, 1.0, residue=1), B: Standing(9, 1.0, residue=1), C: Standing(9, 1.0)}
+    assert turn(shelf, {C: Waiting(1, 0.0)}, 11, 9.0) == Turn(C, ())
+    assert turn(shelf, {B: Waiting(1, 0.0)}, 9, 9.0) == Turn(B, (A,))
 
 
 def test_as_few_leave_as_are_needed() -> None:
