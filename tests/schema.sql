@@ -120,6 +120,7 @@ jobs
     claim uuid
     finished_at timestamp with time zone
     alone boolean NOT NULL DEFAULT false
+    vain smallint NOT NULL DEFAULT 0
     PRIMARY KEY (id)
     RANGE (id)
 

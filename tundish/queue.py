@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TASK = "tundish.run"
 #: Redis pub/sub channel on which the ids of finished jobs wake who waits for them.
 DONE = "tundish:done"
-#: Channel that tells the courier of new webhooks.
+#: Channel that tells the courier of webhooks at the end of jobs; others it finds by its next look.
 OUTBOX = "tundish:outbox"
 #: Channel that tells of a change to aliases or pauses: whoever holds a copy of the catalog reads it anew.
 CATALOG = "tundish:catalog"

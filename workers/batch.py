@@ -71,12 +71,14 @@ class Batcher:
     """Holds ids until they make a batch.
 
     A batch is due once it is full, once its oldest job has waited `max_wait`, or at once while the device is idle: a
-    lone job is never held back for company that may not come. What is `paused` is never due.
+    lone job is never held back for company that may not come. What is `paused` is never due; what is `held_back` is not
+    before that moment.
     """
 
     def __init__(self, limits: Mapping[Target, Limits]) -> None:
         self._lines = {target: _Line(each) for target, each in limits.items()}
         self.paused: frozenset[Target] = frozenset()
+        self.held_back: dict[Target, float] = {}
 
     def serve(self, limits: Mapping[Target, Limits]) -> None:
         """Make batches of these targets from now on. What waits for one that stays goes on waiting; what waits for
@@ -104,14 +106,14 @@ class Batcher:
         line = self._lines.get(target)
         return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone)) if line else 0
 
-    def waiting(self) -> dict[Target, Waiting]:
+    def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""
-        return {target: line.waiting() for target, line in self._running() if line.count() or line.alone}
+        return {target: line.waiting() for target, line in self._running(now) if line.count() or line.alone}
 
     def take(self, now: float, *, idle: bool, among: Container[Target] | None = None) -> Draft | None:
         """The next batch that is due, the best priority first and then the oldest; None where none is. `among`: of
         these targets alone."""
-        due = [(*self._rank(line), target) for target, line in self._running(among) if self._due(line, now, idle)]
+        due = [(*self._rank(line), target) for target, line in self._running(now, among) if self._due(line, now, idle)]
         if not due:
             return None
         target = min(due, key=lambda each: each[:2])[2]
@@ -120,15 +122,17 @@ class Batcher:
             return Draft(target, (line.alone.popleft()[0],))
         return Draft(target, tuple(self._pop(line)))
 
-    def due_at(self, among: Container[Target] | None = None) -> float | None:
-        """When the next batch becomes due on a busy device; None where nothing waits."""
-        moments = [line.oldest() + line.limits.max_wait for _, line in self._running(among) if line.count()]
+    def due_at(self, now: float, among: Container[Target] | None = None) -> float | None:
+        """When to ask again on a busy device: a batch becomes due, or is held back no more; None where none will."""
+        moments = [line.oldest() + line.limits.max_wait for _, line in self._running(now, among) if line.count()]
+        moments += [until for target, until in self.held_back.items() if until > now and target in self._lines]
         return min(moments, default=None)
 
-    def _running(self, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
-        """The lines that are not paused."""
+    def _running(self, now: float, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
+        """The lines that are neither paused nor held back."""
         for target, line in self._lines.items():
-            if target not in self.paused and (among is None or target in among):
+            allowed = target not in self.paused and self.held_back.get(target, now) <= now
+            if allowed and (among is None or target in among):
                 yield target, line
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Claim: a batch's jobs become this worker's, under one lease, and their inputs arrive with them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from tundish import execute, store
@@ -25,6 +25,10 @@ class Claim:
     folder: Folder | None = None
     hold: Hold | None = None
 
+    def without_bodies(self) -> "Claim":
+        """What is left once it was predicted."""
+        return replace(self, jobs=[job._replace(body=None) for job in self.jobs], hold=None)
+
 
 def claim(
     engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int, begin: bool
@@ -34,7 +38,7 @@ def claim(
     id = new_uuid()
     with engine.connect() as connection:
         claimed = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts, begin=begin)
-    return Claim(id, draft.target, claimed.jobs, begun=claimed.begun) if claimed.jobs else None
+    return Claim(id, draft.target, claimed.jobs, begun=claimed.begun) if claimed else None
 
 
 def split(engine: store.Engine, claim: UUID, part: Claim) -> None:

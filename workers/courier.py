@@ -141,7 +141,8 @@ class Courier:
         self._bells[kind].set()
 
     async def _listen(self) -> None:
-        """Look soon after webhooks were written; where Redis forgets to say so, the next look finds them."""
+        """Look soon after the ends of jobs wrote webhooks; all others, and where Redis forgets to say so, the next look
+        finds."""
         while True:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:

@@ -34,6 +34,7 @@ class Elsewhere:
         self._hopeless = hopeless
         self._on_change = on_change
         self._left: frozenset[Target] = frozenset()
+        self._looking = threading.Lock()
 
     def start(self) -> None:
         """Look once, then go on in the background. Raises StoreError where the first look fails."""
@@ -41,7 +42,11 @@ class Elsewhere:
         threading.Thread(target=self._run, name="elsewhere", daemon=True).start()
 
     def look(self) -> frozenset[Target]:
-        """What is left to others now. Raises StoreError."""
+        """What is left to others now. From any thread. Raises StoreError."""
+        with self._looking:
+            return self._look()
+
+    def _look(self) -> frozenset[Target]:
         hopeless = frozenset(self._hopeless())
         listed = self._listed() if hopeless else set()
         left = frozenset(each for each in hopeless if f"{each.model}@{each.version}" in listed)

@@ -76,6 +76,12 @@ class Intake:
             self._let_go()
             self._bell.notify()
 
+    def hold_back(self, target: Target, until: float) -> None:
+        """Hand out no batch of it before this moment."""
+        with self._bell:
+            self._batcher.held_back[target] = until
+            self._bell.notify()
+
     def exchange(self, entries: Mapping[Target, Entry]) -> None:
         """Hand out batches of these from now on, and of no others: they take the place of what is on the shelf."""
         with self._bell:
@@ -111,14 +117,14 @@ class Intake:
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
                     self._let_go()
-                moments = [self._batcher.due_at(choice and choice.targets), choice and choice.look_at]
+                moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
                 self._bell.wait(None if soonest is None else max(0.0, soonest - now))
             return None
 
     def _choose(self, now: float, idle: bool) -> Choice | None:
         """What may be drafted; None for everything: all is loaded, as most of the time."""
-        return None if self._shelf.complete else self._shelf.choose(self._batcher.waiting(), now, idle)
+        return None if self._shelf.complete else self._shelf.choose(self._batcher.waiting(now), now, idle)
 
     def hears(self, name: str) -> bool:
         """Whether Redis is asked for a queue now: while not all models fit on the device, those that wait for their

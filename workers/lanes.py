@@ -165,8 +165,8 @@ class Lanes:
 @dataclass(slots=True)
 class Looks:
     """When to look into the outbox again. The more is on its way, the longer a look waits for room for many: one that
-    finds a few costs more than they do. Bells ring for every job that ends, with a webhook or not: looks that they
-    caused and that found nothing grow rare. Seconds."""
+    finds a few costs more than they do. A bell may ring for nothing, where another courier took the webhooks: looks
+    that it caused and that found nothing grow rare. Seconds."""
 
     shortest: float = 0.005
     full: float = 0.03

@@ -8,6 +8,7 @@ the no-op drain). The queues between the stages are short: they bound what a wor
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -52,11 +53,8 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
-#: Claims whose inputs are waited for at once.
-FETCHES = 16
-#: Seconds in which none of them begins anew, after which slow URLs are to blame, and no device that is behind; and
-#: seconds that a claim waits all the same.
-HELD_UP, HANDED = 2.0, 0.1
+#: Claims of one model whose inputs are waited for at once; and seconds in which none of them ends, when they are stuck.
+FETCHES, HELD_UP = 16, 2.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
@@ -113,13 +111,13 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         bench.shelf.between = self.soon
-        self._remote: SimpleQueue[Claim] = SimpleQueue()
-        self._fetches = threading.Semaphore(FETCHES)  # those that are free
-        self._fetching_since = 0.0  # when the last one began
+        self._fetching: Counter[Target] = Counter()  # claims of each model
+        self._counting = threading.Lock()
         self._prepared: Queue[Prepared | _Between | None] = Queue(1)
         self._asked: SimpleQueue[_Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
+        self._hungry = False  # the device waits for a batch, and for nothing else
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
@@ -135,10 +133,6 @@ class Pipeline:
             threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
             for stage in (self._claim, self._predict, self._record, self._record)
         ]
-        # Never waited for: what is still being fetched at the end is given back.
-        self._fetchers = [
-            threading.Thread(target=self._guard, args=(self._fetch,), name="fetch", daemon=True) for _ in range(FETCHES)
-        ]
 
     # A job's way through a worker.
 
@@ -152,7 +146,7 @@ class Pipeline:
                 draft,
                 lease=settings.lease,
                 max_attempts=settings.max_attempts,
-                begin=bench.shelf.complete and self.idle(),
+                begin=bench.shelf.complete and self._hungry and self._prepared.empty(),
             )
             if claimed:
                 self.held.add(claimed.id)
@@ -171,10 +165,15 @@ class Pipeline:
         return ready is not None
 
     def _fetch_later(self, claimed: Claim) -> None:
-        """Where all that is being fetched is slow, what lies at a URL goes back to its queue and is sent again by the
-        next sweep: nothing else waits behind it."""
-        if self._fetches.acquire(timeout=max(HANDED, self._fetching_since + HELD_UP - time.monotonic())):
-            self._remote.put(claimed)
+        """Beside all else. Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to
+        its queue and is sent again by the next sweep; the rest goes on."""
+        with self._counting:
+            begins = self._fetching[claimed.target] < FETCHES
+            self._fetching[claimed.target] += begins
+        if begins:
+            self._pace_fetches(claimed.target)
+            # Never waited for: what is still being fetched at the end is given back.
+            threading.Thread(target=self._guard, args=(self._fetch, claimed), name="fetch", daemon=True).start()
             return
         given_back = [claimed.id]
         here = [job for job in claimed.jobs if not job.input_url]
@@ -185,11 +184,17 @@ class Pipeline:
                 given_back.append(part.id)
         self._try_release(given_back, again=False)
 
-    def _fetch(self) -> None:
-        while claimed := self._remote.get():
-            self._fetching_since = time.monotonic()
-            self._fetch_all(claimed)
-            self._fetches.release()
+    def _pace_fetches(self, target: Target) -> None:
+        """While as many claims are fetched as may be, no more are drafted of a model: one for each that ends. Where
+        none ends for a while they are stuck, and what needs no fetch shall not wait for them."""
+        full = self._fetching[target] >= FETCHES
+        self._intake.hold_back(target, time.monotonic() + HELD_UP if full else 0.0)
+
+    def _fetch(self, claimed: Claim) -> None:
+        self._fetch_all(claimed)
+        with self._counting:
+            self._fetching[claimed.target] -= 1
+        self._pace_fetches(claimed.target)
 
     def _fetch_all(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
@@ -244,6 +249,7 @@ class Pipeline:
             self._running = None
             if claimed.hold:
                 claimed.hold.give()
+                prediction = prediction and replace(prediction, claim=claimed.without_bodies())
             self._intake.ring()
             if self.lost:
                 return
@@ -260,7 +266,9 @@ class Pipeline:
         while True:
             while not self._asked.empty():
                 self._asked.get().call()
+            self._hungry = True
             prepared = self._prepared.get()
+            self._hungry = False
             if not isinstance(prepared, _Between):
                 return prepared
 
@@ -286,7 +294,8 @@ class Pipeline:
                     public_url=settings.public_url,
                 )
         except LoadFailed as failure:
-            if failure.final and claimed.target not in (self._persist(bench.elsewhere.look) or ()):
+            left = self._persist(bench.elsewhere.look) if failure.final else None
+            if left is not None and claimed.target not in left:
                 return unloaded(prepared, str(failure))
             self._try_release([claimed.id])
             return None
@@ -317,7 +326,7 @@ class Pipeline:
     # What the stages share.
 
     def start(self) -> None:
-        for thread in self._threads + self._fetchers:
+        for thread in self._threads:
             thread.start()
 
     def stop(self, grace: float) -> None:
@@ -437,9 +446,9 @@ class Pipeline:
                 if self._closing.wait(RETRY):
                     return None
 
-    def _guard(self, stage: Callable[[], None]) -> None:
+    def _guard(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            stage()
+            stage(*args, **kwargs)
         except BaseException as error:
             # A poisoned context may be a job's fault; the loss of the device is not.
             self.lost = self.lost or (isinstance(error, DeviceLost) and self._bench.device.fault() is not None)

@@ -1,6 +1,6 @@
 """The share: one device for several workers of a machine. Each says what it holds of it, and what it wants.
 
-    DEVICE/           locked while a worker loads, copies or measures
+    DEVICE/           locked while a worker loads or copies
     DEVICE/*.share    a worker's: bytes that it holds, bytes that it wants, and since when; locked while it lives
 
 Locks are of the kernel: they go with their process, so that the share of a killed worker comes back by itself.
@@ -105,7 +105,7 @@ class Share:
         """See what the others hold and want now."""
         with self._mutex:
             held, wishes, workers = 0, [], 0
-            for path in self._home.glob("*/*.share"):
+            for path in _shares(self._home):
                 if path == self._path or not (told := _told(path)):
                     continue
                 workers += 1
@@ -128,7 +128,10 @@ class Share:
         def look() -> None:
             while not self._closed.wait(LOOK):
                 before = self.others
-                self.look()
+                try:
+                    self.look()
+                except OSError as error:
+                    log.warning("cannot see what other workers hold: %s", error)
                 if self._wish or self.others != before:
                     on_change()
 
@@ -136,7 +139,7 @@ class Share:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other worker loads, copies or measures on the device within the block; what it has is measured first."""
+        """No other worker loads or copies within the block; what the device has is measured first."""
         lock = os.open(self._path.parent, os.O_RDONLY)
         try:
             self._wait_for(lock)
@@ -167,6 +170,13 @@ class _Told(NamedTuple):
     wish: Wish | None
 
 
+def _shares(home: Path) -> Iterator[Path]:
+    """Those of all devices, though workers end meanwhile."""
+    for device in home.iterdir():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield from [path for path in device.iterdir() if path.suffix == ".share"]
+
+
 def _told(path: Path) -> _Told | None:
     """What a worker says of itself. None where it has ended: then its file goes."""
     try:
@@ -174,7 +184,8 @@ def _told(path: Path) -> _Told | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                held, size, since = file.read().split()
+                # Nothing yet, of a worker that has just come.
+                held, size, since = file.read().split() or (0, 0, 0)
                 return _Told(int(held), Wish(int(size), float(since)) if int(size) else None)
             _remove(path)
     except FileNotFoundError:

@@ -306,12 +306,14 @@ class Shelf:
         self._load_once(entry)
 
     def _load_once(self, entry: Entry) -> None:
-        before, began = self._used(), time.monotonic()
+        before, taken, began = self._used(), self._device.taken(), time.monotonic()
         entry.loaded.model = load(entry.served, self._device.name, self._cache)
         warm_up(entry.loaded, self._device.name)
         entry.load_seconds = time.monotonic() - began
         entry.weights = Weights(entry.loaded.model, self._device.name)
         measured = max(0, self._used() - before)
+        if self._share.others.held and (grown := self._device.taken() - taken) > 0:
+            measured = min(measured, grown)  # their batches go on, and take memory meanwhile
         entry.known = entry.served.model.memory or max(measured, entry.weights.size)
         self._arrived(entry)
         log.info(
@@ -511,7 +513,8 @@ class Shelf:
         return LoadFailed(f"{takes}{beside}; {HINT}", hopeless)
 
     def _standings(self, now: float) -> dict[Target, Standing]:
-        return {target: each.standing(self._host_budget(), now) for target, each in self._entries.items()}
+        host_budget = self._host_budget()
+        return {target: each.standing(host_budget, now) for target, each in self._entries.items()}
 
 
 def _entries(served: Iterable[Served]) -> dict[Target, Entry]:

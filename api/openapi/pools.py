@@ -17,8 +17,8 @@ class Placed(msgspec.Struct):
 
 class WorkerShown(msgspec.Struct):
     """One boot of a worker process. Memory is the device's, in bytes, null where it has none that is counted; `places`
-    are those of its `models`; `batch_size` is its last batch's; `lost`: its device cannot be used, or it was not seen
-    for a lease, and did not say that it stops."""
+    are those of all that it serves, `models` what its device can hold of it; `batch_size` is its last batch's; `lost`:
+    its device cannot be used, or it was not seen for a lease, and did not say that it stops."""
 
     id: str
     pool: str

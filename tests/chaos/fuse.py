@@ -65,7 +65,7 @@ def _guard_store(verbs: tuple[str, ...], at: Callable[[str], None]) -> None:
         def call(connection: Any, *args: Any, **kwargs: Any) -> Any:
             at(f"{name}.before")
             result = verb(connection, *args, **kwargs)
-            if result is None or result:
+            if name == "register" or result is None or result:
                 connection.info.setdefault("wrote", set()).add(name)
                 at(f"{name}.after")
             return result

@@ -208,11 +208,20 @@ def test_the_first_version_becomes_the_default_and_later_ones_never_move_it(cata
 def test_a_version_that_changes_what_it_promises_is_told(
     catalog: store.Engine, change: dict[str, Any], told: bool
 ) -> None:
-    changed = replace(version(M1), **change)
+    known = replace(version(M1), artifact=f"sha256:{'1' * 64}")
+    changed = replace(known, **change)
     with catalog.begin() as connection:
+        store.register(connection, [known])
         assert store.register(connection, [changed, version(M2), version(Target("m", "3"))]) == [changed] * told
         assert store.catalog(connection, 30).versions["m", "1"] == replace(changed, workers=[])
         assert store.register(connection, [changed]) == []
+
+
+def test_a_version_that_promises_the_same_in_other_words_has_not_changed(catalog: store.Engine) -> None:
+    made = replace(version(Target("pair", "1")), input_schema={"default": (1, 2)})
+    with catalog.begin() as connection:
+        store.register(connection, [made])
+        assert store.register(connection, [made]) == []
 
 
 def test_a_shadow_is_stored_found_and_deleted_with_its_job(catalog: store.Engine) -> None:

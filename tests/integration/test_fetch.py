@@ -128,15 +128,15 @@ def test_one_that_is_large_has_its_time_for_each_step(monkeypatch: pytest.Monkey
     def answer(peer: socket.socket, asked: str) -> None:
         peer.sendall(head(300))
         for _ in range(30):
-            over.wait(SHORT / 20)
+            over.wait(0.1)
             peer.sendall(b"x" * 10)
 
     with serving(answer) as url:
         if step == 10:
-            assert fetched(url, within=SHORT)[1] == b"x" * 300
+            assert fetched(url, within=2.0)[1] == b"x" * 300
         else:
-            with pytest.raises(Unavailable, match=r"under 10000 bytes in 0\.5 s"):
-                fetched(url, within=SHORT)
+            with pytest.raises(Unavailable, match=r"under 10000 bytes in 2 s"):
+                fetched(url, within=2.0)
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -476,13 +476,13 @@ def test_a_file_that_is_too_large_or_breaks_off_or_drips_leaves_nothing(disk: Pa
             peer.sendall(head(1_900_000) + bytes(1_800_000))
         elif asked.startswith("GET /drips"):
             peer.sendall(head(1_900_000) + bytes(1_800_000))
-            over.wait(10)
+            over.wait(30)
         else:
             peer.sendall(head(2) + b"hi")
 
     with serving(answer) as url:
         whole = claim(*(job(f"{url}/{name}", "application/octet-stream") for name in ("large", "breaks", "drips", "x")))
-        fetcher = Fetcher(ALLOWED, 1000, 1000, files=Bounds(2_000_000, SHORT, 10.0), patience=10.0)
+        fetcher = Fetcher(ALLOWED, 1000, 1000, files=Bounds(2_000_000, 3.0, 30.0), patience=30.0)
         [part] = fetcher.parts(whole, threading.Event(), Folders())
         over.set()
     assert files(disk) == [b"hi"]
@@ -490,7 +490,7 @@ def test_a_file_that_is_too_large_or_breaks_off_or_drips_leaves_nothing(disk: Pa
     large, breaks, drips = (part.failed[each.id].message for each in whole.jobs[:3])
     assert "over 2000000 bytes" in large
     assert "connection fails" in breaks
-    assert "sends under 16777216 bytes in 0.5 s" in drips
+    assert "sends under 16777216 bytes in 3 s" in drips
 
 
 def test_a_file_that_the_disk_does_not_hold_fails_alone(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

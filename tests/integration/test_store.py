@@ -113,6 +113,25 @@ def test_a_job_that_is_claimed_in_vain_again_and_again_is_charged_ends_alone_and
     assert job.status is Status.FAILED
 
 
+def test_what_was_given_back_was_not_claimed_in_vain(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    for _ in range(5):
+        claimed, _ = claim(engine, [id])
+        with engine.begin() as connection:
+            assert [job.id for job in store.release(connection, [claimed]).unsent] == [id]
+    assert [lose(engine, id).unsent[0].deaths for _ in range(4)] == [0, 0, 0, 1]
+
+
+def test_a_job_on_its_last_attempt_has_not_begun_when_it_is_claimed(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    for _ in range(2):
+        claimed, begun = begin(engine, id)
+        assert begun
+        run_out(engine, claimed)
+        reap(engine)
+    assert not begin(engine, id)[1]
+
+
 def lose(engine: store.Engine, id: UUID) -> store.Requeued:
     """Claim a job, and die before its batch starts."""
     claimed, [_] = claim(engine, [id])

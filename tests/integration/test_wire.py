@@ -19,7 +19,7 @@ PIECE = b"x" * 65_536
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
     """Says pieces for as long as somebody listens."""
-    monkeypatch.setattr(api.wire, "PATIENCE", 2.0)
+    monkeypatch.setattr(api.wire, "PATIENCE", 5.0)
 
     async def tell(say: Say) -> None:
         while True:

@@ -29,10 +29,10 @@ def test_a_lone_job_does_not_wait_while_the_device_is_idle() -> None:
 def test_on_a_busy_device_a_batch_waits_until_it_is_full_or_old() -> None:
     each, four, one = batcher(), ids(4), ids(1)
     each.add(A, four[:3], priority=NORMAL, now=0.0)
-    assert (each.take(0.4, idle=False), each.due_at()) == (None, 0.5)
+    assert (each.take(0.4, idle=False), each.due_at(0.4)) == (None, 0.5)
     each.add(A, [four[3], *one], priority=NORMAL, now=0.4)
     assert each.take(0.4, idle=False) == Draft(A, tuple(four))
-    assert (each.take(0.89, idle=False), each.due_at()) == (None, 0.9)
+    assert (each.take(0.89, idle=False), each.due_at(0.89)) == (None, 0.9)
     assert each.take(0.9, idle=False) == Draft(A, tuple(one))
 
 
@@ -74,12 +74,25 @@ def test_what_is_paused_is_never_due_and_waits_for_the_end_of_the_pause() -> Non
     each.add(A, paused[3:], priority=HIGH, now=0.0, alone=True)
     each.add(B, other, priority=LOW, now=1.0)
     each.paused = frozenset({A})
-    assert each.due_at() == 1.1
+    assert each.due_at(0.0) == 1.1
     assert each.take(99.0, idle=True) == Draft(B, tuple(other))
-    assert (each.take(99.0, idle=True), each.due_at(), len(each)) == (None, None, 4)
+    assert (each.take(99.0, idle=True), each.due_at(99.0), len(each)) == (None, None, 4)
     each.paused = frozenset()
     taken = [each.take(99.0, idle=True) for _ in range(2)]
     assert {draft.ids for draft in taken if draft} == {tuple(paused[3:]), tuple(paused[:3])}
+
+
+def test_what_is_held_back_is_not_due_before_its_moment() -> None:
+    each, held, other = batcher(), ids(2), ids(1)
+    each.add(A, held[:1], priority=HIGH, now=0.0)
+    each.add(A, held[1:], priority=HIGH, now=0.0, alone=True)
+    each.add(B, other, priority=LOW, now=1.0)
+    each.held_back[A] = 3.0
+    assert each.take(1.0, idle=True) == Draft(B, tuple(other))
+    assert (each.take(1.0, idle=True), each.due_at(1.0), set(each.waiting(1.0))) == (None, 3.0, set())
+    assert set(each.waiting(3.0)) == {A}
+    taken = [each.take(3.0, idle=True) for _ in range(2)]
+    assert {draft.ids for draft in taken if draft} == {tuple(held[1:]), tuple(held[:1])}
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 2), st.integers(1, 9), st.booleans()), max_size=20))

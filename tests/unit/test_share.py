@@ -1,6 +1,7 @@
 """Two workers on one device: their shares, and their shelves over a device whose memory is counted."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from tundish.catalog import Served
 from workers.batch import Target, Waiting
 from workers.entry import Place
 from workers.gpu import Cpu
-from workers.share import Share
+from workers.share import Others, Share, _own
 from workers.shelf import LEFT, TRIES, LoadFailed, Shelf
 from workers.turn import Wish
 
@@ -296,7 +297,7 @@ _HOLDS = """
 import sys
 from pathlib import Path
 from workers.gpu import Cpu
-from workers.share import Share
+from workers.share import Others, Share, _own
 share = Share(Cpu(), "cpu", 100, Path(sys.argv[1]))
 share.open()
 with share.alone():
@@ -351,3 +352,16 @@ def test_a_folder_of_somebody_else_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(PermissionError, match="another user"):
         Share(Cpu(), "cpu", 100, tmp_path / "link").open()
+
+
+def test_a_neighbour_that_has_just_come_holds_nothing_and_one_that_goes_is_gone(tmp_path: Path) -> None:
+    share = Share(Cpu(), "here", 100, tmp_path)
+    share.open()
+    _, just_come = _own(tmp_path / "here")
+    (tmp_path / "no device").touch()
+    share.look()
+    assert share.others == Others(workers=1)
+    os.close(just_come)
+    share.look()
+    assert share.others == Others()
+    share.close()

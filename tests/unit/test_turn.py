@@ -198,7 +198,7 @@ def drained(policy: Policy) -> float:
         while arrivals and arrivals[0][0] <= now:
             at, target, size = arrivals.pop(0)
             batcher.add(target, [str(number) for number in range(size)], priority=1, now=at)
-        next_one, leaving, look_at = policy(shelf, batcher.waiting(), 2, now)
+        next_one, leaving, look_at = policy(shelf, batcher.waiting(now), 2, now)
         if next_one:
             now += reload
             shelf |= {each: replace(shelf[each], there=False) for each in leaving}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -38,8 +37,13 @@ _KNOWN = text("""
     SELECT input_type, output_type, input_schema, output_schema, artifact FROM versions
     WHERE model = :model AND version = :version
 """)
-#: What a version promises to its callers.
-_promises = attrgetter("input_type", "output_type", "input_schema", "output_schema", "artifact")
+
+
+def _promises(version: Any) -> Any:
+    """What a version promises to its callers, as JSON has it."""
+    return json.loads(
+        json.dumps([version.input_type, version.output_type, version.input_schema, version.output_schema])
+    )
 
 
 def register(connection: Connection, versions: Sequence[Version]) -> list[Version]:
@@ -48,7 +52,8 @@ def register(connection: Connection, versions: Sequence[Version]) -> list[Versio
     changed = []
     for one in versions:
         known = connection.execute(_KNOWN, {"model": one.model, "version": one.version}).one_or_none()
-        if known and _promises(known) != _promises(one):
+        artifacts = {known.artifact, one.artifact} if known and known.artifact else set()
+        if known and (_promises(known) != _promises(one) or len(artifacts) > 1):
             changed.append(one)
         row = {name: getattr(one, name) for name in Version.__dataclass_fields__ if name != "workers"}
         for name in ("input_schema", "output_schema", "example"):

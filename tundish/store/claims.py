@@ -49,6 +49,9 @@ class Claimed(NamedTuple):
     jobs: list[ClaimedJob]
     begun: bool
 
+    def __bool__(self) -> bool:
+        return bool(self.jobs)
+
 
 _CLAIM = Statement("""
     WITH claimed AS (
@@ -59,7 +62,7 @@ _CLAIM = Statement("""
     ), lease AS (
         INSERT INTO claims (id, worker, jobs, attempts, lease_until, started_at)
         SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second',
-               CASE WHEN :begin
+               CASE WHEN :begin AND max(deaths) < :last
                          AND NOT EXISTS (SELECT FROM requests q WHERE q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
                                          AND (q.input_url IS NOT NULL OR q.blob IS NOT NULL))
                          AND NOT EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
@@ -86,7 +89,7 @@ def claim(
 ) -> Claimed:
     """Take what is still queued of `ids`, under one lease of `lease` seconds. A job on its last allowed attempt is
     taken only where it is the only id. `begin` where predict follows at once: it starts then, unless an endpoint is to
-    hear of that, or an input must be brought from elsewhere first."""
+    hear of that, an input must be brought from elsewhere first, or a job is on its last attempt."""
     given = {
         **span(ids),
         "claim": claim,
@@ -291,8 +294,8 @@ def reap(connection: Connection, judgement: Judgement, *, limit: int = 100) -> R
     return _requeue(connection, page, {"limit": limit}, judgement)
 
 
-#: Claims of a job, less its deaths, beyond which the loss of one that had not started is charged too: its input may end
-#: whoever reads it. And beyond which that ends a job on its last attempt, which others' deaths must not.
+#: Claims of a job that were lost before they had started, beyond which the next such loss is charged too: its input may
+#: end whoever reads it. And beyond which that ends a job on its last attempt, which others' deaths must not.
 SUSPECT, HOPELESS = 3, 20
 
 _REQUEUE = """
@@ -301,19 +304,21 @@ _REQUEUE = """
             :judged AND c.overdue AS hung, :judged AND NOT c.overdue AS died, c.started_at IS NOT NULL AS started
     ), held AS (
         SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.lone, gone.hung,
-               gone.died AND (gone.started OR j.attempt - j.deaths >
-                   CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died
+               gone.died AND (gone.started OR j.vain >=
+                   CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died,
+               gone.died AND NOT gone.started AS vain
         FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
         JOIN jobs j ON j.id = h.id AND j.attempt = h.attempt AND j.status = 1
     ), fate AS (
-        SELECT id, attempt, hung, died,
+        SELECT id, attempt, hung, died, vain,
                CASE WHEN cancel_requested THEN 4
                     WHEN hung AND lone OR died AND deaths + 1 >= :max_attempts THEN 3
                     ELSE 0 END AS status
         FROM held
     ), moved AS (
         UPDATE jobs j SET
-            status = fate.status, deaths = j.deaths + CAST(fate.died AS int), alone = j.alone OR fate.hung,
+            status = fate.status, deaths = j.deaths + CAST(fate.died AS int),
+            vain = j.vain + CAST(fate.vain AND NOT fate.died AS int), alone = j.alone OR fate.hung,
             sent_at = now(), finished_at = CASE WHEN fate.status > 0 THEN now() END
         FROM fate
         WHERE j.id = fate.id AND j.attempt = fate.attempt AND j.status = 1

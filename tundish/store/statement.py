@@ -24,8 +24,7 @@ class Statement:
 
     def rows(self, connection: Connection, given: Mapping[str, object]) -> Sequence[tuple[Any, ...]]:
         """Run it; its rows as the driver has them. Raises StoreError, and RowError where a parameter does not fit."""
-        pooled = connection.connection
-        cursor = pooled.cursor()
+        cursor = connection.connection.cursor()
         with stall.watched(connection):
             try:
                 cursor.execute(self._sql, given)
@@ -42,6 +41,8 @@ class Statement:
         known = isinstance(error, errors)
         gone = not known or dialect.is_disconnect(error, driver, cursor)  # type: ignore[arg-type]
         if gone:
+            if known:  # the server went away: those that are older are broken, too
+                connection.engine.pool._invalidate(connection.connection, error)
             connection.invalidate(error)
         if not known:
             return error
