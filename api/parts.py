@@ -27,6 +27,7 @@ from tundish import events, outbound, queue, store
 from tundish.blobs import Blobs, open_blobs
 from tundish.ids import seconds_of
 from tundish.settings import Settings
+from tundish.tasks import end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -147,9 +148,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         await parts.client.aclose()
         await parts.writers.dispose()
         await parts.keyed.dispose()

@@ -23,6 +23,7 @@ from redis import RedisError
 from tundish import files, logs, outbound, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
+from tundish.tasks import end
 from tundish.view import rfc3339
 from workers.lanes import Kind, Lanes, Looks, Room
 from workers.post import Post
@@ -63,9 +64,7 @@ class Courier:
         tasks = [asyncio.create_task(loop) for loop in loops]
         stop = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in (stop, *tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([stop, *tasks])
         if self._sending:
             await asyncio.wait(self._sending, timeout=grace)
         await self._settler.write()

@@ -81,20 +81,21 @@ def environment(system: Local, folder: Path, **settings: str) -> dict[str, str]:
     }
 
 
-Start = Callable[[int], "subprocess.Popen[bytes]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def start(system: Local, tmp_path: Path) -> Iterator[Start]:
-    """Starts a worker of the pool `shelf` with so many bytes of memory, and waits until it serves."""
+    """Starts a worker of the pool `shelf` with so many bytes of memory and other settings, and waits until it
+    serves."""
     classes = "".join(f'[[models]]\nclass = "tests.shelf_models:{name}"\npool = "shelf"\n' for name in SHARED)
     (tmp_path / "tundish.toml").write_text(classes)
     given = environment(system, tmp_path, TUNDISH_MODELS="", TUNDISH_POOL="shelf", TUNDISH_LEASE="3")
     command = [sys.executable, "-m", "workers"]
     with ExitStack() as stack:
 
-        def started(memory: int) -> "subprocess.Popen[bytes]":
-            limited = given | {"TUNDISH_DEVICE_MEMORY": str(memory)}
+        def started(memory: int, **settings: str) -> "subprocess.Popen[bytes]":
+            limited = given | {"TUNDISH_DEVICE_MEMORY": str(memory)} | settings
             process = stack.enter_context(subprocess.Popen(command, cwd=tmp_path, env=limited))
             stack.callback(process.kill)
             wait_until(lambda: process.pid in serving(system), "it serves")
@@ -222,6 +223,20 @@ def test_a_worker_that_leaks_is_replaced_and_no_job_fails(local: Local, client: 
     with psycopg.connect(local.ps()["postgres"]["url"]) as connection:
         assert connection.execute("SELECT sum(deaths) FROM jobs WHERE model = 'leaking'").fetchone() == (0,)
     assert len({job["worker"] for job in done}) > 1
+
+
+def test_a_worker_that_has_run_its_jobs_drains_for_another_and_no_job_fails(system: Local, start: Start) -> None:
+    with system.client(KEY) as client:
+        first = start(2000, TUNDISH_MAX_JOBS="8")
+        jobs = submit(client, "one", 60)
+        assert first.wait(60) == exits.GROWN
+        second = start(2000)
+        done = [ended(client, id) for id in jobs]
+    assert {job["status"] for job in done} == {"succeeded"}
+    assert second.poll() is None
+    with psycopg.connect(system.ps()["postgres"]["url"]) as connection:
+        deaths = connection.execute("SELECT sum(deaths) FROM jobs WHERE model = 'one'").fetchone()
+    assert deaths == (0,)
 
 
 @dataclass
