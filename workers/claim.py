@@ -1,14 +1,23 @@
 """Claim: a batch's jobs become this worker's, under one lease, and their inputs arrive with them."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import redis
+
 from tundish import execute, store
 from tundish.ids import new_uuid
+from tundish.outbox import announce
+from tundish.settings import Settings
 from workers.batch import Draft, Target
 from workers.folders import Folder
+from workers.notify import notify
+from workers.resend import resend
 from workers.room import Hold
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +39,71 @@ class Claim:
         return replace(self, jobs=[job._replace(body=None) for job in self.jobs], hold=None)
 
 
-def claim(
-    engine: store.Engine, worker: UUID, draft: Draft, *, lease: float, max_attempts: int, begin: bool
-) -> Claim | None:
-    """Take what is still queued of a draft, and `begin` where predict follows at once; None where nothing is: another
-    worker has it, or it was a duplicate."""
-    id = new_uuid()
-    with engine.connect() as connection:
-        claimed = store.claim(connection, id, worker, draft.ids, lease=lease, max_attempts=max_attempts, begin=begin)
-    return Claim(id, draft.target, claimed.jobs, begun=claimed.begun) if claimed else None
+class Custody:
+    """The claims in this worker's hands: `held` until what came of them is recorded, or they are given back."""
 
+    def __init__(
+        self, worker: UUID, settings: Settings, engine: store.Engine, autocommit: store.Engine, client: redis.Redis
+    ) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._engine = engine
+        self._autocommit = autocommit
+        self._client = client
+        self._unsure: UUID | None = None  # a claim whose answer was lost: Postgres may hold it for ours
+        self.held: set[UUID] = set()
 
-def split(engine: store.Engine, claim: UUID, part: Claim) -> None:
-    """Let `part`, some of the jobs of a claim, be a claim of their own."""
-    with engine.connect() as connection:
-        store.part(connection, claim, part.id, [job.id for job in part.jobs])
+    def take(self, draft: Draft, *, begin: bool) -> Claim | None:
+        """Take what is still queued of a draft, and `begin` where predict follows at once; None where nothing is:
+        another worker has it, or it was a duplicate. Raises StoreError, and may be called again then."""
+        if self._unsure:
+            self._release([self._unsure])
+        id = self._unsure = new_uuid()
+        with self._autocommit.connect() as connection:
+            claimed = store.claim(
+                connection,
+                id,
+                self._worker,
+                draft.ids,
+                lease=self._settings.lease,
+                max_attempts=self._settings.max_attempts,
+                begin=begin,
+            )
+        self._unsure = None
+        if not claimed:
+            return None
+        self.held.add(id)
+        return Claim(id, draft.target, claimed.jobs, begun=claimed.begun)
+
+    def part(self, claim: Claim, part: Claim) -> None:
+        """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError."""
+        with self._autocommit.connect() as connection:
+            store.part(connection, claim.id, part.id, [job.id for job in part.jobs])
+        self.held.add(part.id)
+
+    def let_go(self, claims: Iterable[UUID]) -> None:
+        """They are no longer ours: recorded, or lost."""
+        self.held.difference_update(claims)
+
+    def give_back(self, claims: Sequence[UUID], *, again: bool = True) -> None:
+        """To the queue, and no death is charged: sent `again` at once, or by the next sweep. Where Postgres does not
+        answer they are free once their lease has run out."""
+        self.let_go(claims)
+        try:
+            self._release(claims, again)
+        except store.StoreError as error:
+            log.warning("what is given back is free once its lease has run out: %s", error)
+
+    def end(self) -> None:
+        """Give back all that is held."""
+        if held := [*self.held, *([self._unsure] if self._unsure else [])]:
+            self.give_back(held)
+
+    def _release(self, claims: Sequence[UUID], again: bool = True) -> None:
+        with self._engine.begin() as connection:
+            given_back = store.release(connection, claims)
+            announce(connection, given_back.ended, self._settings.public_url)
+        notify(self._client, [id for id, _ in given_back.ended])
+        if again:
+            resend(self._client, given_back.unsent, self._settings.max_attempts)
+        log.info("gave back %d jobs", len(given_back.unsent))

@@ -8,8 +8,7 @@ the no-op drain). The queues between the stages are short: they bound what a wor
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,10 +22,10 @@ from tundish import outbound, store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
-from tundish.outbox import announce
 from tundish.settings import Settings
 from workers.batch import Target
-from workers.claim import Claim, claim, split
+from workers.between import Between
+from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
 from workers.events import Events
 from workers.folders import Folders
@@ -38,8 +37,8 @@ from workers.pace import Pace
 from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
 from workers.record import record
-from workers.resend import resend
 from workers.shelf import LoadFailed, Shelf
+from workers.waits import Waits
 from workers.watch import Watch
 
 P = ParamSpec("P")
@@ -53,8 +52,6 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
-#: Claims of one model whose inputs are waited for at once; and seconds in which none of them ends, when they are stuck.
-FETCHES, HELD_UP = 16, 2.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
 #: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
@@ -79,25 +76,6 @@ class Bench:
     pace: Pace
 
 
-class _Between:
-    """What is to be done between two batches."""
-
-    def __init__(self, verb: Callable[[], None]) -> None:
-        self._verb = verb
-        self.done: Future[None] = Future()
-
-    def call(self) -> None:
-        """Raises DeviceLost; what else it raises is for who asked."""
-        try:
-            self._verb()
-        except BaseException as error:
-            self.done.set_exception(error)
-            if isinstance(error, DeviceLost):
-                raise
-        else:
-            self.done.set_result(None)
-
-
 class Pipeline:
     """One worker's stages. `on_failure` is called, in the stage's thread, where one of them breaks."""
 
@@ -111,10 +89,10 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         bench.shelf.between = self.soon
-        self._fetching: Counter[Target] = Counter()  # claims of each model
-        self._counting = threading.Lock()
-        self._prepared: Queue[Prepared | _Between | None] = Queue(1)
-        self._asked: SimpleQueue[_Between] = SimpleQueue()
+        self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.autocommit, bench.client)
+        self._waits = Waits()
+        self._prepared: Queue[Prepared | Between | None] = Queue(1)
+        self._asked: SimpleQueue[Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
         self._hungry = False  # the device waits for a batch, and for nothing else
@@ -124,7 +102,6 @@ class Pipeline:
         self._recorded = threading.Condition()
         #: The models are on the shelf.
         self.filled = threading.Event()
-        self.held: set[UUID] = set()
         self.jobs = 0
         self.broken = False
         #: Its device is gone: what it still gives may be garbage, and no job is to blame.
@@ -137,24 +114,15 @@ class Pipeline:
     # A job's way through a worker.
 
     def _claim(self) -> None:
-        bench, settings = self._bench, self._bench.settings
+        bench = self._bench
         while draft := self._intake.take(self.idle, self._ready):
-            claimed = self._persist(
-                claim,
-                bench.autocommit,
-                bench.worker,
-                draft,
-                lease=settings.lease,
-                max_attempts=settings.max_attempts,
-                begin=bench.shelf.complete and self._hungry and self._prepared.empty(),
-            )
-            if claimed:
-                self.held.add(claimed.id)
-                if not self._prepare_now(claimed):
-                    bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
-                    self._fetch_later(claimed)
-            else:
+            begin = bench.shelf.complete and self._hungry and self._prepared.empty()
+            claimed = self._persist(self._custody.take, draft, begin=begin)
+            if not claimed:
                 bench.shelf.dropped(draft.target)
+            elif not self._prepare_now(claimed):
+                bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
+                self._fetch_later(claimed)
         self._prepared.put(None)
 
     def _prepare_now(self, claimed: Claim) -> bool:
@@ -167,11 +135,8 @@ class Pipeline:
     def _fetch_later(self, claimed: Claim) -> None:
         """Beside all else. Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to
         its queue and is sent again by the next sweep; the rest goes on."""
-        with self._counting:
-            begins = self._fetching[claimed.target] < FETCHES
-            self._fetching[claimed.target] += begins
-        if begins:
-            self._pace_fetches(claimed.target)
+        if self._waits.begin(claimed.target):
+            self._pace(claimed.target)
             # Never waited for: what is still being fetched at the end is given back.
             threading.Thread(target=self._guard, args=(self._fetch, claimed), name="fetch", daemon=True).start()
             return
@@ -179,34 +144,22 @@ class Pipeline:
         here = [job for job in claimed.jobs if not job.input_url]
         if 0 < len(here) < len(claimed.jobs):
             part = replace(claimed, id=new_uuid(), jobs=here)
-            self._part(claimed, part)
+            self._persist(self._custody.part, claimed, part)
             if not self._prepare_now(part):
                 given_back.append(part.id)
-        self._try_release(given_back, again=False)
-
-    def _pace_fetches(self, target: Target) -> None:
-        """While as many claims are fetched as may be, no more are drafted of a model: one for each that ends. Where
-        none ends for a while they are stuck, and what needs no fetch shall not wait for them."""
-        full = self._fetching[target] >= FETCHES
-        self._intake.hold_back(target, time.monotonic() + HELD_UP if full else 0.0)
+        self._custody.give_back(given_back, again=False)
 
     def _fetch(self, claimed: Claim) -> None:
-        self._fetch_all(claimed)
-        with self._counting:
-            self._fetching[claimed.target] -= 1
-        self._pace_fetches(claimed.target)
-
-    def _fetch_all(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
             if part.id != claimed.id:
-                self._part(claimed, part)
+                self._persist(self._custody.part, claimed, part)
             self._prepare(part)
             del part  # it is large, and the next one may take long
+        self._waits.end(claimed.target)
+        self._pace(claimed.target)
 
-    def _part(self, claimed: Claim, part: Claim) -> None:
-        """Let `part` of a claim be one of its own."""
-        self._persist(split, self._bench.autocommit, claimed.id, part)
-        self.held.add(part.id)
+    def _pace(self, target: Target) -> None:
+        self._intake.hold_back(target, self._waits.until(target, time.monotonic()))
 
     def _folders(self, claimed: Claim) -> Folders | None:
         """Where its inputs go as files; None where they are read into memory."""
@@ -226,7 +179,7 @@ class Pipeline:
             return self._persist(
                 prepare, loaded, claimed, bench.blobs, timeout=settings.timeout, max_body=settings.max_body
             )
-        self._try_release([claimed.id])
+        self._custody.give_back([claimed.id])
         return None
 
     def _predict(self) -> None:
@@ -258,7 +211,7 @@ class Pipeline:
                 if claimed.jobs[0].deaths >= settings.max_attempts - 1:
                     self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
-                self.held.discard(claimed.id)
+                self._custody.let_go([claimed.id])
             del prepared, claimed, prediction  # they are large, and the next one may be long in coming
 
     def _next(self) -> Prepared | None:
@@ -269,7 +222,7 @@ class Pipeline:
             self._hungry = True
             prepared = self._prepared.get()
             self._hungry = False
-            if not isinstance(prepared, _Between):
+            if not isinstance(prepared, Between):
                 return prepared
 
     def _run(self, prepared: Prepared) -> Prediction | None:
@@ -297,7 +250,7 @@ class Pipeline:
             left = self._persist(bench.elsewhere.look) if failure.final else None
             if left is not None and claimed.target not in left:
                 return unloaded(prepared, str(failure))
-            self._try_release([claimed.id])
+            self._custody.give_back([claimed.id])
             return None
 
     def _record(self) -> None:
@@ -315,7 +268,7 @@ class Pipeline:
             )
             with self._recorded:
                 if recorded:
-                    self.held.difference_update(each.claim.id for each in predictions)
+                    self._custody.let_go(each.claim.id for each in predictions)
                     self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
             if recorded:
@@ -338,8 +291,8 @@ class Pipeline:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
-        if self.held and not self.broken:
-            self._release(list(self.held))
+        if not self.broken:
+            self._custody.end()
 
     def lose(self) -> None:
         """The device is gone: nothing is claimed from now on, and what runs is not recorded but given back."""
@@ -348,7 +301,7 @@ class Pipeline:
 
     def soon(self, verb: Callable[[], None]) -> Future[None]:
         """Let `verb` be called between two batches, in the thread that predicts."""
-        between = _Between(verb)
+        between = Between(verb)
         self._asked.put(between)
         with suppress(Full):
             self._prepared.put_nowait(between)  # whoever waits for a batch wakes
@@ -365,7 +318,7 @@ class Pipeline:
     def alive(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
-        return [claim for claim in list(self.held) if not overdue or claim != overdue.id]
+        return [claim for claim in list(self._custody.held) if not overdue or claim != overdue.id]
 
     def _ready(self) -> bool:
         """Claim ahead of the device, but not behind a batch that takes long."""
@@ -382,38 +335,20 @@ class Pipeline:
         """A job on its last attempt ran alone, and nothing may run before its end is recorded: a next batch that kills
         this process would take it along."""
         with self._recorded:
-            self._recorded.wait_for(lambda: claim not in self.held or self._closing.is_set())
+            self._recorded.wait_for(lambda: claim not in self._custody.held or self._closing.is_set())
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
-        waiting: list[Prepared | _Between | None] = []
+        waiting: list[Prepared | Between | None] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
         if None in waiting:  # no more claims come
             self._prepared.put(None)
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
-            self._try_release([claim.id for claim in given_back])
+            self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
                 self._bench.shelf.dropped(claim.target)
-
-    def _try_release(self, claims: Sequence[UUID], *, again: bool = True) -> None:
-        try:
-            self._release(claims, again=again)
-        except store.StoreError as error:
-            log.warning("what is given back is free once its lease has run out: %s", error)
-
-    def _release(self, claims: Sequence[UUID], *, again: bool = True) -> None:
-        """Give claims back, to be sent `again` at once, or by the next sweep."""
-        settings = self._bench.settings
-        self.held.difference_update(claims)
-        with self._bench.engine.begin() as connection:
-            given_back = store.release(connection, claims)
-            announce(connection, given_back.ended, settings.public_url)
-        notify(self._bench.client, [id for id, _ in given_back.ended])
-        if again:
-            resend(self._bench.client, given_back.unsent, settings.max_attempts)
-        log.info("gave back %d jobs", len(given_back.unsent))
 
     def _overdue(self) -> None:
         claim = self._running

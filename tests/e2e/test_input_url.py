@@ -28,7 +28,7 @@ from tundish.job import Priority
 from tundish.queue import Queue
 from workers.fetch import TIMEOUT
 from workers.resend import resend
-from workers.run import FETCHES
+from workers.waits import MOST
 
 INPUT = b'{ "value": "from afar" }'
 HUGE = os.urandom(1 << 20)
@@ -186,7 +186,7 @@ def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) ->
 
 def test_more_slow_urls_than_are_fetched_at_once_delay_no_other_job(client: httpx.Client, origin: Origin) -> None:
     origin.gate.clear()
-    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2 * FETCHES + 2)]
+    slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2 * MOST + 2)]
     began = time.monotonic()
     assert finished(client, submit(client, "echo", {"value": 1})["id"])["status"] == "succeeded"
     assert time.monotonic() - began < TIMEOUT / 2
