@@ -82,20 +82,24 @@ class Entry:
         return self.size if self.there else self.residue
 
     @property
-    def moves(self) -> bool:
+    def moves_itself(self) -> bool:
         """The model moves its weights itself."""
         return self.served.model.to is not Model.to
 
     @property
     def movable(self) -> bool:
-        return self.moves or bool(self.weights and self.weights.movable)
+        return self.moves_itself or bool(self.weights and self.weights.movable)
 
     @property
     def in_host(self) -> int:
         """Bytes of host memory that are kept for it."""
-        if self.moves:
+        if self.moves_itself:
             return self.size if self.place is Place.HOST else 0
         return self.weights.in_host if self.weights else 0
+
+    def arrive(self, now: float) -> None:
+        """It is on the device from now on."""
+        self.place, self.since, self.residue = Place.DEVICE, now, 0
 
     def use(self, now: float) -> None:
         """A batch of it has ended."""

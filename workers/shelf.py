@@ -1,14 +1,15 @@
 """The shelf: a worker's models under the memory of its device. What must make room goes to host memory where there is
 room, so that a swap is a copy, and is loaded again where there is none.
 
-The policy in `workers/turn.py` decides; here it is done, by the thread that predicts, so that nothing moves under a
-running batch, and torch's records of CUDA graphs stay with the thread that made them.
+The policy in `workers/turn.py` decides; here it is done, one move of `workers/moves.py` after another, by the thread
+that predicts, so that nothing moves under a running batch, and torch's records of CUDA graphs stay with the thread that
+made them.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,14 +18,13 @@ from tundish import device as says
 from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
-from tundish.tune import records
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
-from workers.load import Loaded, fetch, load, unload, warm_up
+from workers.load import Loaded, unload
+from workers.moves import Moves
 from workers.share import Share
-from workers.turn import OTHERS, Policy, Standing, Turn, fewest, room_for, turn, wish
-from workers.weights import Weights
+from workers.turn import OTHERS, Policy, Standing, Turn, fewest, room_for, turn, wish, with_others
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 LONGEST_REST = 30.0
 #: So often a load may raise in a row before the jobs that wait for it fail.
 TRIES = 3
-#: What a move to host memory may leave on the device, as a part of the model's size: one that leaves more is unloaded.
-RESIDUE = 0.1
 #: Seconds in which room that was made for others is not taken back while they want it.
 LEFT = 10.0
 
@@ -79,8 +77,8 @@ class Shelf:
         policy: Policy = turn,
     ) -> None:
         self._device = device
-        self._cache = cache
         self._share = share
+        self._moves = Moves(device, cache, share)
         self._host_budget = host_budget
         self._follow = follow
         self._policy = policy
@@ -110,6 +108,20 @@ class Shelf:
         hopeless = self.hopeless()
         return [target for target in self._entries if target not in hopeless]
 
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
+        return {each.name: {"place": each.place.value, "bytes": each.known} for each in self._entries.values()}
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of the device in all and in use; on a CPU those that models may take, where there is a limit."""
+        if (told := self._device.memory()) is not None:
+            return told
+        return None if self._share.best == math.inf else (int(self._share.best), self._held() + self._share.others.held)
+
+    def taken(self) -> int:
+        """Bytes of the device that this worker takes."""
+        return max(self._device.taken(), self._held())
+
     # Asked by the thread that claims.
 
     def choose(self, waiting: Mapping[Target, Waiting], now: float, idle: bool) -> Choice:
@@ -127,7 +139,8 @@ class Shelf:
         hopeful = {target: each for target, each in waiting.items() if target not in failing | self._resting}
         self._share.want(wish(standings, hopeful, budget))
         fitting = {target: each for target, each in hopeful.items() if target not in too_large}
-        self._chosen = self._policy(*self._with_others(standings, fitting, now), now)
+        keep = now < self._left_at + LEFT
+        self._chosen = self._policy(*with_others(standings, fitting, budget, self._share.others.wish, keep), now)
         if self._chosen.target == OTHERS and idle:
             self._moving = True
             self.between(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
@@ -155,7 +168,7 @@ class Shelf:
         that they lie in host memory. What does not load is told in the log, and when a job asks for it."""
         for target in sorted(self._entries, key=lambda each: not self._entries[each].pinned):
             entry = self._entries[target]
-            fetch(entry.served, self._cache)
+            self._moves.fetch(entry)
             with self._alone():
                 if entry.known is None or entry.size <= self._free():
                     self._fill(target)
@@ -168,7 +181,7 @@ class Shelf:
         try:
             for entry in entries.values():
                 with self._alone():
-                    self._load_beside(entry)
+                    self._load(entry, self._entries.values())
         except BaseException:
             self._drop(entries.values())
             self._settle()
@@ -202,33 +215,20 @@ class Shelf:
             if entry.place is not Place.NOWHERE:
                 unload(entry.loaded.model)
 
-    def memory(self) -> tuple[int, int] | None:
-        """Bytes of the device in all and in use; on a CPU those that models may take, where there is a limit."""
-        if (told := self._device.memory()) is not None:
-            return told
-        return None if self._share.best == math.inf else (int(self._share.best), self._held() + self._share.others.held)
-
-    def taken(self) -> int:
-        """Bytes of the device that this worker takes."""
-        return max(self._device.taken(), self._held())
-
     def _fill(self, target: Target) -> None:
         entry = self._entries[target]
         try:
-            self._load(target)
-            if target in self.hopeless():
-                self._unload(entry)
-                raise self._does_not_fit(target)
-            if self._free() < 0:
-                self._put_away(entry)
+            self._put_there(target)
         except NoRoom as failure:
             log.info("%s", failure)
         except LoadFailed as failure:
             self._failed(entry, failure)
-
-    def places(self) -> dict[str, dict[str, Any]]:
-        """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
-        return {each.name: {"place": each.place.value, "bytes": each.known} for each in self._entries.values()}
+        else:
+            if target in self.hopeless():
+                self._moves.unload(entry)
+                self._failed(entry, self._does_not_fit(target))
+            elif self._free() < 0:
+                self._put_away(entry)
 
     def _bring(self, target: Target) -> None:
         entry = self._entries[target]
@@ -237,7 +237,7 @@ class Shelf:
         self._moving = True
         try:
             if entry.place is Place.NOWHERE:
-                fetch(entry.served, self._cache)  # while others may load
+                self._moves.fetch(entry)  # while others may load
             with self._alone():
                 self._bring_alone(target, leaving)
         except NoRoom as failure:
@@ -257,11 +257,11 @@ class Shelf:
         for each in leaving:
             self._put_away(self._entries[each])
         self._make_room(target)
-        if entry.place is Place.HOST:
-            self._copy(target)
+        copied = entry.place is Place.HOST
+        self._put_there(target)
+        if copied:
             entry.copy_seconds = time.monotonic() - began
         else:
-            self._load(target)
             entry.load_seconds = time.monotonic() - began
         self._make_room(target)
 
@@ -275,118 +275,39 @@ class Shelf:
         finally:
             self._settle()
 
-    def _load(self, target: Target) -> None:
+    def _put_there(self, target: Target) -> None:
+        """Onto the device, from wherever it lies. Raises LoadFailed and DeviceLost."""
         entry = self._entries[target]
-        raised = self._try(entry, self._load_once)
-        if raised and says.out_of_memory(raised) and (others := self._others(target)):
-            log.info("%s does not fit beside others: they make room", entry.name)
-            for each in others:
-                self._put_away(self._entries[each])
-            raised = self._try(entry, self._load_once)
-        if raised and says.out_of_memory(raised) and self._share.others.held:
-            # More than there was room for; nobody may know how much more.
-            entry.known = max(entry.size, int(min(self._free() + 1, self._share.best - self._pinned(target))))
-            raise self._does_not_fit(target)
-        if raised:
-            hint = f"; {HINT}" if says.out_of_memory(raised) else ""
-            raise LoadFailed(f"{entry.name} cannot be loaded: {type(raised).__name__}: {raised}{hint}", False)
-
-    def _load_beside(self, entry: Entry) -> None:
-        """What is here makes room where it must, and comes back when a job asks for it."""
-        try:
-            return self._load_once(entry)
-        except Exception as error:
-            if says.lost(error):
-                raise DeviceLost(f"{entry.name}: {error}") from error
-            if not says.out_of_memory(error):
+        if entry.place is Place.HOST:
+            self._moves.to_device(entry)
+        if not entry.there:
+            try:
+                self._load(entry, [self._entries[each] for each in self._others(target)])
+            except DeviceLost:
                 raise
-        for each in self._entries.values():
-            self._put_away(each)
-        says.free()
-        self._load_once(entry)
+            except Exception as error:
+                raise self._cannot_be_loaded(target, error) from error
+        self._share.hold(self._held())
+        self._share.measure()
 
-    def _load_once(self, entry: Entry) -> None:
-        before, taken, began = self._used(), self._device.taken(), time.monotonic()
-        entry.loaded.model = load(entry.served, self._device.name, self._cache)
-        warm_up(entry.loaded, self._device.name)
-        entry.load_seconds = time.monotonic() - began
-        entry.weights = Weights(entry.loaded.model, self._device.name)
-        measured = max(0, self._used() - before)
-        if self._share.others.held and (grown := self._device.taken() - taken) > 0:
-            measured = min(measured, grown)  # their batches go on, and take memory meanwhile
-        entry.known = entry.served.model.memory or max(measured, entry.weights.size)
-        self._arrived(entry)
-        log.info(
-            "loaded %s on %s in %.1f s: %.0f MiB", entry.name, self._device.name, entry.load_seconds, entry.size / 2**20
-        )
-
-    def _copy(self, target: Target) -> None:
-        entry = self._entries[target]
-        if raised := self._try(entry, self._copy_once):
-            log.warning("%s is loaded again, for it cannot be copied: %s", entry.name, raised)
-            self._unload(entry)
-            self._load(target)
-
-    def _copy_once(self, entry: Entry) -> None:
-        began = time.monotonic()
-        if entry.moves:
-            entry.loaded.model.to(self._device.name)
-        else:
-            assert entry.weights
-            entry.weights.to_device(self._device.name)
-        if records(entry.served.model, self._device.name):  # its weights have other addresses now
-            warm_up(entry.loaded, self._device.name)
-        self._arrived(entry)
-        log.info("copied %s to %s in %.3f s", entry.name, self._device.name, time.monotonic() - began)
-
-    def _try(self, entry: Entry, verb: Callable[[Entry], None]) -> Exception | None:
-        """What it raised, without the frames that would hold on to memory. Raises DeviceLost."""
+    def _load(self, entry: Entry, others: Collection[Entry]) -> None:
+        """Others make room where it does not fit beside them. Raises what the model's `load` raises, and DeviceLost."""
         try:
-            verb(entry)
-            return None
+            return self._moves.load(entry)
         except Exception as error:
-            if isinstance(error, DeviceLost) or says.lost(error):
-                raise DeviceLost(f"{entry.name}: {error}") from error
-            log.warning("%s could not be brought", entry.name, exc_info=True)
-            raised = error.with_traceback(None)
-        says.free()
-        return raised
+            if not (others and says.out_of_memory(error)):
+                raise
+            log.info("%s does not fit beside others, which make room: %s", entry.name, error)
+        for each in others:
+            self._put_away(each)
+        self._moves.load(entry)
 
     def _put_away(self, entry: Entry) -> None:
         """Off the device: to host memory where there is room and that frees it, else to nowhere."""
         if entry.there and entry.movable and self._make_host_room(entry):
-            raised = self._try(entry, self._to_host)
-            if raised is None and entry.residue <= max(RESIDUE * entry.size, self._device.grain):
-                return
-        if entry.held:
-            self._unload(entry)
-
-    def _to_host(self, entry: Entry) -> None:
-        before = self._used()
-        if entry.moves:
-            entry.loaded.model.to("cpu")
-        else:
-            assert entry.weights
-            entry.weights.to_host(pinned=self._device.pinnable)
-        entry.place = Place.HOST
-        if self._device.memory() is not None:
-            entry.residue = min(entry.size, max(0, entry.size - (before - self._used())))
-        log.info("%s lies in host memory now; it left %.1f MiB behind", entry.name, entry.residue / 2**20)
-
-    def _unload(self, entry: Entry) -> None:
-        unload(entry.loaded.model)
-        entry.place, entry.weights, entry.residue = Place.NOWHERE, None, 0
-        self._free_cache()
-        log.info("unloaded %s", entry.name)
-
-    def _hold(self, entries: Mapping[Target, Entry]) -> None:
-        self._entries = entries
-        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
-
-    def _drop(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            if entry.place is not Place.NOWHERE:
-                self._unload(entry)
+            self._moves.to_host(entry)
+        elif entry.held:
+            self._moves.unload(entry)
 
     def _make_room(self, target: Target) -> None:
         """For what is there, or comes, to fit."""
@@ -416,16 +337,17 @@ class Shelf:
             if other.there and other.weights:
                 other.weights.forget_host()
             else:
-                self._unload(other)
+                self._moves.unload(other)
         return True
 
-    def _failed(self, entry: Entry, failure: LoadFailed) -> LoadFailed:
-        """Others may go on: it is not tried for a while."""
-        entry.failures += 1
-        rest = min(LONGEST_REST, 2.0 ** (entry.failures - 1))
-        entry.rests_until = time.monotonic() + rest
-        log.error("%s; it is tried again in %.0f s at the soonest", failure, rest)
-        return LoadFailed(str(failure), failure.final or entry.failures >= TRIES)
+    def _hold(self, entries: Mapping[Target, Entry]) -> None:
+        self._entries = entries
+        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
+
+    def _drop(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.place is not Place.NOWHERE:
+                self._moves.unload(entry)
 
     def _settle(self) -> None:
         self._all_there = all(each.there for each in self._entries.values())
@@ -435,17 +357,41 @@ class Shelf:
         self._wake(time.monotonic())
         self.changed()
 
-    def _arrived(self, entry: Entry) -> None:
-        entry.place, entry.since, entry.residue = Place.DEVICE, time.monotonic(), 0
-        self._share.hold(self._held())
-        self._share.measure()
-
     def _wake(self, now: float) -> None:
         """Follow what may be loaded: what has failed to load rests for a while."""
         resting = {target for target, each in self._entries.items() if each.rests_until > now}
         if resting != self._resting:
             self._resting = resting
             self._follow(self._entries.keys() - resting)
+
+    # Why one is not there.
+
+    def _failed(self, entry: Entry, failure: LoadFailed) -> LoadFailed:
+        """Others may go on: it is not tried for a while."""
+        entry.failures += 1
+        rest = min(LONGEST_REST, 2.0 ** (entry.failures - 1))
+        entry.rests_until = time.monotonic() + rest
+        log.error("%s; it is tried again in %.0f s at the soonest", failure, rest)
+        return LoadFailed(str(failure), failure.final or entry.failures >= TRIES)
+
+    def _cannot_be_loaded(self, target: Target, error: Exception) -> LoadFailed:
+        entry = self._entries[target]
+        log.warning("%s cannot be loaded", entry.name, exc_info=error)
+        full = says.out_of_memory(error)
+        if full and self._share.others.held:
+            # More than there was room for; nobody may know how much more.
+            entry.known = max(entry.size, int(min(self._free() + 1, self._share.best - self._pinned(target))))
+            return self._does_not_fit(target)
+        hint = f"; {HINT}" if full else ""
+        return LoadFailed(f"{entry.name} cannot be loaded: {type(error).__name__}: {error}{hint}", False)
+
+    def _does_not_fit(self, target: Target) -> LoadFailed:
+        entry, pinned, hopeless = self._entries[target], self._pinned(target), target in self.hopeless()
+        takes = f"{entry.name} takes {entry.size:,} bytes of the device's {self._share.best:,.0f}"
+        if not hopeless and (held := self._share.others.held):
+            return NoRoom(f"{takes}, of which other workers hold {held:,}")
+        beside = f", of which pinned models take {pinned:,}" if pinned else ""
+        return LoadFailed(f"{takes}{beside}; {HINT}", hopeless)
 
     # What is where.
 
@@ -458,22 +404,6 @@ class Shelf:
             finally:
                 self._share.hold(self._held())
 
-    def _with_others(
-        self, standings: dict[Target, Standing], waiting: dict[Target, Waiting], now: float
-    ) -> tuple[dict[Target, Standing], dict[Target, Waiting], float]:
-        """What waits beside the wish of other workers, as far as it can be granted, and the budget of both."""
-        budget, theirs, held = self._share.budget, self._share.others.wish, self._held()
-        if theirs is None:
-            return standings, waiting, budget
-        loose = [one for one in standings.values() if one.held and not one.pinned]
-        size = int(min(theirs.size, budget - held + sum(one.held for one in loose)))
-        if size > budget - held:
-            reload = max(one.reload for one in loose)
-            return standings | {OTHERS: Standing(size, reload)}, waiting | {OTHERS: Waiting(1.0, theirs.since)}, budget
-        if now < self._left_at + LEFT:
-            budget = max(held, budget - theirs.size)
-        return standings, waiting, budget
-
     def _others(self, target: Target) -> list[Target]:
         """What may make room for the target."""
         return [each for each, entry in self._entries.items() if each != target and entry.held and not entry.pinned]
@@ -484,17 +414,6 @@ class Shelf:
     def _free(self) -> float:
         return self._share.budget - self._held()
 
-    def _used(self) -> int:
-        """Bytes of the device's own memory, less what torch only caches."""
-        self._free_cache()
-        told = self._device.memory()
-        return told[1] if told else 0
-
-    def _free_cache(self) -> None:
-        """A CPU's memory is not counted so, and finding what is no longer used takes a tenth of a second."""
-        if self._device.memory() is not None:
-            says.free()
-
     def _pinned(self, target: Target) -> int:
         """Bytes that pinned models take, but for the target."""
         there = [entry for each, entry in self._entries.items() if each != target and entry.there]
@@ -503,14 +422,6 @@ class Shelf:
     def _too_large(self, budget: float) -> set[Target]:
         """The models that do not fit into a budget even where all but the pinned ones leave."""
         return {target for target, each in self._entries.items() if each.size > budget - self._pinned(target)}
-
-    def _does_not_fit(self, target: Target) -> LoadFailed:
-        entry, pinned, hopeless = self._entries[target], self._pinned(target), target in self.hopeless()
-        takes = f"{entry.name} takes {entry.size:,} bytes of the device's {self._share.best:,.0f}"
-        if not hopeless and (held := self._share.others.held):
-            return NoRoom(f"{takes}, of which other workers hold {held:,}")
-        beside = f", of which pinned models take {pinned:,}" if pinned else ""
-        return LoadFailed(f"{takes}{beside}; {HINT}", hopeless)
 
     def _standings(self, now: float) -> dict[Target, Standing]:
         host_budget = self._host_budget()

@@ -130,6 +130,26 @@ def wish(shelf: Mapping[Target, Standing], waiting: Mapping[Target, Waiting], bu
     return next((each for each in wishes if each.size > 0), None)
 
 
+def with_others(
+    shelf: Mapping[Target, Standing],
+    waiting: Mapping[Target, Waiting],
+    budget: float,
+    theirs: Wish | None,
+    keep: bool,
+) -> tuple[Mapping[Target, Standing], Mapping[Target, Waiting], float]:
+    """What waits beside the wish of others, as far as it can be granted, and the budget of both. `keep`: what is free
+    was left to them, and is not taken back."""
+    if theirs is None:
+        return shelf, waiting, budget
+    held = sum(one.held for one in shelf.values())
+    loose = [one for one in shelf.values() if one.held and not one.pinned]
+    size = int(min(theirs.size, budget - held + sum(one.held for one in loose)))
+    if size > budget - held:
+        reload = max(one.reload for one in loose)
+        return {**shelf, OTHERS: Standing(size, reload)}, {**waiting, OTHERS: Waiting(1.0, theirs.since)}, budget
+    return shelf, waiting, max(held, budget - theirs.size) if keep else budget
+
+
 def fewest(need: float, costs: Mapping[Target, tuple[int, float, float]]) -> tuple[Target, ...] | None:
     """Of `costs` (bytes, seconds lost, and since when it is there), those to give up for `need` bytes, by the least
     seconds a byte and then the longest there; None where all are too few."""

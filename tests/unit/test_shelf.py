@@ -205,6 +205,7 @@ def test_it_tells_where_each_model_lies() -> None:
     assert places() == {"a@1": ("nowhere", None), "b@1": ("nowhere", None), "c@1": ("nowhere", 9 * BYTES)}
     each.fill()
     assert places() == {"a@1": ("device", BYTES), "b@1": ("host", BYTES), "c@1": ("nowhere", 9 * BYTES)}
+    each._entries[A].load_seconds = 9.0  # host memory is for what takes longer to load
     bring(each, B)
     assert (places()["a@1"], places()["b@1"]) == (("host", BYTES), ("device", BYTES))
 
@@ -331,3 +332,20 @@ def test_what_is_here_makes_room_for_an_exchange_and_comes_back_where_it_fails(e
     assert each.memory() == (BYTES, 0)
     assert outputs(each, A) == expected
     assert events == ["load a", "load b", "load b"]
+
+
+def test_a_device_that_is_lost_while_an_exchange_is_tried_again_ends_it() -> None:
+    each = shelf(layered("a"), budget=BYTES)
+    each.fill()
+
+    class Breaking(Layered):
+        name = "b"
+
+        def load(self, device: str) -> None:
+            super().load(device)
+            if self.events.count("load b") == 1:
+                raise MemoryError("full")
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    with pytest.raises(DeviceLost, match="b@1"):
+        each.load([Served(Breaking)])

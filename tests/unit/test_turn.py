@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bench.swap import bursts
 from bench.swap_models import least_recently_used
 from workers.batch import Batcher, Limits, Target, Waiting
-from workers.turn import LONE, LONGEST, OTHERS, WORTH, Policy, Standing, Turn, Wish, fewest, turn, wish
+from workers.turn import LONE, LONGEST, OTHERS, WORTH, Policy, Standing, Turn, Wish, fewest, turn, wish, with_others
 
 A, B, C, D = (Target(name, "1") for name in "abcd")
 
@@ -93,6 +93,18 @@ def test_wished_for_is_what_does_not_fit_even_where_all_leave_and_then_what_is_c
     assert wish(shelf, crowded, 2) == Wish(1, math.inf)
     assert wish(shelf, crowded | large, 2) == Wish(2, 7.0)
     assert wish(shelf | {A: replace(THERE, pinned=True)}, large, 2) == Wish(3, 7.0)
+
+
+def test_others_are_offered_what_may_leave_and_keep_what_was_left_to_them() -> None:
+    waiting = {C: Waiting(1, 5.0)}
+    pinned = SHELF | {A: replace(THERE, pinned=True)}
+    assert with_others(SHELF, waiting, 2, None, keep=True) == (SHELF, waiting, 2)
+    theirs = {OTHERS: Standing(2, 1.0)}, {OTHERS: Waiting(1.0, 7.0)}
+    assert with_others(SHELF, waiting, 2, Wish(2, 7.0), keep=False) == (SHELF | theirs[0], waiting | theirs[1], 2)
+    assert with_others(pinned, waiting, 2, Wish(2, 7.0), keep=False)[0][OTHERS] == Standing(1, 1.0)
+    assert with_others(SHELF, waiting, 4, Wish(2, 7.0), keep=False) == (SHELF, waiting, 4)
+    assert with_others(SHELF, waiting, 4, Wish(2, 7.0), keep=True) == (SHELF, waiting, 2)
+    assert with_others(SHELF, waiting, 3, Wish(1, 7.0), keep=True) == (SHELF, waiting, 2)
 
 
 def test_what_a_model_left_behind_leaves_where_it_is_needed() -> None:
