@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,6 +98,28 @@ class Local:
             finally:
                 process.kill()
         return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[str]:
+        """It runs in the background within the block, started with such words; gives what its start said."""
+        started = self.run("up", "-d", *words)
+        try:
+            assert started.returncode == 0, started.stdout
+            yield started.stdout
+        finally:
+            stopped = self.run("down")
+        assert stopped.returncode == 0, stopped.stdout
+
+    def beside(self, **settings: str) -> dict[str, str]:
+        """The environment of a worker beside those that it runs, with settings of its own."""
+        shown = self.ps()
+        return {
+            **self.environment,
+            "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
+            "TUNDISH_REDIS_URL": shown["valkey"]["url"],
+            "TUNDISH_BLOB_URL": f"file://{self.folder}/blobs",
+            **settings,
+        }
 
     def ps(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in json.loads(self.run("ps", "--json").stdout)}
