@@ -1,12 +1,10 @@
 """A running system for tests: started by the same command as a user's, in a folder of its own."""
 
 import json
-import math
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +14,13 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tundish.artifact import Cache
-from tundish.blobs import Directory
-from workers.gpu import Cpu, Device
-from workers.share import Share
-
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
 
 #: A certificate for `localhost`, which signs itself, and its key.
 LOCALHOST = Path(__file__).parent / "localhost.pem"
 
-#: For models that have no artifact.
-NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
-
 T = TypeVar("T")
-
-
-def alone(limit: float = math.inf, device: Device | None = None) -> Share:
-    """The share of a worker that nobody shares its device with."""
-    share = Share(device or Cpu(), "alone", limit, Path(tempfile.mkdtemp()))
-    share.open()
-    return share
 
 
 def free_port() -> int:

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from tests.local import NO_ARTIFACTS, TREE
+from tests.local import TREE
+from tests.shelves import NO_ARTIFACTS
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from workers.batch import Target, Waiting
