@@ -1,7 +1,10 @@
 """What a shelf needs in a test of one process."""
 
 import math
+import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from tundish.artifact import Cache
@@ -16,10 +19,17 @@ NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
 
 
 def alone(limit: float = math.inf, device: Device | None = None) -> Share:
-    """The share of a worker that nobody shares its device with."""
-    share = Share(device or Cpu(), "alone", limit, Path(tempfile.mkdtemp()))
+    """The share of a worker that nobody shares its device with; its file and its folder go when it does."""
+    folder = tempfile.mkdtemp()
+    share = Share(device or Cpu(), "alone", limit, Path(folder))
     share.open()
+    weakref.finalize(share, _remove, share._file, folder)
     return share
+
+
+def _remove(file: int, folder: str) -> None:
+    os.close(file)
+    shutil.rmtree(folder)
 
 
 def bring(shelf: Shelf, target: Target, now: float = 1e12) -> None:
