@@ -20,11 +20,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         "TUNDISH_OUTBOUND_ALLOW": "127.0.0.0/8",
     }
     local = Local(folder, settings)
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    yield local
-    stopped = local.run("down")
-    assert stopped.returncode == 0, stopped.stdout
+    with local.running():
+        yield local
 
 
 @pytest.fixture

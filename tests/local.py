@@ -1,24 +1,18 @@
 """A running system for tests: started by the same command as a user's, in a folder of its own."""
 
 import json
-import math
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-
-from tundish.artifact import Cache
-from tundish.blobs import Directory
-from workers.gpu import Cpu, Device
-from workers.share import Share
 
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
@@ -26,17 +20,7 @@ MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3
 #: A certificate for `localhost`, which signs itself, and its key.
 LOCALHOST = Path(__file__).parent / "localhost.pem"
 
-#: For models that have no artifact.
-NO_ARTIFACTS = Cache(Path("none"), Directory(Path("none"), b""))
-
 T = TypeVar("T")
-
-
-def alone(limit: float = math.inf, device: Device | None = None) -> Share:
-    """The share of a worker that nobody shares its device with."""
-    share = Share(device or Cpu(), "alone", limit, Path(tempfile.mkdtemp()))
-    share.open()
-    return share
 
 
 def free_port() -> int:
@@ -97,6 +81,28 @@ class Local:
             finally:
                 process.kill()
         return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[str]:
+        """It runs in the background within the block, started with such words; gives what its start said."""
+        started = self.run("up", "-d", *words)
+        try:
+            assert started.returncode == 0, started.stdout
+            yield started.stdout
+        finally:
+            stopped = self.run("down")
+        assert stopped.returncode == 0, stopped.stdout
+
+    def beside(self, **settings: str) -> dict[str, str]:
+        """The environment of a worker beside those that it runs, with settings of its own."""
+        shown = self.ps()
+        return {
+            **self.environment,
+            "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
+            "TUNDISH_REDIS_URL": shown["valkey"]["url"],
+            "TUNDISH_BLOB_URL": f"file://{self.folder}/blobs",
+            **settings,
+        }
 
     def ps(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in json.loads(self.run("ps", "--json").stdout)}

@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 from uuid import uuid4
 
@@ -49,18 +50,28 @@ def seen(rig: Rig, file: File) -> dict[str, Any]:
     return _until(rig, 200, "GET", f"/v1/batches/{file.id}")
 
 
-def hold(rig: Rig, file: File, hooked: bool = False) -> None:
-    """Wait for its end: no line is lost, none became two jobs, and its webhook was written once."""
+def wrong(rig: Rig, file: File, hooked: bool = False) -> list[str]:
+    """Wait for its end, and say what is wrong then: a line is lost, one became two jobs, or its webhook was not written
+    once."""
     wait_until(lambda: seen(rig, file)["finished_at"], f"{file.id} ended", 120)
     batch = seen(rig, file)
-    assert (batch["status"], batch["counts"]["succeeded"]) == ("succeeded", len(file.tokens)), batch
+    if (batch["status"], batch["counts"]["succeeded"]) != ("succeeded", len(file.tokens)):
+        return [f"{file.id} has not succeeded: {batch}"]
     outputs = [json.loads(line) for line in rig.client.get(batch["output_url"]).text.splitlines()]
     told = [(each["custom_id"], each["output"]["token"]) for each in outputs]
-    assert told == [(token, token) for token in file.tokens]
     with psycopg.connect(rig.database_url) as database:
         jobs = database.execute("SELECT id FROM requests WHERE batch = %s", [from_text("bat", file.id)]).fetchall()
         events = database.execute(
             "SELECT event FROM deliveries WHERE convert_from(body, 'UTF8') LIKE %s", [f"%{file.id}%"]
         ).fetchall()
-    assert {id for (id,) in jobs} == {from_text("job", each["id"]) for each in outputs}
-    assert events == ([("batch.succeeded",)] if hooked else [])
+    others = {id for (id,) in jobs} ^ {from_text("job", each["id"]) for each in outputs}
+    found = [
+        f"line {number} of its output is {is_there}, and should be {expected}"
+        for number, (is_there, expected) in enumerate(zip_longest(told, [(token, token) for token in file.tokens]), 1)
+        if is_there != expected
+    ][:3]
+    if others:
+        found.append(f"{len(jobs)} jobs for {len(outputs)} lines of output, and not of both: {list(others)[:3]}")
+    if events != ([("batch.succeeded",)] if hooked else []):
+        found.append(f"webhooks were written of {events}")
+    return [f"{file.id}: {each}" for each in found]

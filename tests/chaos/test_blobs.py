@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from tests.chaos import files
-from tests.chaos.invariants import Observer, check
+from tests.chaos.invariants import Observer, outcome
 from tests.chaos.load import Load
 from tests.chaos.proxy import Mode, Proxy
 from tests.chaos.rig import Rig
@@ -53,7 +53,7 @@ def test_s3_fails_while_inputs_and_results_go_through_it(
         assert refused.headers["retry-after"]
         s3.heal()
         load.one(pad=large)
-    check("S3 503, cut short, reset", load, observer, cuts)
+    assert outcome("S3 503, cut short, reset", load, observer, cuts).wrong == []
     for file in sent:
-        files.hold(rig, file)
+        assert files.wrong(rig, file) == []
     assert [worker.pid for worker in rig.workers] == pids

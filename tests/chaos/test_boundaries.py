@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.chaos import files, fuse
-from tests.chaos.invariants import Observer, check
+from tests.chaos.invariants import Observer, outcome
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
@@ -155,6 +155,15 @@ class Life:
         with psycopg.connect(self.rig.database_url) as database:
             return dict(database.execute("SELECT job::text, count(*) FROM deliveries GROUP BY job").fetchall())
 
+    def wrong(self) -> list[str]:
+        """Where a terminal move did not write its webhook once, or a line of a batch file has not come to its output.
+        Waits until what waited for days is a dead letter, once."""
+        wait_until(lambda: self.buried() == dict.fromkeys(self.late, 1), "what waited for days is buried", 120)
+        of_files = [each for file in self.files for each in files.wrong(self.rig, file, hooked=True)]
+        written = self.deliveries()
+        counts = {id: written.get(str(from_text("job", id)), 0) for id in self.hooked}
+        return of_files + [f"{count} webhooks of {id}" for id, count in counts.items() if count != 1]
+
 
 def test_a_process_dies_at_each_write_boundary(
     rig: Rig, load: Load, observer: Observer, times: Times, tmp_path: Path
@@ -163,8 +172,8 @@ def test_a_process_dies_at_each_write_boundary(
     with load.running(threads=2, pause=0.05):
         for boundary in BOUNDARIES * times(3):
             life.burn(boundary)
-    check("kill -9 at each write boundary", load, observer, life.burnt, excused=life.excused)
-    hold_against_outbox(life)
+    assert outcome("kill -9 at each write boundary", load, observer, life.burnt, excused=life.excused).wrong == []
+    assert life.wrong() == []
 
 
 def test_processes_die_at_random_boundaries_between_random_actions(
@@ -206,8 +215,8 @@ def test_processes_die_at_random_boundaries_between_random_actions(
     )
     with load.running(threads=2, pause=0.05):
         run_state_machine_as_test(seed(load.seed)(Machine), settings=given)
-    check("random kills, random actions", load, observer, life.burnt, excused=life.excused)
-    hold_against_outbox(life)
+    assert outcome("random kills, random actions", load, observer, life.burnt, excused=life.excused).wrong == []
+    assert life.wrong() == []
 
 
 def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
@@ -222,15 +231,5 @@ def test_a_worker_that_hears_nothing_is_started_anew(rig: Rig, load: Load, obser
             rig.wait_for_end(id)
         longest = max(longest, time.monotonic() - began)
         assert [worker.pid for worker in rig.workers] != before
-    check("workers that hear nothing", load, observer, deaf, note=f"claims resumed in {longest:.1f} s at most")
-
-
-def hold_against_outbox(life: Life) -> None:
-    """Each terminal move wrote its webhook, once; each line of a batch file has come to its output; what waited for
-    days is a dead letter, once."""
-    for file in life.files:
-        files.hold(life.rig, file, hooked=True)
-    written = life.deliveries()
-    ids = {str(from_text("job", id)) for id in life.hooked}
-    assert {id: written.get(id, 0) for id in ids} == dict.fromkeys(ids, 1)
-    wait_until(lambda: life.buried() == dict.fromkeys(life.late, 1), "what waited for days is buried", 120)
+    note = f"claims resumed in {longest:.1f} s at most"
+    assert outcome("workers that hear nothing", load, observer, deaf, note=note).wrong == []

@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.chaos.invariants import Observer, check
+from tests.chaos.invariants import Observer, outcome
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
@@ -27,7 +27,7 @@ def test_redis_is_killed_and_wiped_under_load(rig: Rig, load: Load, observer: Ob
         rig.wipe_redis()
         load.submit(100)  # a submit needs no Redis
         rig.parts["valkey"].start()
-    check("Redis killed and wiped", load, observer, wipes)
+    assert outcome("Redis killed and wiped", load, observer, wipes).wrong == []
 
 
 def test_claims_resume_after_redis_was_cut(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
@@ -43,7 +43,8 @@ def test_claims_resume_after_redis_was_cut(rig: Rig, load: Load, observer: Obser
         rig.executions(load.jobs[id])
         longest = max(longest, time.monotonic() - healed)
     assert [worker.pid for worker in rig.workers] == pids
-    check("Redis reset and blackholed", load, observer, cuts, note=f"claims resumed in {longest:.1f} s at most")
+    note = f"claims resumed in {longest:.1f} s at most"
+    assert outcome("Redis reset and blackholed", load, observer, cuts, note=note).wrong == []
     assert longest < 15
 
 
@@ -53,7 +54,7 @@ def test_postgres_crashes_while_jobs_are_submitted(rig: Rig, load: Load, observe
         for _ in range(crashes):
             load.wait_for_more(50)
             rig.parts["postgres"].kill(signal.SIGQUIT)
-    check("Postgres immediate stop", load, observer, crashes)
+    assert outcome("Postgres immediate stop", load, observer, crashes).wrong == []
 
 
 def test_postgres_stalls_and_nobody_hangs(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
@@ -87,7 +88,8 @@ def test_postgres_stalls_and_nobody_hangs(rig: Rig, load: Load, observer: Observ
         for process in stopped:
             process.resume()
     load.submit(50)
-    check("Postgres stalls", load, observer, 1, note=f"{stall:.0f} s, the longest answer took {longest:.1f} s")
+    note = f"{stall:.0f} s, the longest answer took {longest:.1f} s"
+    assert outcome("Postgres stalls", load, observer, 1, note=note).wrong == []
     assert longest < 10
 
 
@@ -116,7 +118,7 @@ def test_a_transaction_held_open_does_not_slow_the_claims(
             held.append(drained())
     ratio = sorted(held[-5:])[len(held[-5:]) // 2] / base
     note = f"for {hold} s: {ratio:.1f} times the base after {len(held) * 500} jobs"
-    check("a transaction held open", load, observer, 1, note=note)
+    assert outcome("a transaction held open", load, observer, 1, note=note).wrong == []
     assert ratio < 5
 
 
@@ -133,6 +135,6 @@ def test_the_disk_of_the_blobs_is_full(rig: Rig, load: Load, observer: Observer)
         assert refused.headers["retry-after"]
         load.submit(300)  # small inputs are taken; their results do not fit
         subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
-        check("disk of the blobs is full", load, observer, 1)
+        assert outcome("disk of the blobs is full", load, observer, 1).wrong == []
     finally:
         subprocess.run(["umount", "-l", folder], check=True)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.chaos import files, fuse
-from tests.chaos.invariants import Observer, check
+from tests.chaos.invariants import Observer, outcome
 from tests.chaos.load import Load
 from tests.chaos.rig import Rig
 from tests.local import wait_until
@@ -63,12 +63,12 @@ def test_the_courier_dies_at_each_of_its_write_boundaries(
             batches.append(files.send(rig, 3, webhook=receiver.url("/own")))
             rig.wait_for_fuse(boundary)
     for batch in batches:
-        files.hold(rig, batch, hooked=True)
+        assert files.wrong(rig, batch, hooked=True) == []
     note = hold_against_receiver(rig, load, receiver, [*hooked, *(batch.id for batch in batches)])
     for id in gone:
         assert not rig.client.get(f"/v1/webhooks/{id}").json()["enabled"]
         rig.client.delete(f"/v1/webhooks/{id}")
-    check("the courier: kill -9 at each write", load, observer, len(boundaries), note=note)
+    assert outcome("the courier: kill -9 at each write", load, observer, len(boundaries), note=note).wrong == []
 
 
 def test_the_courier_is_killed_and_stopped_under_load(
@@ -84,7 +84,7 @@ def test_the_courier_is_killed_and_stopped_under_load(
             assert receiver.came.wait(60)
             courier.kill(next(kinds))
     note = hold_against_receiver(rig, load, receiver, hooked)
-    check("the courier: SIGKILL, SIGTERM", load, observer, faults, note=note)
+    assert outcome("the courier: SIGKILL, SIGTERM", load, observer, faults, note=note).wrong == []
 
 
 def hold_against_receiver(rig: Rig, load: Load, receiver: Receiver, hooked: list[str]) -> str:

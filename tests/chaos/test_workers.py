@@ -15,7 +15,7 @@ import httpx
 import psycopg
 import redis
 
-from tests.chaos.invariants import Observer, check
+from tests.chaos.invariants import Observer, outcome
 from tests.chaos.load import Load
 from tests.chaos.rig import Part, Rig
 from tests.local import wait_until
@@ -42,7 +42,7 @@ def test_workers_are_killed_under_load(rig: Rig, load: Load, observer: Observer,
         load.submit(100)
         rig.wait_for_executions(before)
         chance.choice(rig.workers).kill()
-    check("worker SIGKILL", load, observer, kills)
+    assert outcome("worker SIGKILL", load, observer, kills).wrong == []
 
 
 def test_a_job_that_kills_its_process_is_quarantined_alone(
@@ -52,7 +52,8 @@ def test_a_job_that_kills_its_process_is_quarantined_alone(
     for _ in range(killers):
         load.submit(1, do="die")
         load.submit(20)
-    row = check("a job kills its process", load, observer, killers, failed=killers, within=300)
+    row = outcome("a job kills its process", load, observer, killers, failed=killers, within=300)
+    assert row.wrong == []
     assert row.extra > 0
 
 
@@ -74,7 +75,7 @@ def test_a_frozen_worker_writes_nothing_when_it_wakes(
         rig.wait_for_refusal(zombie, more_than=late)
         assert rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).content == result
         assert rig.client.get(f"/v1/jobs/{id}").json() == job
-    check("zombie: SIGSTOP past the lease", load, observer, zombies)
+    assert outcome("zombie: SIGSTOP past the lease", load, observer, zombies).wrong == []
 
 
 def test_messages_that_come_again_run_nothing_again(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
@@ -86,7 +87,8 @@ def test_messages_that_come_again_run_nothing_again(rig: Rig, load: Load, observ
     assert len(jobs) == len(ids)
     for _ in range(5):
         queue.send(client, jobs)
-    row = check("each message 5 times more", load, observer, 5 * len(jobs))
+    row = outcome("each message 5 times more", load, observer, 5 * len(jobs))
+    assert row.wrong == []
     wait_until(lambda: client.llen(target.name) == 0, "all messages were taken")
     assert row.extra == 0
 
@@ -101,7 +103,8 @@ def test_a_stop_in_good_order_loses_and_charges_nothing(rig: Rig, load: Load, ob
         began = time.monotonic()
         worker.kill(signal.SIGTERM)
         assert time.monotonic() - began < 10
-    row = check("worker SIGTERM", load, observer, stops)
+    row = outcome("worker SIGTERM", load, observer, stops)
+    assert row.wrong == []
     assert row.extra == 0
 
 
@@ -115,7 +118,8 @@ def test_a_long_batch_holds_up_nobody(rig: Rig, load: Load, observer: Observer, 
             rig.wait_for_end(id, 30)
         longest = max(longest, time.monotonic() - began)
         gate.touch()
-    row = check("a long batch", load, observer, long, note=f"100 others ended in {longest:.1f} s at most")
+    row = outcome("a long batch", load, observer, long, note=f"100 others ended in {longest:.1f} s at most")
+    assert row.wrong == []
     assert row.extra == 0
 
 
@@ -136,7 +140,8 @@ def test_a_backlog_that_is_merely_long_is_not_sent_again(
     assert len(sent) == len(set(sent)) == len(ids)
     for worker in rig.workers:
         worker.start()
-    row = check("a long backlog", load, observer, len(ids))
+    row = outcome("a long backlog", load, observer, len(ids))
+    assert row.wrong == []
     assert row.extra == 0
 
 
@@ -147,7 +152,7 @@ def test_the_api_is_killed_under_load(rig: Rig, load: Load, observer: Observer, 
             load.wait_for_more(50)
             rig.parts["api"].kill()
     wait_until(rig.ready, "the API is ready", 60)
-    check("API SIGKILL", load, observer, kills)
+    assert outcome("API SIGKILL", load, observer, kills).wrong == []
 
 
 def test_an_answer_cut_after_the_commit_makes_no_second_job(
@@ -169,7 +174,8 @@ def test_an_answer_cut_after_the_commit_makes_no_second_job(
         assert answer.headers["idempotency-replayed"] == "true"
         load.acknowledged(answer.json()["id"], token)
         assert len(rig.client.get(f"/v1/jobs?metadata.token={token}").json()["data"]) == 1
-    row = check("answer cut after the commit", load, observer, cuts)
+    row = outcome("answer cut after the commit", load, observer, cuts)
+    assert row.wrong == []
     assert row.extra == 0
 
 
@@ -190,7 +196,8 @@ def test_fifty_at_once_with_one_key_make_one_job(rig: Rig, load: Load, observer:
             other = rig.client.post("/v1/jobs", json={**job, "priority": "low"}, headers={"Idempotency-Key": token})
             assert other.status_code == 422
             assert len(rig.client.get(f"/v1/jobs?metadata.token={token}").json()["data"]) == 1
-    row = check("50 submits of one key", load, observer, 50 * rounds)
+    row = outcome("50 submits of one key", load, observer, 50 * rounds)
+    assert row.wrong == []
     assert row.extra == 0
 
 
@@ -207,4 +214,4 @@ def test_two_interrupts_end_a_worker_at_once(
         process.wait(5)
         assert time.monotonic() - began < 5
         gate.touch()
-    check("worker SIGINT twice", load, observer, ends)
+    assert outcome("worker SIGINT twice", load, observer, ends).wrong == []

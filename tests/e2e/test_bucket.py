@@ -39,10 +39,8 @@ def local(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[
         **ENVIRONMENT,
     }
     local = Local(tmp_path_factory.mktemp("bucket"), settings)
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    yield local
-    assert local.run("down").returncode == 0
+    with local.running():
+        yield local
 
 
 @pytest.fixture

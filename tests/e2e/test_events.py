@@ -24,10 +24,8 @@ from tests.sse import Event, all_events, follow, parse
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """A system whose processes a test may end."""
     local = Local(tmp_path_factory.mktemp("events"), {"TUNDISH_LEASE": "2", "TUNDISH_MODELS": "tests.models:Teller"})
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    yield local
-    assert local.run("down").returncode == 0
+    with local.running():
+        yield local
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ from tests.local import Local, wait_until
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     models = "tests.models:Echo,Gated,Hanging"
     local = Local(tmp_path_factory.mktemp("faults"), {"TUNDISH_LEASE": "2", "TUNDISH_MODELS": models})
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    yield local
-    assert local.run("down").returncode == 0
+    with local.running():
+        yield local
 
 
 @pytest.fixture
@@ -62,17 +60,13 @@ def test_a_poisoned_device_ends_the_worker_and_only_the_culprit_fails(local: Loc
 
 def test_with_one_attempt_each_job_runs_alone_and_at_once(tmp_path: Path) -> None:
     local = Local(tmp_path, {"TUNDISH_MAX_ATTEMPTS": "1", "TUNDISH_MODELS": "tests.models:Echo"})
-    assert local.run("up", "-d").returncode == 0
-    try:
-        with local.client() as client:
-            inputs = [{"value": number} for number in range(5)]
-            began = time.monotonic()
-            data = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs}).json()["data"]
-            jobs = [client.get(f"/v1/jobs/{each['id']}?wait=20").json() for each in data]
-            assert time.monotonic() - began < 4  # the sweep would have sent them again after 5 s
-        assert [(job["status"], job["timings"]["batch_size"]) for job in jobs] == [("succeeded", 1)] * 5
-    finally:
-        assert local.run("down").returncode == 0
+    with local.running(), local.client() as client:
+        inputs = [{"value": number} for number in range(5)]
+        began = time.monotonic()
+        data = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs}).json()["data"]
+        jobs = [client.get(f"/v1/jobs/{each['id']}?wait=20").json() for each in data]
+        assert time.monotonic() - began < 4  # the sweep would have sent them again after 5 s
+    assert [(job["status"], job["timings"]["batch_size"]) for job in jobs] == [("succeeded", 1)] * 5
 
 
 def test_a_running_job_is_let_go_where_its_model_asks(client: httpx.Client, tmp_path: Path) -> None:

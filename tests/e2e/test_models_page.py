@@ -19,14 +19,10 @@ def test_the_page_of_many_models_does_what_it_says(tmp_path: Path) -> None:
     ]
     assert len(commands) == 17
     local = Local(tmp_path / "data", {"TUNDISH_MODELS": "words:Words1,Words2"}, here=tmp_path)
-    started = local.run("up", "-d")
-    try:
-        assert started.returncode == 0, started.stdout
+    with local.running():
         for each in commands:
             command, _, shown = each.partition("\n")
             follow(local, command, shown)
-    finally:
-        assert local.run("down").returncode == 0
 
 
 def follow(local: Local, command: str, shown: str) -> None:

@@ -80,33 +80,47 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
 
 
 def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local) -> None:
-    started = local.run("up", "-d", "--workers", "2")
-    assert started.returncode == 0, started.stdout
-    assert {"worker-1", "worker-2"} <= set(local.ps())
-    with local.client() as client:
-        job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "kept"}}).json()
-        assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
-    in_use = local.run("up")
-    assert in_use.returncode == 1
-    assert "set TUNDISH_PORT" in in_use.stdout
-    second = Local(local.folder, local.settings).run("up")
-    assert second.returncode == 1
-    assert "is in use by process" in second.stdout
-    assert local.run("down").returncode == 0
+    with local.running("--workers", "2"):
+        assert {"worker-1", "worker-2"} <= set(local.ps())
+        with local.client() as client:
+            job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "kept"}}).json()
+            assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
+        in_use = local.run("up")
+        assert in_use.returncode == 1
+        assert "set TUNDISH_PORT" in in_use.stdout
+        second = Local(local.folder, local.settings).run("up")
+        assert second.returncode == 1
+        assert "is in use by process" in second.stdout
     assert not processes(local)
     assert local.run("down").stdout.startswith("nothing runs")
-    assert local.run("up", "-d").returncode == 0
-    with local.client() as client:
+    with local.running(), local.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["output"] == {"value": "kept"}
-    assert local.run("down").returncode == 0
 
 
-def test_up_says_at_once_that_a_device_cannot_be_used(local: Local) -> None:
-    local.settings["TUNDISH_DEVICE"] = "cuda:99"
-    failed = local.run("up")
+@pytest.mark.parametrize("words", [(), ("-d",)], ids=["here", "detached"])
+@pytest.mark.parametrize(
+    ("name", "value", "lines"),
+    [
+        (
+            "TUNDISH_DEVICE",
+            "cuda:99",
+            ["up: worker has no device that it can use; its log ", "worker: the device cuda:99 cannot be used: "],
+        ),
+        (
+            "TUNDISH_MODELS",
+            "no.such.module:Model",
+            ["worker ended during the start (exit status 2)", "there is no module no"],
+        ),
+    ],
+    ids=["device", "model"],
+)
+def test_a_worker_that_cannot_serve_ends_the_start(
+    local: Local, name: str, value: str, lines: list[str], words: tuple[str, ...]
+) -> None:
+    local.settings[name] = value
+    failed = local.run("up", *words)
     assert failed.returncode == 1
-    assert "up: worker has no device that it can use; its log " in failed.stdout
-    assert "worker: the device cuda:99 cannot be used: " in failed.stdout
+    assert [line for line in lines if line not in failed.stdout] == [], failed.stdout
     assert not processes(local)
 
 
@@ -121,14 +135,12 @@ def test_servers_that_are_given_replace_the_embedded_ones(local: Local, system: 
         "TUNDISH_REDIS_URL": there["valkey"]["url"] + "?db=5",
         "TUNDISH_BLOB_URL": f"file://{tmp_path}/given",
     }
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    assert list(local.ps()) == ["api", "worker", "courier", "chores"]
-    with local.client() as client:
-        job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "x" * 100_000}}).json()
-        assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
-    assert any((tmp_path / "given").iterdir())
-    assert local.run("down").returncode == 0
+    with local.running():
+        assert list(local.ps()) == ["api", "worker", "courier", "chores"]
+        with local.client() as client:
+            job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "x" * 100_000}}).json()
+            assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
+        assert any((tmp_path / "given").iterdir())
 
 
 def test_kill_9_of_the_parent_leaves_no_process(local: Local) -> None:
@@ -137,14 +149,12 @@ def test_kill_9_of_the_parent_leaves_no_process(local: Local) -> None:
         assert len(processes(local)) > 6
         process.kill()
     wait_until(lambda: not processes(local), "all children ended", 40)
-    again = local.run("up", "-d")
-    assert again.returncode == 0, again.stdout
-    assert local.run("down").returncode == 0
+    with local.running():
+        assert ready(local)
 
 
 def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_path: Path) -> None:
-    assert local.run("up", "-d").returncode == 0
-    try:
+    with local.running():
         before = local.ps()
         with local.client() as client:
             gate = {"folder": str(tmp_path), "name": "job"}
@@ -167,8 +177,6 @@ def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_p
             wait_until(lambda: ready(local), "the API is ready again", 60)
             answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}})
             assert client.get(f"/v1/jobs/{answer.json()['id']}?wait=60").json()["status"] == "succeeded"
-    finally:
-        assert local.run("down").returncode == 0
 
 
 def ready(local: Local) -> bool:
@@ -179,25 +187,11 @@ def ready(local: Local) -> bool:
         return False
 
 
-def test_a_child_that_dies_during_the_start_ends_it(local: Local) -> None:
-    local.settings["TUNDISH_MODELS"] = "no.such.module:Model"
-    failed = local.run("up")
-    assert failed.returncode == 1
-    assert "worker ended during the start (exit status 2)" in failed.stdout
-    assert "there is no module no" in failed.stdout
-    assert not processes(local)
-    detached = local.run("up", "-d")
-    assert detached.returncode == 1
-    assert "there is no module no" in detached.stdout
-
-
 def test_a_path_too_long_for_a_socket(local: Local, tmp_path: Path) -> None:
     long = Local(tmp_path / ("x" * 60) / ("y" * 60), local.settings)
-    started = long.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    socket_folder = Path(long.ps()["valkey"]["url"].removeprefix("unix://")).parent
-    assert socket_folder.stat().st_mode & 0o777 == 0o700
-    assert long.run("down").returncode == 0
+    with long.running():
+        socket_folder = Path(long.ps()["valkey"]["url"].removeprefix("unix://")).parent
+        assert socket_folder.stat().st_mode & 0o777 == 0o700
     assert not socket_folder.exists()
 
 

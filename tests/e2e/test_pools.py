@@ -171,14 +171,8 @@ def project(tmp_path: Path) -> Path:
 @contextmanager
 def working(system: Local, client: httpx.Client, project: Path, name: str) -> Iterator[Path]:
     """A worker of one pool, which has served a job before it is ended in good order; its log."""
-    stores, log = system.ps(), project / f"{name}.log"
-    environment = system.environment | {
-        "TUNDISH_POOL": name,
-        "TUNDISH_MODELS": "",  # tundish.toml names them
-        "TUNDISH_DATABASE_URL": stores["postgres"]["url"],
-        "TUNDISH_REDIS_URL": stores["valkey"]["url"],
-        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
-    }
+    log = project / f"{name}.log"
+    environment = system.beside(TUNDISH_POOL=name, TUNDISH_MODELS="")  # tundish.toml names them
     command = [sys.executable, "-P", "-m", "workers"]
     with log.open("a") as said, subprocess.Popen(command, cwd=project, env=environment, stderr=said) as process:
         try:

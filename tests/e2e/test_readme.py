@@ -24,15 +24,11 @@ def test_the_readmes_model_is_served_from_a_users_folder(tmp_path: Path, named: 
         (tmp_path / "tundish.toml").write_text('[[models]]\nclass = "count:Count"\n')
         spec = ""
     local = Local(tmp_path / "data", {"TUNDISH_MODELS": spec}, here=tmp_path)
-    started = local.run("up", "-d")
-    try:
-        assert started.returncode == 0, started.stdout
+    with local.running():
         command = curl.replace("localhost:8000", f"localhost:{local.port}")
         answer = subprocess.run(command, shell=True, capture_output=True, text=True)
         assert '"output":{"words":3}' in answer.stdout
         follow_the_page_of_batch_files(local)
-    finally:
-        assert local.run("down").returncode == 0
 
 
 def follow_the_page_of_batch_files(local: Local) -> None:
@@ -46,10 +42,8 @@ def follow_the_page_of_batch_files(local: Local) -> None:
 
 def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -> None:
     local = Local(tmp_path, {"TUNDISH_MODELS": ""})
-    started = local.run("up", "-d")
-    try:
-        assert started.returncode == 0, started.stdout
-        assert '"model": "minilm"' in started.stdout
+    with local.running() as said:
+        assert '"model": "minilm"' in said
         for page in sorted((TREE / "examples").glob("*/README.md")):
             [curl] = re.findall(r"^(curl localhost:8000.*?\n.*?)\n```", page.read_text(), re.DOTALL | re.MULTILINE)
             command = curl.replace("localhost:8000", f"localhost:{local.port}")
@@ -62,8 +56,6 @@ def test_the_examples_pages_show_inputs_that_their_models_take(tmp_path: Path) -
         shown = subprocess.run(command, shell=True, capture_output=True, text=True).stdout
         assert shown.count("event: output\n") == 2000
         assert shown.rpartition("event: status\n")[2].count('"status":"succeeded"') == 1
-    finally:
-        assert local.run("down").returncode == 0
 
 
 def test_the_page_of_payloads_uploads_a_file(tmp_path: Path) -> None:
@@ -71,12 +63,8 @@ def test_the_page_of_payloads_uploads_a_file(tmp_path: Path) -> None:
     [code], [commands] = (re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) for language in ("python", "sh"))
     (tmp_path / "squeeze.py").write_text(code)
     local = Local(tmp_path / "data", {"TUNDISH_MODELS": "squeeze:Squeeze"}, here=tmp_path)
-    started = local.run("up", "-d")
-    try:
-        assert started.returncode == 0, started.stdout
+    with local.running():
         script = commands.replace("localhost:8000", f"localhost:{local.port}")
         ran = subprocess.run(["sh", "-e"], input=script, cwd=tmp_path, capture_output=True, text=True)
         assert ran.returncode == 0, ran
         assert gzip.decompress((tmp_path / "numbers.gz").read_bytes()) == (tmp_path / "numbers.txt").read_bytes()
-    finally:
-        assert local.run("down").returncode == 0

@@ -255,19 +255,15 @@ def test_it_goes_with_several_workers_in_the_background(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import nowhere\n" + MODEL)
     local = Local(tmp_path / "data")
-    started = local.run("up", "--reload", str(file), "-d", "--workers", "2")
-    try:
-        assert started.returncode == 0, started.stdout
+    with local.running("--reload", str(file), "--workers", "2") as said:
         for worker in ("worker-1", "worker-2"):
-            assert f"{worker} | ModuleNotFoundError: No module named 'nowhere'" in started.stdout
+            assert f"{worker} | ModuleNotFoundError: No module named 'nowhere'" in said
         file.write_text(MODEL)
         logs = [local.folder / "logs" / f"{worker}.log" for worker in ("worker-1", "worker-2")]
         for log in logs:
             wait_until(lambda log=log: "is served: mine@1" in log.read_text(), "both serve it")  # type: ignore[misc]  # mypy 9478
         with local.client() as client:
             assert [answer(client) for _ in range(8)] == [{"value": "first hello"}] * 8
-    finally:
-        assert local.run("down").returncode == 0
 
 
 def test_what_is_no_file_of_python_is_refused(tmp_path: Path) -> None:

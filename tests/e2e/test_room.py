@@ -28,12 +28,7 @@ MIB = 1 << 20
 def test_a_batch_of_uploads_takes_no_more_memory_than_there_is_room(system: Local, client: httpx.Client) -> None:
     shown = system.ps()
     blobs = Directory(Path(system.folder, "blobs"), b"")
-    environment = system.environment | {
-        "TUNDISH_MODELS": "tests.narrow_worker:Weighed",
-        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
-        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
-        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
-    }
+    environment = system.beside(TUNDISH_MODELS="tests.narrow_worker:Weighed")
 
     def uploaded(size: int) -> store.NewJob:
         key = upload_key(1, new_uuid())

@@ -37,10 +37,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         "SHELF": str(folder),
     }
     local = Local(folder / "data", settings)
-    started = local.run("up", "-d")
-    assert started.returncode == 0, started.stdout
-    yield local
-    assert local.run("down").returncode == 0
+    with local.running():
+        yield local
 
 
 @pytest.fixture
@@ -67,20 +65,6 @@ def ledger(folder: str | Path) -> list[list[str]]:
     return [line.split() for line in lines]
 
 
-def environment(system: Local, folder: Path, **settings: str) -> dict[str, str]:
-    """Of a worker beside the system."""
-    shown = system.ps()
-    return {
-        **system.environment,
-        "TUNDISH_DATABASE_URL": shown["postgres"]["url"],
-        "TUNDISH_REDIS_URL": shown["valkey"]["url"],
-        "TUNDISH_BLOB_URL": f"file://{system.folder}/blobs",
-        "TUNDISH_SECRET": "x",
-        "SHELF": str(folder),
-        **settings,
-    }
-
-
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -90,7 +74,7 @@ def start(system: Local, tmp_path: Path) -> Iterator[Start]:
     serves."""
     classes = "".join(f'[[models]]\nclass = "tests.shelf_models:{name}"\npool = "shelf"\n' for name in SHARED)
     (tmp_path / "tundish.toml").write_text(classes)
-    given = environment(system, tmp_path, TUNDISH_MODELS="", TUNDISH_POOL="shelf", TUNDISH_LEASE="3")
+    given = system.beside(TUNDISH_MODELS="", TUNDISH_POOL="shelf", TUNDISH_LEASE="3", SHELF=str(tmp_path))
     command = [sys.executable, "-m", "workers"]
     with ExitStack() as stack:
 
@@ -249,7 +233,8 @@ class Fragile:
     @contextmanager
     def started(self, wait: float = 3600) -> Iterator["subprocess.Popen[str]"]:
         """The process; in quarantine it looks again after so many seconds."""
-        given = environment(self.system, self.folder, TUNDISH_MODELS="tests.shelf_models:Lonely", WAIT=str(wait))
+        models, folder = "tests.shelf_models:Lonely", str(self.folder)
+        given = self.system.beside(TUNDISH_MODELS=models, SHELF=folder, WAIT=str(wait))
         command = [sys.executable, "-m", "tests.shelf_models"]
         with subprocess.Popen(command, cwd=TREE, env=given, stderr=subprocess.PIPE, text=True) as process:
             try:

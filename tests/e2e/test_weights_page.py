@@ -27,9 +27,7 @@ def test_the_page_of_weights_does_what_it_says(tmp_path: Path) -> None:
     local = Local(tmp_path / ".tundish", {"TUNDISH_MODELS": "line:Line,lost:Lost"}, here=tmp_path)
     for each in commands[:3]:
         follow(local, *each.partition("\n")[::2])
-    started = local.run("up", "-d")
-    try:
-        assert started.returncode == 0, started.stdout
+    with local.running():
         for each in commands[3:]:
             follow(local, *each.partition("\n")[::2])
         with local.client() as client:
@@ -40,5 +38,3 @@ def test_the_page_of_weights_does_what_it_says(tmp_path: Path) -> None:
             assert done["error"]["code"] == "model_load_failed"
             assert f"there is no artifact sha256:{'0' * 64}; push it" in done["error"]["message"]
         assert local.ps()["worker"]["state"] == "running"
-    finally:
-        assert local.run("down").returncode == 0

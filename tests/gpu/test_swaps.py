@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.gpu.models import BYTES, DEVICE, Layered, outputs
-from tests.local import NO_ARTIFACTS, alone
+from tests.shelves import NO_ARTIFACTS, alone, bring
 from tundish.catalog import Served
 from tundish.tune import modules
-from workers.batch import Target, Waiting
+from workers.batch import Target
 from workers.entry import Entry, Place
 from workers.gpu import Cuda
 from workers.shelf import Shelf
@@ -27,14 +27,6 @@ def shelf(models: int, **options: Any) -> Shelf:
     filled = Shelf(served, device, NO_ARTIFACTS, share, host_budget=lambda: math.inf)
     filled.fill()
     return filled
-
-
-def bring(shelf: Shelf, target: Target) -> None:
-    choice = shelf.choose({target: Waiting(1.0, 0.0)}, 1e12, idle=True)
-    assert target in choice.targets
-    shelf.drafted(target)
-    with shelf.lend(target):
-        pass
 
 
 def given(shelf: Shelf, target: Target, *items: int) -> list[float]:

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.local import TREE, alone
+from tests.local import TREE
 from tests.s3 import ENVIRONMENT, Server
+from tests.shelves import alone
 from tundish import Batch, Model, Reject
 from tundish.artifact import Cache, CacheError, Held, Refused, push
 from tundish.blobs import BlobMissing, Blobs, BlobUnavailable, Directory, artifact_key, open_blobs

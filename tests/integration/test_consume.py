@@ -19,8 +19,8 @@ from tundish.job import Priority
 _WORKER = """
 import json, sys, threading
 import redis
-from tests.local import NO_ARTIFACTS, alone
 from tests.models import Echo, Octets
+from tests.shelves import NO_ARTIFACTS, alone
 from tundish.catalog import Served
 from workers import app
 from workers.__main__ import _consume

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -158,28 +158,20 @@ def test_every_api_process_goes_by_a_new_routing_at_once(
     async def drawn(parts: Parts) -> str:
         return (await parts.models.route("m")).known.version.version
 
-    async def until(true: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(30):
-            while not await true():  # noqa: ASYNC110  # it asks a server, which sets no event
-                await asyncio.sleep(0.01)
+    def weights(parts: Parts) -> object:
+        shown = parts.models.describe("m", {})
+        return shown and shown["aliases"]["default"]["weights"]
 
     async def both() -> None:
         one, other = build(settings), build(settings)
-
         before = listeners(client)
-
-        async def listen() -> bool:
-            return listeners(client) == before + 2
-
-        async def moved() -> bool:
-            return await drawn(other) == "2"
-
         async with running(one), running(other):
             assert (await drawn(one), await drawn(other)) == ("1", "1")
-            await until(listen)
+            await asyncio.to_thread(wait_until, lambda: listeners(client) == before + 2, "both listen")
             await one.change(store.route, "m", "default", Routing({"2": 1}))
             assert await drawn(one) == "2"
-            await until(moved)
+            await asyncio.to_thread(wait_until, lambda: weights(other) == {"2": 1}, "the other has heard of it")
+            assert await drawn(other) == "2"
 
     asyncio.run(both())
 

@@ -6,8 +6,9 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tests.local import NO_ARTIFACTS, Local, alone
+from tests.local import Local
 from tests.models import Echo
+from tests.shelves import NO_ARTIFACTS, alone
 from tundish import queue
 from tundish.catalog import Served
 from tundish.ids import new_uuid

@@ -143,10 +143,11 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        while True:
+        hung_up = asyncio.ensure_future(reader.read())
+        while not hung_up.done():
             writer.write(b".")
-            await writer.drain()
-            await asyncio.sleep(0.05)
+            await asyncio.wait([hung_up], timeout=0.05)
+        await hung_up
 
     assert send(serve, "/") == [Answer(None, "no answer within 0.3 s")]
 

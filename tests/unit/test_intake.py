@@ -10,8 +10,8 @@ import pytest
 import redis
 from celery import Celery, Task
 
-from tests.local import NO_ARTIFACTS, alone
 from tests.models import Echo
+from tests.shelves import NO_ARTIFACTS, alone
 from tundish import queue
 from tundish.catalog import Served
 from tundish.ids import new_uuid

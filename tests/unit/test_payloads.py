@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.local import NO_ARTIFACTS
 from tests.models import Inverted, Made, Octets, Wish
+from tests.shelves import NO_ARTIFACTS
 from tundish import execute
 from tundish.blobs import Directory, upload_key
 from tundish.catalog import Served

@@ -4,13 +4,15 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import ClassVar
 
 import pytest
 
-from tests.local import NO_ARTIFACTS, TREE
+from tests.local import TREE
+from tests.shelves import NO_ARTIFACTS
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from workers.batch import Target, Waiting
@@ -111,6 +113,23 @@ class Worker:
 
     def there(self) -> set[Target]:
         return {target for target, each in self.shelf._entries.items() if each.there}
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever share a test opens and leaves open is closed after it."""
+    opened: list[Share] = []
+    open_share = Share.open
+
+    def noted(share: Share) -> None:
+        open_share(share)
+        opened.append(share)
+
+    monkeypatch.setattr(Share, "open", noted)
+    yield
+    for share in opened:
+        if not share._closed.is_set():
+            share.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from tests.local import NO_ARTIFACTS, alone
+from tests.shelves import NO_ARTIFACTS, alone, bring
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
@@ -61,15 +61,6 @@ def shelf(
 ) -> Shelf:
     served = [Served(model) for model in models]
     return Shelf(served, Cpu(), NO_ARTIFACTS, alone(budget), host_budget=lambda: host, follow=follow)
-
-
-def bring(shelf: Shelf, target: Target, now: float = 1e12) -> None:
-    """As the worker does it for a batch of the target, long after anything else was asked for."""
-    choice = shelf.choose({target: Waiting(1.0, 0.0)}, now, idle=True)
-    assert target in choice.targets
-    shelf.drafted(target)
-    with shelf.lend(target):
-        pass
 
 
 def outputs(shelf: Shelf, target: Target) -> list[float]:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -217,15 +218,12 @@ VALUES = st.recursive(
 )
 
 
-def assert_agrees(body: bytes) -> None:
+def outcome(reader: Callable[[bytes], object], body: bytes) -> str:
+    """What a reader makes of a document."""
     try:
-        expected = reference(body)
-    except Refused:
-        with pytest.raises(InvalidJSON):
-            loads(body)
-    else:
-        read = loads(body)
-        assert repr(read) == repr(expected)
+        return repr(reader(body))
+    except (InvalidJSON, Refused):
+        return "refused"
 
 
 @given(st.lists(PIECES, max_size=12).map(b"".join))
@@ -233,7 +231,7 @@ def assert_agrees(body: bytes) -> None:
 @example(b'{"a":1,"a":"\\u003a"}')
 @example(b'{"a":1,"\\u0061":1}')
 def test_random_tokens_agree_with_the_grammar(body: bytes) -> None:
-    assert_agrees(body)
+    assert outcome(loads, body) == outcome(reference, body)
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
@@ -246,10 +244,12 @@ def test_damaged_documents_agree_with_the_grammar(value: object, data: st.DataOb
     body = json.dumps(value, ensure_ascii=False).encode()
     at = data.draw(st.integers(0, len(body)))
     cut = data.draw(st.integers(0, 3))
-    assert_agrees(body[:at] + data.draw(PIECES) + body[at + cut :])
+    body = body[:at] + data.draw(PIECES) + body[at + cut :]
+    assert outcome(loads, body) == outcome(reference, body)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc:"), VALUES), max_size=5), st.booleans())
 def test_duplicate_keys_are_found(pairs: list[tuple[str, object]], escaped: bool) -> None:
     items = [f"{json.dumps(key)}:{json.dumps(value, ensure_ascii=escaped)}" for key, value in pairs]
-    assert_agrees(f"[{{{','.join(items)}}}]".encode())
+    body = f"[{{{','.join(items)}}}]".encode()
+    assert outcome(loads, body) == outcome(reference, body)

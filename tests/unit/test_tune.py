@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.local import NO_ARTIFACTS, alone
+from tests.shelves import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.model import DefinitionError, check
