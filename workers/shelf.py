@@ -255,7 +255,7 @@ class Shelf:
         if target in self.hopeless():
             raise self._does_not_fit(target)
         for each in leaving:
-            self._put_away(self._entries[each])
+            self._put_away(self._entries[each], entry)
         self._make_room(target)
         copied = entry.place is Place.HOST
         self._put_there(target)
@@ -302,9 +302,10 @@ class Shelf:
             self._put_away(each)
         self._moves.load(entry)
 
-    def _put_away(self, entry: Entry) -> None:
-        """Off the device: to host memory where there is room and that frees it, else to nowhere."""
-        if entry.there and entry.movable and self._make_host_room(entry):
+    def _put_away(self, entry: Entry, coming: Entry | None = None) -> None:
+        """Off the device, for what is `coming`: to host memory where there is room and that frees it, else to
+        nowhere."""
+        if entry.there and entry.movable and self._make_host_room(entry, coming):
             self._moves.to_host(entry)
         elif entry.held:
             self._moves.unload(entry)
@@ -317,15 +318,16 @@ class Shelf:
             self._put_away(self._entries[target])
             raise self._does_not_fit(target)
         for each in leaving:
-            self._put_away(self._entries[each])
+            self._put_away(self._entries[each], self._entries[target])
 
-    def _make_host_room(self, entry: Entry) -> bool:
-        """Whether the entry's weights may go to host memory; what is cheaper to load again leaves it for them."""
+    def _make_host_room(self, entry: Entry, coming: Entry | None) -> bool:
+        """Whether the entry's weights may go to host memory; what is cheaper to load again leaves it for them. What is
+        `coming` would be loaded at once, the others perhaps: its load counts twice."""
         kept = {target: each.in_host for target, each in self._entries.items()}
         need = sum(kept.values()) - entry.in_host + entry.size - self._host_budget()
         now = time.monotonic()
         costs = {
-            target: (kept[target], 0.0 if each.there else each.load_seconds, each.heat_at(now))
+            target: (kept[target], 0.0 if each.there else each.load_seconds * (1 + (each is coming)), each.heat_at(now))
             for target, each in self._entries.items()
             if kept[target] and each is not entry
         }

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from tests.local import NO_ARTIFACTS, alone
+from tests.shelves import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject
 from tundish.catalog import Served
 from tundish.execute import DeviceLost

@@ -103,6 +103,15 @@ def test_weights_that_changed_on_the_device_are_not_forgotten() -> None:
     assert outputs(each, A) == expected
 
 
+def test_what_comes_keeps_its_copy_where_host_memory_holds_one(events: list[str]) -> None:
+    each = shelf(layered("a"), layered("b"), budget=BYTES, host=BYTES)
+    each.fill()
+    for entry in each._entries.values():
+        entry.load_seconds = 1.0
+    bring(each, B)
+    assert events == ["load a", "load b", "unload a"]
+
+
 def test_without_room_in_host_memory_a_model_is_loaded_again(events: list[str]) -> None:
     each = shelf(layered("a"), layered("b"), budget=BYTES, host=BYTES - 1)
     each.fill()
