@@ -89,12 +89,12 @@ def _serve(
     pace = Pace(time.monotonic())
     if fault := device.probe():
         print(f"worker: the device {device.name} cannot be used: {fault}; see TUNDISH_DEVICE", file=sys.stderr)
-        nowhere = {f"{each.model.name}@{each.model.version}": {"place": "nowhere", "bytes": None} for each in served}
-        targets = [_target(each) for each in served]
+        targets = [Target.of(each.model) for each in served]
+        nowhere = {str(each): {"place": "nowhere", "bytes": None} for each in targets}
         lost = Presence(worker, settings.pool, settings.device, lambda: targets, lambda: nowhere, lambda: True, pace)
         return quarantine.hold(Heart(engine, partial(lost, "lost"), list, settings.lease))
     client = connect.redis_client(settings.redis_url)
-    limits = {_target(each): Limits(each.model.max_batch, each.model.max_wait) for each in served}
+    limits = {Target.of(each.model): Limits(each.model.max_batch, each.model.max_wait) for each in served}
     consumers = Consumers(limits)
     share = _share(settings, device)
     shelf = _shelf(settings, served, device, Cache.of(settings, blobs), share, consumers, policy)
@@ -208,10 +208,6 @@ def _shelf(
         follow=lambda targets: consumers.follow(targets, "rest"),
         policy=policy,
     )
-
-
-def _target(served: Served) -> Target:
-    return Target(served.model.name, served.model.version)
 
 
 def _consume(application: Celery, name: str, intake: Intake, heart: Heart) -> None:

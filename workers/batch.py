@@ -4,6 +4,9 @@ from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from typing import Any
+
+from tundish.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +15,13 @@ class Target:
 
     model: str
     version: str
+
+    @classmethod
+    def of(cls, model: type[Model[Any, Any]]) -> "Target":
+        return cls(model.name, model.version)
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,10 @@ class Elsewhere:
     def _look(self) -> frozenset[Target]:
         hopeless = frozenset(self._hopeless())
         listed = self._listed() if hopeless else set()
-        left = frozenset(each for each in hopeless if f"{each.model}@{each.version}" in listed)
+        left = frozenset(each for each in hopeless if str(each) in listed)
         if left != self._left:
             self._left = left
-            names = ", ".join(f"{each.model}@{each.version}" for each in left)
+            names = ", ".join(map(str, left))
             log.info("left to other workers: %s", names or "nothing any more")
             self._on_change(left)
         return left

@@ -8,7 +8,7 @@ from tundish.catalog import Served, describe
 from tundish.codec import codecs_of
 from tundish.lineup import Known
 from tundish.model import Model
-from workers.batch import Limits
+from workers.batch import Limits, Target
 from workers.folders import Folders
 from workers.load import Loaded
 from workers.turn import Standing
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return f"{self.served.model.name}@{self.served.model.version}"
+        return str(Target.of(self.served.model))
 
     @property
     def size(self) -> int:

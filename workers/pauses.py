@@ -69,5 +69,5 @@ class Pauses:
         paused = frozenset(each for each in self._targets() if stopped.holds(self._pool, each.model, each.version))
         if paused != self.paused:
             self.paused = paused
-            log.info("paused: %s", ", ".join(f"{each.model}@{each.version}" for each in paused) or "nothing any more")
+            log.info("paused: %s", ", ".join(map(str, paused)) or "nothing any more")
             self._on_change(paused)

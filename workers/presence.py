@@ -40,7 +40,7 @@ class Presence:
             device=self.device,
             host=socket.gethostname(),
             pid=os.getpid(),
-            models=[f"{target.model}@{target.version}" for target in self.models()],
+            models=[str(target) for target in self.models()],
             state=state or ("idle" if self.idle() else "busy"),
             memory_total=total,
             memory_used=used,

@@ -431,4 +431,4 @@ class Shelf:
 
 
 def _entries(served: Iterable[Served]) -> dict[Target, Entry]:
-    return {Target(each.model.name, each.model.version): Entry.of(each) for each in served}
+    return {Target.of(each.model): Entry.of(each) for each in served}
