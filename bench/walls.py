@@ -9,7 +9,7 @@ WALLS: dict[str, str] = {
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
     "gpu": "",
     "latency": "CPU, one process behind the other: API 0.75 ms a job, worker 1.15, Postgres 0.7 (at 200 jobs/s)",
-    "wake": "half are answered in 1.9 ms; no core is full, the API takes 26 % of one: the tail is the machine's (CPU time)",
+    "wake": "half are answered in 1.9 ms; no core is full, the API takes 26 % of one: the tail is the machine's",
     "backlog": "",
     "memory": "",
     "payload": "",
