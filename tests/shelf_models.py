@@ -44,7 +44,7 @@ class Two(Sized):
 
 
 class Three(Sized):
-    """Takes its time to load."""
+    """Takes its time to load, which is what a test measures."""
 
     name = "three"
 
@@ -69,14 +69,17 @@ class Broken(Sized):
 
 
 class Leaking(Sized):
-    """Keeps 4 MiB a job."""
+    """Keeps 4 MiB a job; a process that has kept `many` goes on once there is a file."""
 
     name = "leaking"
     kept: ClassVar[list[bytes]] = []
+    piece: ClassVar[int] = 4 * 2**20
+    many: ClassVar[int] = 120
 
     def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
-        self.kept.extend(os.urandom(2**20) * 4 for _ in batch)
-        Event().wait(0.1)
+        self.kept.extend(os.urandom(self.piece // 4) * 4 for _ in batch)
+        while len(self.kept) >= self.many and not Path(os.environ["SHELF"], "drains").exists():
+            Event().wait(0.01)
         return list(batch)
 
 

@@ -18,6 +18,7 @@ from celery import Celery
 
 from tests.conftest import KEY
 from tests.local import TREE, Local, wait_until
+from tests.shelf_models import Leaking
 from tundish.job import Priority
 from tundish.queue import Queue
 from workers import exits
@@ -33,7 +34,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     settings = {
         "TUNDISH_MODELS": MODELS,
         "TUNDISH_DEVICE_MEMORY": "2000",
-        "TUNDISH_MAX_RSS": "500000000",
+        "TUNDISH_MAX_RSS": str(Leaking.many * Leaking.piece),
         "SHELF": str(folder),
     }
     local = Local(folder / "data", settings)
@@ -144,11 +145,16 @@ def test_two_workers_share_a_device_and_what_one_held_comes_back_when_it_is_kill
 
     with system.client(KEY) as client:
         first, second = start(2000), start(2000)
-        jobs = [id for _ in range(10) for model in ("one", "two", "three") for id in submit(client, model, 4)]
-        done = [ended(client, id) for id in jobs]
-        assert Counter(job["status"] for job in done) == {"succeeded": len(jobs)}
-        assert len({job["worker"] for job in done}) == 2
+        done: list[dict[str, Any]] = []
 
+        def both() -> bool:
+            """Whether each has had some, after so many more."""
+            jobs = [id for _ in range(10) for model in ("one", "two", "three") for id in submit(client, model, 4)]
+            done.extend(ended(client, id) for id in jobs)
+            return len({job["worker"] for job in done}) == 2
+
+        wait_until(both, "both workers have had jobs")
+        assert Counter(job["status"] for job in done) == {"succeeded": len(done)}
         killed, other = (first, second) if there()[first.pid] else (second, first)
         assert there()[killed.pid]
         killed.kill()
@@ -198,8 +204,11 @@ def test_a_load_that_fails_harms_no_other_model_and_is_tried_again(local: Local,
 
 
 def test_a_worker_that_leaks_is_replaced_and_no_job_fails(local: Local, client: httpx.Client) -> None:
-    worker = local.ps()["worker"]["pid"]
-    jobs = submit(client, "leaking", 160)
+    worker, log = local.ps()["worker"]["pid"], Path(local.ps()["worker"]["log"])
+    jobs = submit(client, "leaking", Leaking.many + 40)
+    # It is past its limit while jobs are left, and goes on once it takes none of them.
+    wait_until(lambda: "no claim from now on" in log.read_text(), "it drains")
+    Path(local.settings["SHELF"], "drains").touch()
     done = [ended(client, id) for id in jobs]
     assert {job["status"] for job in done} == {"succeeded"}
     wait_until(lambda: local.ps()["worker"]["pid"] not in (None, worker), "another worker runs")
