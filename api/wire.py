@@ -1,10 +1,12 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for two things. It writes the head of an answer and its body apart,
-and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer. And it waits for
-a client that does not read until TCP gives up, which is never while the client's system is there."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for three things. It writes the head of an answer and its body
+apart, and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer. It waits
+for a client that does not read until TCP gives up, which is never while the client's system is there. And of a request
+that offers to go on in another protocol, as clients in Java do at their first, it loses the body."""
 
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: Bytes that wait for company; more are written at once, so that a long body is held back where its client is slow.
@@ -24,6 +26,38 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_no_more()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        rest: bytes | memoryview = data
+        try:
+            while rest:
+                rest = self._read(rest)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _read(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Gives what is left behind the head of a request that offers another protocol (RFC 9110, 7.8). The parser
+        stops there, and reads that head again without the offer. CONNECT is no offer, and cannot be declined."""
+        try:
+            self.parser.feed_data(data)
+            return b""
+        except httptools.HttpParserUpgrade as offer:
+            rest = memoryview(data)[offer.args[0] :]
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError
+        fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, fields))
+        return rest
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()

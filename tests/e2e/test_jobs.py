@@ -1,14 +1,17 @@
 """Jobs from HTTP through a real worker to their result."""
 
+import http.client
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.local import wait_until
+from tests.conftest import KEY
+from tests.local import Local, wait_until
 
 JOB_FIELDS = (
     "id model version status cancel_requested output output_type output_size error progress attempt priority metadata"
@@ -111,6 +114,27 @@ def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> No
     job = finished(client, id)
     assert (job["output"], job["output_type"], job["output_size"]) == (None, "application/octet-stream", 6)
     assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
+
+
+@pytest.mark.parametrize("cut", [None, 0, 20], ids=["at once", "head first", "a part first"])
+def test_who_would_rather_speak_http_2_is_answered_in_http_1(system: Local, cut: int | None) -> None:
+    """As clients in Java ask at their first request."""
+    body = b'{"model": "echo", "input": {"value": 1}}'
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        f"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):  # the connection stays good
+            pieces = [head + body] if cut is None else [head + body[:cut], body[cut:]]
+            for piece in pieces:
+                connection.sendall(piece)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            shown = answer.read()
+            assert (answer.status, json.loads(shown).get("status")) == (202, "queued"), shown
 
 
 def test_the_body_itself_is_the_input_with_options_in_the_query(client: httpx.Client) -> None:
