@@ -1,7 +1,6 @@
 """The ASGI application. What every request passes: an id, its tenant, and one place that turns errors into problems."""
 
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -21,7 +20,7 @@ from api.deliveries import Deliveries
 from api.docs import routes as docs_routes
 from api.events import JobEvents
 from api.health import Health
-from api.http import problem_response
+from api.http import new_request_id, problem_response
 from api.jobs import Jobs
 from api.parts import Parts, build, running
 from api.pools import Pools
@@ -50,7 +49,7 @@ class _Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"{random.getrandbits(64):016x}"
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

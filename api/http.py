@@ -1,6 +1,7 @@
 """What the routes share: reading a request within bounds, and writing JSON and problems."""
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
@@ -203,6 +204,10 @@ def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None
 
 def encoded(value: Any, status: int = 200) -> Response:
     return json_response(msgspec.json.encode(value), status)
+
+
+def new_request_id() -> str:
+    return f"{random.getrandbits(64):016x}"
 
 
 def problem_response(problem: Problem, path: str, request_id: str, title: str) -> Response:

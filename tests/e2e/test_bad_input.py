@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -173,6 +174,27 @@ def test_a_length_far_over_the_limit_is_413_before_the_body_is_sent(system: Loca
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v1/jobs?metadata.k=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+    ids=["nonsense", "a URL that is not ASCII", "a length below 0", "a long URL", "connect"],
+)
+def test_what_is_not_http_is_a_problem_too(system: Local, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.sendall(head)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        shown = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    assert (shown.status_code, problem(shown)["code"]) == (400, "invalid_http")
+    assert shown.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
