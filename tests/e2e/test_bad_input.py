@@ -215,6 +215,21 @@ def test_a_wrong_method_is_405(client: httpx.Client, method: str, path: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/x", "DELETE, GET, HEAD"),
+        ("/v1/webhooks/x", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/blobs/x", "GET, HEAD, PUT"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_405_names_every_method_of_the_path(client: httpx.Client, path: str, allowed: str) -> None:
+    answer = client.request("OPTIONS", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
     "id",
     ["x", "job_", "job_01", "bat_01m8696rs2fqxtchjxvqf5px7g", "job_81m8696rs2fqxtchjxvqf5px7g",
      "job_01m8696rs2fqxtchjxvqf5px7u", "job_01M8696RS2FQXTCHJXVQF5PX7G", "%00", "job_01m8696rs2fqxtchjxvqf5px7g%0a",
