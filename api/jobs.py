@@ -250,7 +250,8 @@ class Jobs:
         if payload.url is not None:  # the caller's own
             return Response(status_code=307, headers={"location": payload.url})
         if payload.body is not None:
-            return Response(payload.body, headers=INERT, media_type=payload.content_type)
+            # As a header: to a media type of text Starlette adds a charset.
+            return Response(payload.body, headers={**INERT, "content-type": payload.content_type})
         if payload.etag is not None:
             await self._parts.pins.check(payload.blob or "", payload.etag)
         url = await asyncio.to_thread(self._parts.blobs.get_url, payload.blob or "", payload.content_type)

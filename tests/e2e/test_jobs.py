@@ -116,6 +116,14 @@ def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> No
     assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
 
 
+@pytest.mark.parametrize("size", [4, 100_000], ids=["in its row", "in a blob"])
+def test_a_text_of_another_charset_keeps_its_content_type(client: httpx.Client, size: int) -> None:
+    body = b"caf\xe9" * (size // 4)
+    answer = client.post("/v1/models/octets/jobs", content=body, headers={"content-type": "text/csv"})
+    shown = client.get(f"/v1/jobs/{answer.json()['id']}/input", follow_redirects=True)
+    assert (shown.content, shown.headers["content-type"]) == (body, "text/csv")
+
+
 @pytest.mark.parametrize("cut", [None, 0, 20], ids=["at once", "head first", "a part first"])
 def test_who_would_rather_speak_http_2_is_answered_in_http_1(system: Local, cut: int | None) -> None:
     """As clients in Java ask at their first request."""
