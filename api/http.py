@@ -17,6 +17,7 @@ from api.options import unfit
 from tundish import strictjson
 from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
 from tundish.ids import from_text, to_text
+from tundish.lineup import escape
 
 T = TypeVar("T")
 
@@ -239,4 +240,4 @@ def _plain(value: Any) -> Any:
 
 
 def bad_query(name: str, detail: str) -> Refused:
-    return Refused("invalid_request", f"{name}: {detail}", [{"pointer": f"/{name}", "detail": detail}])
+    return Refused("invalid_request", f"{name}: {detail}", [{"pointer": f"/{escape(name)}", "detail": detail}])

@@ -80,6 +80,7 @@ def test_an_unknown_model_is_404(client: httpx.Client, model: str, code: str) ->
         ([], "invalid_request", ""),
         ("null", "invalid_request", ""),
         (typed() | {"prio": "high"}, "invalid_request", "/prio"),
+        (typed() | {"a/b~c": 1}, "invalid_request", "/a~1b~0c"),
         (typed() | {"priority": "urgent"}, "invalid_request", "/priority"),
         (typed() | {"expires_in": 0}, "invalid_request", "/expires_in"),
         (typed() | {"expires_in": 10**9}, "invalid_request", "/expires_in"),
@@ -261,6 +262,15 @@ def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) 
 def test_options_of_a_query_are_checked(client: httpx.Client, query: str) -> None:
     answer = client.post(f"/v1/models/typed/jobs?{query}", json=GOOD)
     assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["a/b~c=1", "metadata.a/b~c=1&metadata.a/b~c=2"], ids=["unknown", "given twice"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/jobs"), ("POST", "/v1/models/typed/jobs")])
+def test_a_pointer_to_a_parameter_is_escaped(client: httpx.Client, method: str, path: str, query: str) -> None:
+    shown = problem(client.request(method, f"{path}?{query}", json=GOOD))
+    assert [error["pointer"] for error in shown["errors"]] == [
+        f"/{query.partition('=')[0]}".replace("a/b~c", "a~1b~0c")
+    ]
 
 
 @pytest.mark.parametrize("wait", ["x", "-1", "1e3", "nan", "", "٣"])
