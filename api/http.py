@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -116,6 +117,18 @@ def preferred_wait(request: Request) -> float | None:
     return None
 
 
+def parameters(request: Request) -> list[tuple[str, str]]:
+    """The query's parameters. Raises Refused for one that is not UTF-8."""
+    given = request.scope["query_string"].decode("latin-1")
+    pairs = parse_qsl(given, keep_blank_values=True, errors="surrogateescape")
+    for name, value in pairs:
+        try:
+            f"{name}={value}".encode()
+        except UnicodeEncodeError:
+            raise bad_query(name, "is not UTF-8") from None
+    return pairs
+
+
 def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     """The query's parameters. Raises Refused for one that is not in `names` (`metadata.` stands for its keys) or is
     given twice."""
@@ -123,7 +136,7 @@ def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     if not request.scope["query_string"]:
         return given
     allowed = set(names)
-    for name, value in request.query_params.multi_items():
+    for name, value in parameters(request):
         kind = "metadata." if name.startswith("metadata.") else name
         if kind not in allowed or name in given:
             detail = "is given twice" if name in given else "is not a parameter of this call"

@@ -26,6 +26,7 @@ from api.http import (
     page,
     page_before,
     page_limit,
+    parameters,
     preferred_wait,
     read_body,
     seconds,
@@ -83,7 +84,7 @@ class Jobs:
         body = await read_body(request, self._parts.settings.max_body)
 
         async def place() -> Placed:
-            model, query = request.path_params["model"], request.query_params.multi_items()
+            model, query = request.path_params["model"], parameters(request)
             return [await self._parts.submitter.body(request.state.tenant, model, content_type(request), body, query)]
 
         return await self._submit(request, body, place, self._one)

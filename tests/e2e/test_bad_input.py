@@ -273,6 +273,13 @@ def test_a_pointer_to_a_parameter_is_escaped(client: httpx.Client, method: str, 
     ]
 
 
+@pytest.mark.parametrize("query", ["metadata.k=%ff", "metadata.%ff=v", "metadata.k=%ed%a0%80"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/jobs"), ("POST", "/v1/models/typed/jobs")])
+def test_a_query_that_is_not_utf8_is_422(client: httpx.Client, method: str, path: str, query: str) -> None:
+    answer = client.request(method, f"{path}?{query}", json=GOOD)
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
 @pytest.mark.parametrize("wait", ["x", "-1", "1e3", "nan", "", "٣"])
 def test_a_wait_that_is_no_number_is_422(client: httpx.Client, wait: str) -> None:
     id = client.post("/v1/jobs", json=typed()).json()["id"]
