@@ -150,7 +150,7 @@ def moment(given: dict[str, str], name: str) -> datetime | None:
     if name not in given:
         return None
     try:
-        at = msgspec.convert(given[name].replace(" ", "+"), datetime, strict=False)
+        at = msgspec.convert(given[name].replace(" ", "+"), datetime)
         if at.tzinfo is None or not 1970 <= at.year <= 9000:
             raise ValueError
         return at.astimezone(UTC)

@@ -40,6 +40,7 @@ from tundish.blobs import BlobError, job_prefix
 from tundish.errors import Conflict, Unavailable
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
+from tundish.lineup import NAME
 from tundish.outbox import announce
 from tundish.view import encode, job_json, job_view
 
@@ -300,8 +301,8 @@ def _filters(given: dict[str, str]) -> dict[str, Any]:
             raise bad_query("status", "is queued, running, succeeded, failed or canceled")
         filters["status"] = Status[given["status"].upper()]
     if "model" in given:
-        name, _, version = given["model"].partition("@")
-        if "\0" in given["model"]:
+        name, at, version = given["model"].partition("@")
+        if not NAME.fullmatch(name) or (at and not NAME.fullmatch(version)):
             raise bad_query("model", "is name or name@version")
         filters |= {"model": name, "version": version or None}
     if "batch" in given:

@@ -251,7 +251,8 @@ def test_an_unknown_path_is_404(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=101", "limit=x", "limit=٣", "status=done", "cursor=x", "batch=x", "created_after=yesterday",
-     "created_before=2026-01-01", "created_after=9999-99-99T00:00:00Z", "nothing=1", "limit=1&limit=2", "model=%00"],
+     "created_before=2026-01-01", "created_after=9999-99-99T00:00:00Z", "created_after=1700000000", "nothing=1",
+     "limit=1&limit=2", "model=%00", "model=echo:default", "model=echo@", "model="],
 )  # fmt: skip
 def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) -> None:
     answer = client.get(f"/v1/jobs?{query}")
