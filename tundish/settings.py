@@ -59,7 +59,8 @@ class Settings:
             text = environment.get(variable, "").strip()
             if text:
                 given[field.name] = _parse(variable, text, field.default)
-        return cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+        settings = cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+        return replace(settings, public_url=settings.public_url.rstrip("/"))  # each link brings its own slash
 
     def embedded(self) -> "Settings":
         """With the blobs and the cache of `./dev up` in this folder, where none are set."""

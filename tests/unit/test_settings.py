@@ -18,6 +18,11 @@ def test_each_variable_sets_its_field() -> None:
     )
 
 
+def test_links_have_one_slash_behind_the_public_url() -> None:
+    given = Settings.from_environment({"TUNDISH_PUBLIC_URL": "https://example.com/inference/"})
+    assert given.public_url == "https://example.com/inference"
+
+
 @pytest.mark.parametrize("value", ["x", "0", "-1", "nan", "inf", "1e999"])
 def test_a_number_that_is_none_is_named(value: str) -> None:
     with pytest.raises(SettingError, match="TUNDISH_LEASE"):
