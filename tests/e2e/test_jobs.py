@@ -89,6 +89,13 @@ def test_inputs_are_carried_bit_for_bit(client: httpx.Client, value: Any) -> Non
     assert client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json() == {"value": value}
 
 
+def test_an_integer_may_be_written_as_a_number_with_a_fraction_of_nothing(client: httpx.Client) -> None:
+    raw = b'{"text": "1.0", "count": 1e2, "share": 0.25, "tags": [], "inner": {"flag": true}}'
+    id = client.post("/v1/models/typed/jobs", content=raw, headers={"content-type": "application/json"}).json()["id"]
+    output = finished(client, id)["output"]
+    assert (output["text"], output["count"], output["share"]) == ("1.0", 100, 0.25)
+
+
 def test_large_outputs_lie_in_blobs_behind_a_signed_url(client: httpx.Client) -> None:
     id = submit(client, "echo", {"value": "y" * 200_000})["id"]
     job = finished(client, id)
