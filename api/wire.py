@@ -42,7 +42,8 @@ class Protocol(HttpToolsProtocol):
 
     def _read(self, data: bytes | memoryview) -> bytes | memoryview:
         """Gives what is left behind the head of a request that offers another protocol (RFC 9110, 7.8). The parser
-        stops there, and reads that head again without the offer. CONNECT is no offer, and cannot be declined."""
+        takes that for the request's end, and a new one reads the head again without the offer. CONNECT is no offer, and
+        cannot be declined."""
         try:
             self.parser.feed_data(data)
             return b""
@@ -52,6 +53,8 @@ class Protocol(HttpToolsProtocol):
         if method == b"CONNECT":
             raise httptools.HttpParserError
         fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, fields))
         return rest
 

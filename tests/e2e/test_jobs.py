@@ -123,6 +123,16 @@ def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> No
     assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
 
 
+@pytest.mark.parametrize(("version", "also"), [("1.1", "close"), ("1.0", "TE")])
+def test_who_offers_http_2_and_hangs_up_then_is_answered(system: Local, version: str, also: str) -> None:
+    head = f"GET /healthz HTTP/{version}\r\nHost: x\r\nConnection: {also}, Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.getheader("connection")) == (200, "close")
+
+
 @pytest.mark.parametrize("size", [4, 100_000], ids=["in its row", "in a blob"])
 def test_a_text_of_another_charset_keeps_its_content_type(client: httpx.Client, size: int) -> None:
     body = b"caf\xe9" * (size // 4)
