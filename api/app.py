@@ -1,7 +1,6 @@
 """The ASGI application. What every request passes: an id, its tenant, and one place that turns errors into problems."""
 
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -9,7 +8,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import needs_key, tenant_of
@@ -21,7 +20,7 @@ from api.deliveries import Deliveries
 from api.docs import routes as docs_routes
 from api.events import JobEvents
 from api.health import Health
-from api.http import problem_response
+from api.http import new_request_id, problem_response
 from api.jobs import Jobs
 from api.parts import Parts, build, running
 from api.pools import Pools
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 class _Gate:
     """Gives a request its id and tenant, and its problem an answer."""
 
-    def __init__(self, app: ASGIApp, parts: Parts, health: Health) -> None:
+    def __init__(self, app: Router, parts: Parts, health: Health) -> None:
         self._app = app
         self._parts = parts
         self._health = health
@@ -50,7 +49,7 @@ class _Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"{random.getrandbits(64):016x}"
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -70,7 +69,7 @@ class _Gate:
         except Problem as problem:
             await _answer(problem, scope, request_id)(scope, receive, sending)
         except HTTPException as refused:
-            await _refusal(refused, scope, request_id)(scope, receive, sending)
+            await self._refusal(refused, scope, request_id)(scope, receive, sending)
         except ClientDisconnect:
             log.debug("a client hung up while it sent its body", extra={"request": request_id})
         except Exception:
@@ -79,22 +78,29 @@ class _Gate:
                 fault = f"this is a fault of the service; its log has it under request {request_id}"
                 await _answer(Problem("internal", fault), scope, request_id)(scope, receive, sending)
 
+    def _refusal(self, error: HTTPException, scope: Scope, request_id: str) -> Response:
+        """What Starlette's router refuses: a path or method that is not served."""
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        details = {404: "nothing is served under this path; see /docs", 405: f"{scope['method']} is not served here"}
+        problem = Problem(codes.get(error.status_code, "bad_request"), details.get(error.status_code, error.detail))
+        problem.status = error.status_code
+        response = _answer(problem, scope, request_id)
+        if problem.status == 405 and (methods := self._methods(scope)):
+            response.headers["allow"] = ", ".join(sorted(methods))
+        return response
+
+    def _methods(self, scope: Scope) -> set[str]:
+        """Of a path, which may have a route for each: Starlette tells those of the first."""
+        routes = [route for route in self._app.routes if isinstance(route, Route)]
+        return {
+            method for route in routes if route.matches(scope)[0] is not Match.NONE for method in route.methods or ()
+        }
+
 
 def _answer(problem: Problem, scope: Scope, request_id: str) -> Response:
     response = problem_response(problem, scope["path"], request_id, HTTPStatus(problem.status).phrase)
     if problem.status == 401:
         response.headers["www-authenticate"] = "Bearer"
-    return response
-
-
-def _refusal(error: HTTPException, scope: Scope, request_id: str) -> Response:
-    """What Starlette's router refuses: a path or method that is not served."""
-    codes = {404: "not_found", 405: "method_not_allowed"}
-    details = {404: "nothing is served under this path; see /docs", 405: f"{scope['method']} is not served here"}
-    problem = Problem(codes.get(error.status_code, "bad_request"), details.get(error.status_code, error.detail))
-    problem.status = error.status_code
-    response = _answer(problem, scope, request_id)
-    response.headers.update(error.headers or {})
     return response
 
 

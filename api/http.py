@@ -1,11 +1,13 @@
 """What the routes share: reading a request within bounds, and writing JSON and problems."""
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -16,6 +18,7 @@ from api.options import unfit
 from tundish import strictjson
 from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
 from tundish.ids import from_text, to_text
+from tundish.lineup import escape
 
 T = TypeVar("T")
 
@@ -114,6 +117,18 @@ def preferred_wait(request: Request) -> float | None:
     return None
 
 
+def parameters(request: Request) -> list[tuple[str, str]]:
+    """The query's parameters. Raises Refused for one that is not UTF-8."""
+    given = request.scope["query_string"].decode("latin-1")
+    pairs = parse_qsl(given, keep_blank_values=True, errors="surrogateescape")
+    for name, value in pairs:
+        try:
+            f"{name}={value}".encode()
+        except UnicodeEncodeError:
+            raise bad_query(name, "is not UTF-8") from None
+    return pairs
+
+
 def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     """The query's parameters. Raises Refused for one that is not in `names` (`metadata.` stands for its keys) or is
     given twice."""
@@ -121,7 +136,7 @@ def known_parameters(request: Request, names: Iterable[str]) -> dict[str, str]:
     if not request.scope["query_string"]:
         return given
     allowed = set(names)
-    for name, value in request.query_params.multi_items():
+    for name, value in parameters(request):
         kind = "metadata." if name.startswith("metadata.") else name
         if kind not in allowed or name in given:
             detail = "is given twice" if name in given else "is not a parameter of this call"
@@ -135,7 +150,7 @@ def moment(given: dict[str, str], name: str) -> datetime | None:
     if name not in given:
         return None
     try:
-        at = msgspec.convert(given[name].replace(" ", "+"), datetime, strict=False)
+        at = msgspec.convert(given[name].replace(" ", "+"), datetime)
         if at.tzinfo is None or not 1970 <= at.year <= 9000:
             raise ValueError
         return at.astimezone(UTC)
@@ -205,6 +220,10 @@ def encoded(value: Any, status: int = 200) -> Response:
     return json_response(msgspec.json.encode(value), status)
 
 
+def new_request_id() -> str:
+    return f"{random.getrandbits(64):016x}"
+
+
 def problem_response(problem: Problem, path: str, request_id: str, title: str) -> Response:
     """RFC 9457."""
     body: dict[str, Any] = {
@@ -234,4 +253,4 @@ def _plain(value: Any) -> Any:
 
 
 def bad_query(name: str, detail: str) -> Refused:
-    return Refused("invalid_request", f"{name}: {detail}", [{"pointer": f"/{name}", "detail": detail}])
+    return Refused("invalid_request", f"{name}: {detail}", [{"pointer": f"/{escape(name)}", "detail": detail}])

@@ -26,6 +26,7 @@ from api.http import (
     page,
     page_before,
     page_limit,
+    parameters,
     preferred_wait,
     read_body,
     seconds,
@@ -39,6 +40,7 @@ from tundish.blobs import BlobError, job_prefix
 from tundish.errors import Conflict, Unavailable
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
+from tundish.lineup import NAME
 from tundish.outbox import announce
 from tundish.view import encode, job_json, job_view
 
@@ -83,7 +85,7 @@ class Jobs:
         body = await read_body(request, self._parts.settings.max_body)
 
         async def place() -> Placed:
-            model, query = request.path_params["model"], request.query_params.multi_items()
+            model, query = request.path_params["model"], parameters(request)
             return [await self._parts.submitter.body(request.state.tenant, model, content_type(request), body, query)]
 
         return await self._submit(request, body, place, self._one)
@@ -250,7 +252,8 @@ class Jobs:
         if payload.url is not None:  # the caller's own
             return Response(status_code=307, headers={"location": payload.url})
         if payload.body is not None:
-            return Response(payload.body, headers=INERT, media_type=payload.content_type)
+            # As a header: to a media type of text Starlette adds a charset.
+            return Response(payload.body, headers={**INERT, "content-type": payload.content_type})
         if payload.etag is not None:
             await self._parts.pins.check(payload.blob or "", payload.etag)
         url = await asyncio.to_thread(self._parts.blobs.get_url, payload.blob or "", payload.content_type)
@@ -298,8 +301,8 @@ def _filters(given: dict[str, str]) -> dict[str, Any]:
             raise bad_query("status", "is queued, running, succeeded, failed or canceled")
         filters["status"] = Status[given["status"].upper()]
     if "model" in given:
-        name, _, version = given["model"].partition("@")
-        if "\0" in given["model"]:
+        name, at, version = given["model"].partition("@")
+        if not NAME.fullmatch(name) or (at and not NAME.fullmatch(version)):
             raise bad_query("model", "is name or name@version")
         filters |= {"model": name, "version": version or None}
     if "batch" in given:

@@ -9,6 +9,7 @@ from msgspec import Meta
 from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
+from tundish.lineup import escape
 
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
@@ -112,7 +113,7 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Options:
     for name, value in pairs:
         into, key = (metadata, name[9:]) if name.startswith("metadata.") else (given, name)
         if key in into:
-            raise _refused(f"/{name}", "is given twice")
+            raise _refused(f"/{escape(name)}", "is given twice")
         into[key] = value
     if metadata:
         if "metadata" in given:
@@ -133,7 +134,7 @@ def unfit(error: msgspec.ValidationError, of: str = "a job") -> Refused:
     pointer = path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
     if message.startswith("Object contains unknown field `"):
         name = message.removeprefix("Object contains unknown field `").rstrip("`")
-        return _refused(f"{pointer}/{name}", f"is not a field of {of}")
+        return _refused(f"{pointer}/{escape(name)}", f"is not a field of {of}")
     if message.startswith("Object missing required field `"):
         name = message.removeprefix("Object missing required field `").rstrip("`")
         return _refused(f"{pointer}/{name}", "is required")

@@ -1,11 +1,17 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for two things. It writes the head of an answer and its body apart,
-and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer. And it waits for
-a client that does not read until TCP gives up, which is never while the client's system is there."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for four things. It writes the head of an answer and its body
+apart, and the system sends a packet for each and wakes the client twice: that was a tenth of a status answer. It waits
+for a client that does not read until TCP gives up, which is never while the client's system is there. Of a request that
+offers to go on in another protocol, as clients in Java do at their first, it loses the body. And what is not HTTP it
+answers in plain text."""
 
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.http import new_request_id, problem_response
+from tundish.errors import BadRequest
 
 #: Bytes that wait for company; more are written at once, so that a long body is held back where its client is slow.
 TOGETHER = 65536
@@ -24,6 +30,51 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_no_more()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        rest: bytes | memoryview = data
+        try:
+            while rest:
+                rest = self._read(rest)
+        except httptools.HttpParserError:
+            self._refuse()
+
+    def _read(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Gives what is left behind the head of a request that offers another protocol (RFC 9110, 7.8). The parser
+        takes that for the request's end, and a new one reads the head again without the offer. CONNECT is no offer, and
+        cannot be declined."""
+        try:
+            self.parser.feed_data(data)
+            return b""
+        except httptools.HttpParserUpgrade as offer:
+            rest = memoryview(data)[offer.args[0] :]
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError
+        fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, fields))
+        return rest
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _refuse(self) -> None:
+        detail = "the request is not HTTP as RFC 9112 has it; a URL is percent-encoded ASCII of less than 64 KiB"
+        request_id = new_request_id()
+        problem = problem_response(BadRequest("invalid_http", detail), "", request_id, "Bad Request")
+        problem.headers.update({"x-request-id": request_id, "connection": "close"})
+        fields = [*self.server_state.default_headers, *problem.raw_headers]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(problem.body)))
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -35,7 +35,8 @@ class Api:
     def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
         headers = {"Content-Type": "application/json"}
         if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+            # In UTF-8, as the API reads it: http.client writes a header in Latin-1.
+            headers["Authorization"] = f"Bearer {self.key}".encode().decode("latin-1")
         return urllib.request.Request(self.url + path, body, headers)
 
     def _ask(self, request: urllib.request.Request) -> Any:

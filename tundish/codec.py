@@ -7,6 +7,7 @@ A codec is made once a type. numpy, torch and pydantic are imported only where a
 import dataclasses
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ class _Json(Codec):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
+            with suppress(msgspec.MsgspecError, OverflowError, RecursionError):
+                return self._decoder.decode(self._encode(_whole(msgspec.json.decode(body))))
             message, _, path = str(error).partition(" - at `$")
             raise DecodeError(message, _pointer(path.rstrip("`"))) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -193,6 +196,15 @@ class _Files(Codec):
         if not Path(value.path).is_file():
             raise EncodeError(f"the output says that it lies in {Path(value.path).name}, and there is no such file")
         return value
+
+
+def _whole(value: Any) -> Any:
+    """With integers as JSON Schema has them: 1.0 is one, and msgspec takes it for a float."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return {key: _whole(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _pointer(path: str) -> str:

@@ -34,7 +34,8 @@ class Known:
         if self.validator is None or self.validator.is_valid(value):
             return
         errors = [fault for error in self.validator.iter_errors(value) for fault in _faults(error, at)]
-        detail = f"the input does not fit the schema of {self.version.model}: {errors[0]['detail']}"
+        where = f"{errors[0]['pointer']}: " if errors[0]["pointer"] else ""
+        detail = f"the input does not fit the schema of {self.version.model}: {where}{errors[0]['detail']}"
         raise Refused("invalid_input", detail, errors[:FAULTS])
 
 

@@ -25,6 +25,8 @@ from urllib.parse import urljoin
 
 import certifi
 
+from tundish.settings import SettingError
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: The addresses of a name. Raises OSError.
@@ -115,8 +117,11 @@ def trust() -> ssl.SSLContext:
 
 
 def networks(text: str) -> list[Network]:
-    """The networks of TUNDISH_OUTBOUND_ALLOW. Raises ValueError for one that is none."""
-    return [ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip()]
+    """The networks of TUNDISH_OUTBOUND_ALLOW. Raises SettingError for one that is none."""
+    try:
+        return [ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip()]
+    except ValueError as error:
+        raise SettingError(f"TUNDISH_OUTBOUND_ALLOW: {error}; give networks such as 10.0.0.0/8") from error
 
 
 def parse(url: str) -> Destination:

@@ -51,14 +51,16 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read TUNDISH_* from `environment`. Raises SettingError for a value that is not of the setting's type."""
+        """Read TUNDISH_* from `environment`, less the white space around: what comes out of a file ends in a newline.
+        Raises SettingError for a value that is not of the setting's type."""
         given: dict[str, object] = {}
         for field in fields(cls):
             variable = f"TUNDISH_{field.name.upper()}"
-            text = environment.get(variable, "")
+            text = environment.get(variable, "").strip()
             if text:
                 given[field.name] = _parse(variable, text, field.default)
-        return cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+        settings = cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
+        return replace(settings, public_url=settings.public_url.rstrip("/"))  # each link brings its own slash
 
     def embedded(self) -> "Settings":
         """With the blobs and the cache of `./dev up` in this folder, where none are set."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,7 @@ def test_an_unknown_model_is_404(client: httpx.Client, model: str, code: str) ->
         ([], "invalid_request", ""),
         ("null", "invalid_request", ""),
         (typed() | {"prio": "high"}, "invalid_request", "/prio"),
+        (typed() | {"a/b~c": 1}, "invalid_request", "/a~1b~0c"),
         (typed() | {"priority": "urgent"}, "invalid_request", "/priority"),
         (typed() | {"expires_in": 0}, "invalid_request", "/expires_in"),
         (typed() | {"expires_in": 10**9}, "invalid_request", "/expires_in"),
@@ -176,6 +178,27 @@ def test_a_length_far_over_the_limit_is_413_before_the_body_is_sent(system: Loca
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v1/jobs?metadata.k=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+    ids=["nonsense", "a URL that is not ASCII", "a length below 0", "a long URL", "connect"],
+)
+def test_what_is_not_http_is_a_problem_too(system: Local, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.sendall(head)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        shown = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    assert (shown.status_code, problem(shown)["code"]) == (400, "invalid_http")
+    assert shown.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("DELETE", "/v1/jobs"),
@@ -190,6 +213,21 @@ def test_a_wrong_method_is_405(client: httpx.Client, method: str, path: str) -> 
     answer = client.request(method, path)
     assert (answer.status_code, problem(answer)["code"]) == (405, "method_not_allowed")
     assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/jobs/x", "DELETE, GET, HEAD"),
+        ("/v1/webhooks/x", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/blobs/x", "GET, HEAD, PUT"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_405_names_every_method_of_the_path(client: httpx.Client, path: str, allowed: str) -> None:
+    answer = client.request("OPTIONS", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +251,8 @@ def test_an_unknown_path_is_404(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=101", "limit=x", "limit=٣", "status=done", "cursor=x", "batch=x", "created_after=yesterday",
-     "created_before=2026-01-01", "created_after=9999-99-99T00:00:00Z", "nothing=1", "limit=1&limit=2", "model=%00"],
+     "created_before=2026-01-01", "created_after=9999-99-99T00:00:00Z", "created_after=1700000000", "nothing=1",
+     "limit=1&limit=2", "model=%00", "model=echo:default", "model=echo@", "model="],
 )  # fmt: skip
 def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) -> None:
     answer = client.get(f"/v1/jobs?{query}")
@@ -223,6 +262,22 @@ def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) 
 @pytest.mark.parametrize("query", ["priority=urgent", "expires_in=-1", "timeout=x", "nothing=1", "metadata=x"])
 def test_options_of_a_query_are_checked(client: httpx.Client, query: str) -> None:
     answer = client.post(f"/v1/models/typed/jobs?{query}", json=GOOD)
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["a/b~c=1", "metadata.a/b~c=1&metadata.a/b~c=2"], ids=["unknown", "given twice"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/jobs"), ("POST", "/v1/models/typed/jobs")])
+def test_a_pointer_to_a_parameter_is_escaped(client: httpx.Client, method: str, path: str, query: str) -> None:
+    shown = problem(client.request(method, f"{path}?{query}", json=GOOD))
+    assert [error["pointer"] for error in shown["errors"]] == [
+        f"/{query.partition('=')[0]}".replace("a/b~c", "a~1b~0c")
+    ]
+
+
+@pytest.mark.parametrize("query", ["metadata.k=%ff", "metadata.%ff=v", "metadata.k=%ed%a0%80"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/jobs"), ("POST", "/v1/models/typed/jobs")])
+def test_a_query_that_is_not_utf8_is_422(client: httpx.Client, method: str, path: str, query: str) -> None:
+    answer = client.request(method, f"{path}?{query}", json=GOOD)
     assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
 
 

@@ -1,14 +1,17 @@
 """Jobs from HTTP through a real worker to their result."""
 
+import http.client
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.local import wait_until
+from tests.conftest import KEY
+from tests.local import Local, wait_until
 
 JOB_FIELDS = (
     "id model version status cancel_requested output output_type output_size error progress attempt priority metadata"
@@ -86,6 +89,13 @@ def test_inputs_are_carried_bit_for_bit(client: httpx.Client, value: Any) -> Non
     assert client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json() == {"value": value}
 
 
+def test_an_integer_may_be_written_as_a_number_with_a_fraction_of_nothing(client: httpx.Client) -> None:
+    raw = b'{"text": "1.0", "count": 1e2, "share": 0.25, "tags": [], "inner": {"flag": true}}'
+    id = client.post("/v1/models/typed/jobs", content=raw, headers={"content-type": "application/json"}).json()["id"]
+    output = finished(client, id)["output"]
+    assert (output["text"], output["count"], output["share"]) == ("1.0", 100, 0.25)
+
+
 def test_large_outputs_lie_in_blobs_behind_a_signed_url(client: httpx.Client) -> None:
     id = submit(client, "echo", {"value": "y" * 200_000})["id"]
     job = finished(client, id)
@@ -113,6 +123,45 @@ def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> No
     assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
 
 
+@pytest.mark.parametrize(("version", "also"), [("1.1", "close"), ("1.0", "TE")])
+def test_who_offers_http_2_and_hangs_up_then_is_answered(system: Local, version: str, also: str) -> None:
+    head = f"GET /healthz HTTP/{version}\r\nHost: x\r\nConnection: {also}, Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.getheader("connection")) == (200, "close")
+
+
+@pytest.mark.parametrize("size", [4, 100_000], ids=["in its row", "in a blob"])
+def test_a_text_of_another_charset_keeps_its_content_type(client: httpx.Client, size: int) -> None:
+    body = b"caf\xe9" * (size // 4)
+    answer = client.post("/v1/models/octets/jobs", content=body, headers={"content-type": "text/csv"})
+    shown = client.get(f"/v1/jobs/{answer.json()['id']}/input", follow_redirects=True)
+    assert (shown.content, shown.headers["content-type"]) == (body, "text/csv")
+
+
+@pytest.mark.parametrize("cut", [None, 0, 20], ids=["at once", "head first", "a part first"])
+def test_who_would_rather_speak_http_2_is_answered_in_http_1(system: Local, cut: int | None) -> None:
+    """As clients in Java ask at their first request."""
+    body = b'{"model": "echo", "input": {"value": 1}}'
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        f"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):  # the connection stays good
+            pieces = [head + body] if cut is None else [head + body[:cut], body[cut:]]
+            for piece in pieces:
+                connection.sendall(piece)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            shown = answer.read()
+            assert (answer.status, json.loads(shown).get("status")) == (202, "queued"), shown
+
+
 def test_the_body_itself_is_the_input_with_options_in_the_query(client: httpx.Client) -> None:
     answer = client.post(
         "/v1/models/echo/jobs", params={"priority": "high", "metadata.user": "7"}, json={"value": 5}
@@ -126,7 +175,8 @@ def test_a_batch_answers_for_each_input_in_order(client: httpx.Client) -> None:
     answer = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs})
     assert answer.status_code == 202
     first, refused, last = answer.json()["data"]
-    assert refused == {"error": {"code": "invalid_input", "message": refused["error"]["message"], "index": 1}}
+    message = "the input does not fit the schema of echo: /inputs/1/wrong: not a field of the schema"
+    assert refused == {"error": {"code": "invalid_input", "message": message, "index": 1}}
     assert [finished(client, each["id"])["output"]["value"] for each in (first, last)] == [0, 2]
 
 

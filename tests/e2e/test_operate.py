@@ -49,6 +49,7 @@ def read_until_ready(process: "subprocess.Popen[str]") -> str:
 
 
 def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
+    local.settings["TUNDISH_API_KEY"] = 'it\'s "any" clé, 5 €\n'  # as out of a file
     with local.start("up") as process:
         said = read_until_ready(process)
         assert str(local.folder) in said

@@ -77,7 +77,7 @@ def test_json_over_the_size_of_a_body_is_checked_by_its_worker(client: httpx.Cli
     job = client.post("/v1/jobs", json={"model": "echo", "upload": uploaded(client, body, "application/json")}).json()
     assert finished(client, job["id"])["output"] == {"value": 1}
     for wrong, says in (
-        (b'{"value": 1, "more": 2', "the input does not fit the schema of echo: not a field of the schema"),
+        (b'{"value": 1, "more": 2', "the input does not fit the schema of echo: /more: not a field of the schema"),
         (b'{"value": 1, "value": 2', 'the input is not JSON as it is taken here: duplicate key "value"'),
     ):
         id = uploaded(client, wrong + b" " * 4_000_000 + b"}", "application/json")

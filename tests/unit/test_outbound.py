@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.outbound_vectors import ACCEPTED, HTTPS, NAMES, PRIVATE, REDIRECTS, REFUSED
 from tundish import outbound
+from tundish.settings import SettingError
 
 FROM = outbound.Destination("https", "public.test", 443, "/a/b")
 
@@ -126,7 +127,7 @@ def test_an_operator_can_allow_a_network_and_http_in_it_alone(url: str, addresse
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "internal", "10.0.0.0/8;::1"])
 def test_a_setting_that_names_no_networks(text: str) -> None:
-    with pytest.raises(ValueError, match=r"network|host bits"):
+    with pytest.raises(SettingError, match=r"^TUNDISH_OUTBOUND_ALLOW: .*(network|host bits)"):
         outbound.networks(text)
 
 

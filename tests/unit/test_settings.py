@@ -13,6 +13,14 @@ def test_each_variable_sets_its_field() -> None:
     given = Settings.from_environment({"TUNDISH_PORT": "9000", "TUNDISH_LEASE": "1.5", "TUNDISH_DATA_DIR": "/x"})
     assert (given.port, given.lease, given.data_dir) == (9000, 1.5, Path("/x"))
     assert Settings.from_environment({"TUNDISH_PORT": ""}) == Settings()
+    assert Settings.from_environment({"TUNDISH_API_KEY": " a key\n", "TUNDISH_SECRET": "\n"}) == Settings(
+        api_key="a key"
+    )
+
+
+def test_links_have_one_slash_behind_the_public_url() -> None:
+    given = Settings.from_environment({"TUNDISH_PUBLIC_URL": "https://example.com/inference/"})
+    assert given.public_url == "https://example.com/inference"
 
 
 @pytest.mark.parametrize("value", ["x", "0", "-1", "nan", "inf", "1e999"])
