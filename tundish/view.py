@@ -9,6 +9,7 @@ import msgspec
 
 from tundish.ids import milliseconds_of, to_text
 from tundish.job import Priority, Status
+from tundish.media import JSON
 from tundish.store import JobRow
 
 #: A webhook carries an output up to this size; a larger one is fetched by its URL.
@@ -163,7 +164,7 @@ def _output(job: JobRow, most: int | None) -> msgspec.Raw:
     """JSON as it is, a text as a string of JSON; null for all else."""
     if job.output is None or job.output_type is None or (most is not None and len(job.output) > most):
         return _NULL
-    if job.output_type == "application/json":
+    if job.output_type == JSON:
         return msgspec.Raw(job.output)
     if job.output_type.startswith("text/"):
         try:

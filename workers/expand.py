@@ -16,11 +16,11 @@ import redis
 from tundish import queue, store
 from tundish.batchfile import LINES_MAX, BadLine, Fault, Line, RawLine, count, lines, parse
 from tundish.blobs import BlobMissing, key
-from tundish.codec import JSON, TEXT
 from tundish.errors import NotFound, Refused
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Priority, error_json
 from tundish.lineup import Lineup
+from tundish.media import JSON, TEXT
 from workers.chores import Tools
 
 log = logging.getLogger(__name__)

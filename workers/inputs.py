@@ -22,9 +22,9 @@ from uuid import UUID
 
 from tundish import execute, outbound, store
 from tundish.blobs import CHUNK
-from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
+from tundish.media import OCTETS, essence
 from workers.claim import Claim
 from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
 from workers.folders import Arriving, Folder, Folders, NoRoom
@@ -252,12 +252,7 @@ def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
 
 def _given(job: store.ClaimedJob, given: str) -> store.ClaimedJob:
     """The job with the Content-Type of its input; until here it is what its model takes. Raises Unavailable."""
-    wanted, essence = job.content_type, _essence(given)
-    if wanted != OCTETS and essence != _essence(wanted) and essence not in _UNSAID:
-        raise Unavailable(f"it is {essence}; the model takes {wanted}")
-    return job._replace(content_type=wanted if essence in _UNSAID else given)
-
-
-def _essence(content_type: str) -> str:
-    """A media type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
+    wanted, kind = job.content_type, essence(given)
+    if wanted != OCTETS and kind != essence(wanted) and kind not in _UNSAID:
+        raise Unavailable(f"it is {kind}; the model takes {wanted}")
+    return job._replace(content_type=wanted if kind in _UNSAID else given)

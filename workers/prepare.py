@@ -7,12 +7,12 @@ from typing import Any
 
 from tundish import execute, strictjson
 from tundish.blobs import BlobChanged, BlobMissing, Blobs
-from tundish.codec import JSON
 from tundish.errors import Refused
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code
 from tundish.lineup import Known
+from tundish.media import JSON
 from tundish.store import ClaimedJob
 from workers.claim import Claim
 from workers.folders import Folder, NoRoom

@@ -15,7 +15,7 @@ from tests.e2e.test_jobs import finished
 from tests.e2e.test_uploads import uploaded
 from tests.local import Local
 from tests.s3 import ENVIRONMENT, Server
-from tundish.tensors import NPY, SAFETENSORS
+from tundish.media import NPY, SAFETENSORS
 
 BODY = b"\x00\xff" * 50_000
 #: Elements of an array that goes into a row, and of one that goes into a blob.

@@ -22,9 +22,9 @@ from tests.e2e.test_jobs import finished, submit
 from tests.e2e.test_uploads import forget_peak, peak
 from tests.local import Local, wait_until
 from tundish import store
-from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
+from tundish.media import JSON
 from tundish.queue import Queue
 from workers.fetch import TIMEOUT
 from workers.resend import resend

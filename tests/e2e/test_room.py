@@ -15,9 +15,9 @@ from tests.local import TREE, Local, wait_until
 from tests.narrow_worker import ROOM
 from tundish import store
 from tundish.blobs import Directory, upload_key
-from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
+from tundish.media import OCTETS
 from tundish.queue import Queue
 from workers.resend import resend
 

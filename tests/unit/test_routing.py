@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundish.agree import JSON, NPY, agree
+from tundish.agree import agree
 from tundish.ids import new_uuid, seconds_of, shadow_id
+from tundish.media import JSON, NPY
 from tundish.routing import Routing
 
 weights = st.dictionaries(st.text("123456789.", min_size=1, max_size=3), st.integers(0, 1000), min_size=1).filter(
