@@ -183,7 +183,7 @@ def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:
     if not jobs:
         return
     try:
-        named = [(queue.Queue(job.model, job.version, job.priority), job.id) for job in store.with_shadows(jobs)]
+        named = [(job.queue, job.id) for job in store.with_shadows(jobs)]
         queue.send(tools.client, named, alone=tools.settings.max_attempts == 1)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)
