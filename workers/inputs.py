@@ -27,7 +27,7 @@ from tundish.job import Code
 from tundish.media import OCTETS, essence
 from workers.claim import Claim
 from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
-from workers.folders import Arriving, Folder, Folders, NoRoom
+from workers.folders import Arriving, DiskFull, Folder, Folders
 from workers.room import Hold, Room
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Fetcher:
             return _failed(job, error)
 
     async def _arrived(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived:
-        """Raises Unavailable, NoRoom and TooLarge."""
+        """Raises Unavailable, DiskFull and TooLarge."""
         if job.input_url is not None:
             async with turns:
                 return await (self._to_file(job, job.input_url, folder) if folder else self._fetch(job, job.input_url))
@@ -240,7 +240,7 @@ def _needs_room(job: store.ClaimedJob, folder: Folder | Folders | None) -> bool:
 def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
     """Why a job has no input."""
     extra = {"job": to_text("job", job.id)}
-    if not isinstance(error, (Unavailable, NoRoom, TooLarge)):
+    if not isinstance(error, (Unavailable, DiskFull, TooLarge)):
         log.error("a fetch failed in the worker itself", exc_info=error, extra=extra)
         return execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
     log.info("a job has no input: %s", error, extra=extra)
