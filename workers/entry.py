@@ -31,7 +31,9 @@ class Place(Enum):
 @dataclass(slots=True)
 class Entry:
     """One model. `known` are its bytes on the device, None until it was measured, and `residue` those that its move to
-    host memory left there; times are of the monotonic clock."""
+    host memory left there. `load_seconds` and `copy_seconds` are what it took to bring it the last time, from nowhere
+    and from host memory, with what made room for it; `failures` in a row have kept it from being brought. Times are of
+    the monotonic clock."""
 
     served: Served
     loaded: Loaded
