@@ -1,0 +1,160 @@
+"""Blobs in a directory, and which store a URL names."""
+
+import os
+import shutil
+import stat
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+import pytest
+
+from tundish.blobs import (
+    BadSignature,
+    BlobChanged,
+    BlobMissing,
+    BlobRefused,
+    BlobTooLarge,
+    BlobUnavailable,
+    Directory,
+    job_prefix,
+    key,
+    open_blobs,
+    upload_key,
+)
+from tundish.ids import new_uuid, to_text
+from tundish.settings import SettingError, Settings
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Directory:
+    return Directory(tmp_path / "blobs", b"secret")
+
+
+def test_a_blob_is_kept_under_its_key(directory: Directory) -> None:
+    job = new_uuid()
+    name = key(1, job, 2, "output")
+    assert name.split("/")[2:] == [to_text("job", job), "2", "output"]
+    directory.put(name, b"\0body", "image/png")
+    directory.put(name, b"\0body", "image/png")
+    assert directory.get(name) == b"\0body"
+    directory.delete_prefix(job_prefix(1, job))
+    directory.delete_prefix(job_prefix(1, job))
+    with pytest.raises(BlobMissing):
+        directory.get(name)
+
+
+def test_what_cannot_be_deleted_is_told_and_what_is_gone_is_not(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_uuid()
+    directory.put(key(1, job, 0, "input"), b"body", "image/png")
+    delete, others = shutil.rmtree, [FileNotFoundError, PermissionError]
+
+    def beaten(folder: Path) -> None:
+        if others:
+            raise others.pop(0)
+        delete(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", beaten)
+    with pytest.raises(BlobUnavailable):
+        directory.delete_prefix(job_prefix(1, job))
+    assert directory.get(key(1, job, 0, "input"))
+    directory.delete_prefix(job_prefix(1, job))
+    with pytest.raises(BlobMissing):
+        directory.get(key(1, job, 0, "input"))
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a//b", "a\0/b", ""])
+def test_no_key_leads_out_of_the_folder(directory: Directory, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BlobMissing):
+        directory.put(name, b"x", "text/plain")
+    assert not list(tmp_path.rglob("*"))[1:]
+
+
+def test_a_signed_url_opens_one_blob_for_a_while(directory: Directory) -> None:
+    name = key(1, new_uuid(), 1, "output")
+    directory.put(name, b"body", "text/plain")
+    url = urlsplit(directory.get_url(name, "text/plain"))
+    given = {name: values[0] for name, values in parse_qs(url.query).items()}
+    path = unquote(url.path).removeprefix("/v1/blobs/")
+    assert directory.open_signed(path, given).path.read_bytes() == b"body"
+    for other, change in (
+        (path.replace("/1/output", "/2/output"), {}),
+        (path, {"expires": "99999999999"}),
+        (path, {"type": "text/html"}),
+        (path, {"signature": "é"}),
+    ):
+        with pytest.raises(BadSignature):
+            directory.open_signed(other, {**given, **change})
+    with pytest.raises(BadSignature):
+        directory.receive(path, given)
+    signature = directory._sign("GET", path, "text/plain", "1000")
+    with pytest.raises(BadSignature, match="expired"):
+        directory.open_signed(path, {"type": "text/plain", "expires": "1000", "signature": signature})
+
+
+def test_a_signed_put_takes_what_it_was_made_for(directory: Directory, tmp_path: Path) -> None:
+    name = upload_key(1, new_uuid())
+    signed = directory.put_url(name, "image/png", 4, sha256(b"body").hexdigest(), 60)
+    given = dict(parse_qsl(urlsplit(signed.url).query))
+    for pieces, fault in (((b"bo", b"dyx"), BlobTooLarge), ((b"bo", b"d"), BlobRefused), ((b"bodY",), BlobRefused)):
+        with pytest.raises(fault):
+            receive(directory, name, given, *pieces)
+        with pytest.raises(BlobMissing):
+            directory.stat(name)
+    receive(directory, name, given, b"bo", b"dy")
+    assert directory.get(name) == b"body"
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    with pytest.raises(BadSignature):
+        directory.open_signed(name, given)
+    for change in ({"size": "5"}, {"sha256": ""}, {"type": "text/html"}, {"expires": "99999999999"}):
+        with pytest.raises(BadSignature, match="not valid"):
+            directory.receive(name, {**given, **change})
+    expired = directory.put_url(name, "image/png", 4, None, -1)
+    with pytest.raises(BadSignature, match="expired"):
+        directory.receive(name, dict(parse_qsl(urlsplit(expired.url).query, keep_blank_values=True)))
+
+
+def receive(directory: Directory, name: str, given: dict[str, str], *pieces: bytes) -> None:
+    arrival = directory.receive(name, given)
+    try:
+        for piece in pieces:
+            arrival.write(piece)
+        arrival.keep()
+    finally:
+        arrival.discard()
+
+
+def test_a_copy_is_of_what_was_pinned(directory: Directory) -> None:
+    name, first, second = (key(1, new_uuid(), 0, "input") for _ in range(3))
+    directory.put(name, b"body", "text/plain")
+    pinned = directory.stat(name).etag
+    directory.copy(name, first, "text/plain", pinned)
+    directory.put(name, b"bodY", "text/plain")
+    assert directory.get(first, pinned) == b"body"
+    for call in (lambda: directory.copy(name, second, "text/plain", pinned), lambda: directory.get(name, pinned)):
+        with pytest.raises(BlobChanged):
+            call()
+    with pytest.raises(BlobMissing):
+        directory.copy(key(1, new_uuid(), 0, "input"), second, "text/plain")
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BlobUnavailable, match="blob directory"):
+        Directory(tmp_path / "file", b"s").put("1/2/3", b"x", "text/plain")
+    with pytest.raises(BlobUnavailable):
+        Directory(tmp_path / "none", b"s").check()
+
+
+def test_blobs_lie_private_and_whole(directory: Directory, tmp_path: Path) -> None:
+    directory.put("1/2/3", b"x", "text/plain")
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "file://host/dir", "s3:///prefix", "/dir"])
+def test_a_blob_url_that_is_none(url: str) -> None:
+    with pytest.raises(SettingError, match="TUNDISH_BLOB_URL"):
+        open_blobs(Settings(blob_url=url))
