@@ -112,16 +112,16 @@ def job_view(
         started_at=rfc3339(job.started_at) if job.started_at else None,
         finished_at=rfc3339(job.finished_at) if job.finished_at else None,
         expires_at=rfc3339(job.expires_at),
-        retry_of=_id("job", job.retry_of),
-        batch=_id("bat", job.batch),
-        shadow_of=_id("job", job.shadow_of),
+        retry_of=shown_id("job", job.retry_of),
+        batch=shown_id("bat", job.batch),
+        shadow_of=shown_id("job", job.shadow_of),
         timings=Timings(
             queued_ms=_ms(created, job.started_at),
             predict_ms=round(job.predict_ms or 0.0, 3),
             total_ms=_ms(created, job.finished_at),
             batch_size=job.batch_size or 0,
         ),
-        worker=_id("wrk", job.worker),
+        worker=shown_id("wrk", job.worker),
         urls=Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
     )
 
@@ -174,7 +174,8 @@ def _output(job: JobRow, most: int | None) -> msgspec.Raw:
     return _NULL
 
 
-def _id(prefix: str, id: UUID | None) -> str | None:
+def shown_id(prefix: str, id: UUID | None) -> str | None:
+    """An id as a caller reads it; None where there is none."""
     return None if id is None else to_text(prefix, id)
 
 
