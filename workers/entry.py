@@ -113,7 +113,7 @@ class Entry:
         return self.heat * 2 ** ((self.used - now) / HALF_LIFE) if self.heat else 0.0
 
     def standing(self, host_budget: float, now: float) -> Standing:
-        """As the policy sees it."""
+        """As the policy sees it; `host_budget` are the bytes of host memory that all models may take."""
         copied = self.place is Place.HOST or (self.there and self.movable and self.size <= host_budget)
         copy = self.size / COPY_RATE if self.copy_seconds is None else self.copy_seconds
         return Standing(

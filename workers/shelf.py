@@ -344,6 +344,7 @@ class Shelf:
 
     def _hold(self, entries: Mapping[Target, Entry]) -> None:
         self._entries = entries
+        #: All that are served, on the device or not: what decodes, runs and encodes.
         self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
 
     def _drop(self, entries: Iterable[Entry]) -> None:
