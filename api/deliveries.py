@@ -14,7 +14,7 @@ from api.parts import Parts
 from tundish import store
 from tundish.errors import Conflict, NotFound
 from tundish.ids import floor_uuid, from_text, to_text
-from tundish.view import rfc3339
+from tundish.view import rfc3339, shown_id
 
 STATUSES = ("pending", "delivered", "dead")
 
@@ -44,18 +44,14 @@ class DeliveryView(msgspec.Struct):
 def shown(row: store.DeliveryRow) -> DeliveryView:
     return DeliveryView(
         id=to_text("whd", row.id),
-        endpoint=_id("whe", row.endpoint),
-        job=_id("job", row.job),
-        batch=_id("bat", row.batch),
+        endpoint=shown_id("whe", row.endpoint),
+        job=shown_id("job", row.job),
+        batch=shown_id("bat", row.batch),
         event=row.event,
         status=row.status,
         attempts=[Attempt(**each) for each in row.attempts],
         next_at=rfc3339(row.next_at) if row.next_at else None,
     )
-
-
-def _id(prefix: str, id: UUID | None) -> str | None:
-    return None if id is None else to_text(prefix, id)
 
 
 class Deliveries:

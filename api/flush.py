@@ -121,14 +121,10 @@ class Flush:
         """Tell the workers of stored jobs and their shadows. What Redis does not take, a chore sends again: the jobs
         are safe."""
         pipeline = self._client.pipeline(transaction=False)
-        sent = ((queue_of(job), job.id) for job in store.with_shadows(jobs))
+        sent = ((job.queue, job.id) for job in store.with_shadows(jobs))
         for name, messages in queue.bundles(sent, self._alone).items():
             pipeline.lpush(name, *messages)
         try:
             await pipeline.execute()
         except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
             log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)
-
-
-def queue_of(job: store.NewJob) -> queue.Queue:
-    return queue.Queue(job.model, job.version, job.priority)

@@ -116,6 +116,6 @@ class _Backlog(Collector):
         for row in self.rows:
             names = [row.queue.model, row.queue.version, row.queue.priority.name.lower()]
             queued.add_metric(names, row.queued)
-            oldest.add_metric(names, row.oldest_s or 0.0)
+            oldest.add_metric(names, row.oldest_s)
         yield queued
         yield oldest

@@ -19,10 +19,9 @@ from tundish import strictjson
 from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
 from tundish.ids import from_text, to_text
 from tundish.lineup import escape
+from tundish.media import JSON, essence
 
 T = TypeVar("T")
-
-JSON = "application/json"
 
 #: The longest that one request waits for a job's end, in seconds.
 WAIT_MAX = 60.0
@@ -72,11 +71,6 @@ def parsed(content_type: str, body: bytes) -> object:
         return strictjson.loads(body)
     except strictjson.InvalidJSON as error:
         raise BadRequest("invalid_json", f"the body is not JSON as it is taken here: {error}") from error
-
-
-def essence(content_type: str) -> str:
-    """A media type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
 
 
 async def json_body(request: Request, limit: int, type: type[T], of: str) -> T:

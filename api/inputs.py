@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.http import JSON, essence, parsed
+from api.http import parsed
 from tundish.errors import BadRequest, WrongType
 from tundish.lineup import Known
+from tundish.media import JSON, OCTETS, TEXT, essence
 
-OCTETS = "application/octet-stream"
-TEXT = "text/plain; charset=utf-8"
 #: What is checked when it is submitted.
 CHECKED = (JSON, TEXT)
 

@@ -5,7 +5,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -44,6 +45,7 @@ from tundish.lineup import NAME
 from tundish.outbox import announce
 from tundish.view import encode, job_json, job_view
 
+T = TypeVar("T")
 Placed = list[store.NewJob | Refusal]
 
 log = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ class Jobs:
     async def delete(self, request: Request) -> Response:
         id, tenant = job_id(request), request.state.tenant
         known_parameters(request, ())
-        if not (await self._parts.job(request.state.tenant, id)).status.terminal:
+        if not (await self._parts.job(tenant, id)).status.terminal:
             raise _not_finished()
         shadow = await self._parts.run(store.shadow, tenant, id)
         try:  # the blobs first: what is in the way then leaves the job to be deleted again
@@ -145,13 +147,7 @@ class Jobs:
         return await self._running(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)
 
     async def result(self, request: Request) -> Response:
-        id = job_id(request)
-        known_parameters(request, ())
-        self._parts.in_retention(id)
-        found = await self._parts.run(store.read_output, request.state.tenant, id)
-        if found is None:
-            raise no_such_job()
-        status, output = found
+        status, output = await self._after(store.read_output, request)
         if not status.terminal:
             raise _not_finished()
         if status != Status.SUCCEEDED or output is None:
@@ -159,23 +155,12 @@ class Jobs:
         return await self._payload(output)
 
     async def input(self, request: Request) -> Response:
-        id = job_id(request)
-        known_parameters(request, ())
-        self._parts.in_retention(id)
-        found = await self._parts.run(store.read_input, request.state.tenant, id)
-        if found is None:
-            raise no_such_job()
-        return await self._payload(found)
+        return await self._payload(await self._after(store.read_input, request))
 
     async def cancel(self, request: Request) -> Response:
-        id = job_id(request)
-        known_parameters(request, ())
-        self._parts.in_retention(id)
-        job = await self._parts.run(_cancel, request.state.tenant, id, self._parts.settings.public_url)
-        if job is None:
-            raise no_such_job()
+        job = await self._after(partial(_cancel, public_url=self._parts.settings.public_url), request)
         if job.status.terminal:
-            await self._parts.tell(id)
+            await self._parts.tell(job.id)
         return await self._running(job)
 
     async def list(self, request: Request) -> Response:
@@ -185,6 +170,16 @@ class Jobs:
         progress = await asyncio.gather(*map(self._parts.streams.progress, listing.jobs))
         data = [job_view(job, public_url, progress=each) for job, each in zip(listing.jobs, progress, strict=True)]
         return page(data, listing.next_before)
+
+    async def _after(self, verb: Callable[[store.Connection, int, UUID], T | None], request: Request) -> T:
+        """What a verb gives for the job whose id is in the path, within the retention. Raises NotFound."""
+        id = job_id(request)
+        known_parameters(request, ())
+        self._parts.in_retention(id)
+        found = await self._parts.run(verb, request.state.tenant, id)
+        if found is None:
+            raise no_such_job()
+        return found
 
     async def _submit(
         self,

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from api.http import content_type, header
 from tundish import store
 from tundish.errors import BadRequest, Conflict, Refused, Unavailable
+from tundish.media import JSON
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Once:
             detail = "this Idempotency-Key was used with another body, Content-Type or query; take a new key"
             raise Refused("idempotency_key_reused", detail)
         headers = {"idempotency-replayed": "true"} | ({"location": answer.location} if answer.location else {})
-        return Response(answer.body, answer.status, headers, "application/json")
+        return Response(answer.body, answer.status, headers, JSON)
 
     async def submit(
         self, keyed: Keyed, jobs: Sequence[store.NewJob], show: Callable[[datetime], Response]

@@ -83,8 +83,8 @@ class Rules:
             raise _refused("/expires_in", f"at most the retention, {self._retention:g} seconds")
         return options.expires_in
 
-    def url(self, field: str, url: str) -> None:
-        """Whether we may be sent to a URL, as far as it says so itself. Raises Refused."""
+    def check_url(self, field: str, url: str) -> None:
+        """Whether we may be sent to the URL in a field, as far as it says so itself. Raises Refused."""
         try:
             outbound.acceptable(url, self._allowed)
         except outbound.Refused as error:
@@ -93,7 +93,7 @@ class Rules:
     def check(self, options: Options) -> None:
         """Raises Refused."""
         if options.webhook is not None:
-            self.url("webhook", options.webhook)
+            self.check_url("webhook", options.webhook)
         for name in ("webhook", "sticky_key"):
             if "\0" in (getattr(options, name) or ""):
                 raise _refused(f"/{name}", "holds a NUL character")

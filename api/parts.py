@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """Writers have a pool of their own: reads cannot starve them."""
+    """Each kind of statement has a pool of its own, so that none starves another: `writers` store jobs, `keyed` those
+    with an Idempotency-Key, `asked` reads jobs by their ids, `readers` do all else."""
 
     settings: Settings
     writers: store.AsyncEngine

@@ -63,7 +63,7 @@ class Submitter:
         routed = await self._models.route(asked.model, asked.sticky_key)
         if source == "input_url":
             url = str(asked.input_url)
-            self._rules.url(source, url)
+            self._rules.check_url(source, url)
             return await self._one(tenant, routed, asked, Input(None, routed.known.version.input_type, url))
         if source == "upload":
             return await self._uploaded(tenant, routed, asked)

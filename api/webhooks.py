@@ -14,8 +14,8 @@ from starlette.routing import Route
 from api import deliveries
 from api.http import encoded, json_body, known_parameters, page, page_before, page_limit
 from api.parts import Parts
-from tundish import outbound, store
-from tundish.errors import Conflict, NotFound, Refused
+from tundish import store
+from tundish.errors import Conflict, NotFound
 from tundish.ids import from_text, new_uuid, to_text
 from tundish.view import event_body
 from tundish.webhooks import EVENTS, new_secret
@@ -63,7 +63,6 @@ class Webhooks:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._allowed = outbound.networks(parts.settings.outbound_allow)
 
     def routes(self) -> list[Route]:
         return [
@@ -81,7 +80,7 @@ class Webhooks:
     async def create(self, request: Request) -> Response:
         known_parameters(request, ())
         asked = await json_body(request, self._parts.settings.max_body, NewEndpoint, "an endpoint")
-        self._check(asked.url)
+        self._parts.rules.check_url("url", asked.url)
         endpoint = store.Endpoint(new_uuid(), request.state.tenant, asked.url, _once(asked.events))
         secret = new_secret()
         if not await self._parts.run(store.add_endpoint, endpoint, secret, most=MOST):
@@ -105,7 +104,7 @@ class Webhooks:
         known_parameters(request, ())
         asked = await json_body(request, self._parts.settings.max_body, EndpointChange, "an endpoint")
         if asked.url is not UNSET:
-            self._check(asked.url)
+            self._parts.rules.check_url("url", asked.url)
         given = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
         if "events" in given:
             given["events"] = _once(given["events"])
@@ -151,14 +150,6 @@ class Webhooks:
 
     async def _endpoint(self, request: Request) -> store.Endpoint:
         return await self._parts.run(store.endpoint, request.state.tenant, _id(request)) or _missing()
-
-    def _check(self, url: str) -> None:
-        """Raises Refused."""
-        try:
-            outbound.acceptable(url, self._allowed)
-        except outbound.Refused as error:
-            detail = str(error)
-            raise Refused("invalid_request", f"/url: {detail}", [{"pointer": "/url", "detail": detail}]) from error
 
 
 def _id(request: Request) -> UUID:

@@ -39,6 +39,13 @@ def wait_until(found: Callable[[], T | None], what: str, timeout: float = 30) ->
     raise AssertionError(f"{what}: not within {timeout:g} s")
 
 
+def ended(client: httpx.Client, id: str) -> dict[str, Any]:
+    """A job, once it has ended."""
+    return wait_until(
+        lambda: (job := client.get(f"/v1/jobs/{id}?wait=20").json())["finished_at"] and job, f"{id} ended", 100
+    )
+
+
 @dataclass
 class Local:
     """`./dev` in a folder."""

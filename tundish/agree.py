@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-JSON = "application/json"
-NPY = "application/x-npy"
+from tundish.media import JSON, NPY
+
 RTOL = 1e-3
 ATOL = 1e-6
 

@@ -14,11 +14,8 @@ from typing import Any
 import msgspec
 
 from tundish.file import File
+from tundish.media import JSON, OCTETS, TEXT
 from tundish.model import DefinitionError, Model, types_of
-
-JSON = "application/json"
-OCTETS = "application/octet-stream"
-TEXT = "text/plain; charset=utf-8"
 
 
 class DecodeError(ValueError):

@@ -3,10 +3,10 @@
 Problem
 ├── BadRequest          400  the body cannot be parsed
 ├── Unauthorized        401  no key, or a wrong one
-├── NotFound            404  no such model, version, alias or job
-├── Conflict            409  the job's state forbids it
-├── TooLarge            413  the body is over TUNDISH_MAX_BODY
-├── WrongType           415  the model does not take that content type
+├── NotFound            404  the tenant has no such thing
+├── Conflict            409  its state forbids it
+├── TooLarge            413  the body is over TUNDISH_MAX_BODY, or over what its upload was made for
+├── WrongType           415  the model, or the call, does not take that content type
 ├── Refused             422  valid JSON that is refused
 └── Unavailable         503  come back after `retry_after` seconds
 """

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tundish import device
-from tundish.codec import JSON, Codec, DecodeError, EncodeError
+from tundish.codec import Codec, DecodeError, EncodeError
 from tundish.file import File
 from tundish.job import Code
+from tundish.media import JSON
 from tundish.model import Batch, Model, Reject, Reporter
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,8 @@ from typing import Any, get_args, get_origin
 
 from tundish.artifact.safetensors import header_length
 from tundish.codec import Codec, DecodeError, EncodeError
+from tundish.media import NPY, SAFETENSORS
 
-NPY = "application/x-npy"
-SAFETENSORS = "application/vnd.safetensors"
 #: Bytes of a safetensors header: some ten thousand tensors.
 HEADER_MAX = 1 << 20
 

@@ -9,6 +9,7 @@ import msgspec
 
 from tundish.ids import milliseconds_of, to_text
 from tundish.job import Priority, Status
+from tundish.media import JSON
 from tundish.store import JobRow
 
 #: A webhook carries an output up to this size; a larger one is fetched by its URL.
@@ -111,16 +112,16 @@ def job_view(
         started_at=rfc3339(job.started_at) if job.started_at else None,
         finished_at=rfc3339(job.finished_at) if job.finished_at else None,
         expires_at=rfc3339(job.expires_at),
-        retry_of=_id("job", job.retry_of),
-        batch=_id("bat", job.batch),
-        shadow_of=_id("job", job.shadow_of),
+        retry_of=shown_id("job", job.retry_of),
+        batch=shown_id("bat", job.batch),
+        shadow_of=shown_id("job", job.shadow_of),
         timings=Timings(
             queued_ms=_ms(created, job.started_at),
             predict_ms=round(job.predict_ms or 0.0, 3),
             total_ms=_ms(created, job.finished_at),
             batch_size=job.batch_size or 0,
         ),
-        worker=_id("wrk", job.worker),
+        worker=shown_id("wrk", job.worker),
         urls=Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
     )
 
@@ -163,7 +164,7 @@ def _output(job: JobRow, most: int | None) -> msgspec.Raw:
     """JSON as it is, a text as a string of JSON; null for all else."""
     if job.output is None or job.output_type is None or (most is not None and len(job.output) > most):
         return _NULL
-    if job.output_type == "application/json":
+    if job.output_type == JSON:
         return msgspec.Raw(job.output)
     if job.output_type.startswith("text/"):
         try:
@@ -173,7 +174,8 @@ def _output(job: JobRow, most: int | None) -> msgspec.Raw:
     return _NULL
 
 
-def _id(prefix: str, id: UUID | None) -> str | None:
+def shown_id(prefix: str, id: UUID | None) -> str | None:
+    """An id as a caller reads it; None where there is none."""
     return None if id is None else to_text(prefix, id)
 
 

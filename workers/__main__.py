@@ -58,8 +58,9 @@ HOST_SHARE = 0.25
 
 
 def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, reloaded: Reload | None = None) -> int:
-    """`named` gives the device of a name, `policy` decides which models are on it; those of
-    `reloaded` are served in place of those that the settings name."""
+    """`named` gives the device of a name, `policy` decides which models are on it; those of `reloaded` are served in
+    place of those that the settings name. The exit status: 0 after a stop that was asked for, 2 where the worker cannot
+    start, else one of `exits`."""
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()
@@ -156,11 +157,7 @@ def _serve(
         reloaded.start(exchange)
     heart.start()
 
-    def pause(paused: frozenset[Target]) -> None:
-        intake.pause(paused)
-        consumers.follow(consumers.targets - paused, "pause")
-
-    pauses = Pauses(engine, client, settings.pool, lambda: shelf.models, pause)
+    pauses = Pauses(engine, client, settings.pool, lambda: shelf.models, intake.pause)
     pauses.start()
     elsewhere.start()
     gpu.guard(device, lose)

@@ -156,7 +156,7 @@ class Batcher:
 
     @staticmethod
     def _rank(line: _Line) -> tuple[int, float]:
-        # Alone are jobs that may have killed a worker: they go when nothing better waits for the same target's turn.
+        # Jobs that must be alone go first in their line, and their priority is not kept: by themselves they are normal.
         for head in line.heads():
             return head
         return 1, line.alone[0][1]

@@ -18,9 +18,9 @@ from tundish import outbox, store
 from tundish.batchfile import CHUNK, Counts, Fault, verdict
 from tundish.batchview import JSONL
 from tundish.blobs import BlobMissing, batch_prefix
-from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Status, error_json
+from tundish.media import JSON
 from workers.chores import Tools
 
 #: Lines that are read at once.

@@ -7,6 +7,7 @@ Redis (celery 8030, 10205, 10302).
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -33,8 +34,8 @@ class Ears:
 
     def _run(self) -> None:
         passed = False  # messages waited at the last look, and none has come since
-        pause = threading.Event()
-        while not pause.wait(LOOK):
+        while True:
+            time.sleep(LOOK)
             deaf = self._idle() and self._intake.silent > SILENT and self._waiting()
             if deaf and passed:
                 log.critical("messages wait and none arrives here: this worker ends, to be started anew")

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
@@ -64,8 +65,8 @@ class Elsewhere:
         return {name for each in others if each.state in ("idle", "busy") for name in each.models}
 
     def _run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(LOOK):
+        while True:
+            time.sleep(LOOK)
             try:
                 self.look()
             except store.StoreError as error:

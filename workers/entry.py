@@ -31,7 +31,9 @@ class Place(Enum):
 @dataclass(slots=True)
 class Entry:
     """One model. `known` are its bytes on the device, None until it was measured, and `residue` those that its move to
-    host memory left there; times are of the monotonic clock."""
+    host memory left there. `load_seconds` and `copy_seconds` are what it took to bring it the last time, from nowhere
+    and from host memory, with what made room for it; `failures` in a row have kept it from being brought. Times are of
+    the monotonic clock."""
 
     served: Served
     loaded: Loaded
@@ -111,7 +113,7 @@ class Entry:
         return self.heat * 2 ** ((self.used - now) / HALF_LIFE) if self.heat else 0.0
 
     def standing(self, host_budget: float, now: float) -> Standing:
-        """As the policy sees it."""
+        """As the policy sees it; `host_budget` are the bytes of host memory that all models may take."""
         copied = self.place is Place.HOST or (self.there and self.movable and self.size <= host_budget)
         copy = self.size / COPY_RATE if self.copy_seconds is None else self.copy_seconds
         return Standing(

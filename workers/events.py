@@ -29,7 +29,7 @@ GATHER = 0.01
 #: Seconds that the end of a batch waits at most for its last events to be written.
 PATIENCE = 5.0
 #: Seconds for which nothing is tried after Redis failed.
-DEAF = 5.0
+RETRY = 5.0
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Events:
         self._changed = threading.Condition()
         self._hurry = threading.Event()
         self._put = self._written = 0
-        self._deaf_until = 0.0
+        self._retry_at = 0.0
         self._lost = 0
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
@@ -108,7 +108,7 @@ class Events:
         """Never waits for more than another `put`."""
         with self._changed:
             before = len(self._buffer)
-            if time.monotonic() < self._deaf_until or not self._buffer.put(said, kind, data):
+            if time.monotonic() < self._retry_at or not self._buffer.put(said, kind, data):
                 self._lost += 1
             elif len(self._buffer) > before:
                 self._put += 1
@@ -146,7 +146,7 @@ class Events:
                 self._lost += len(refused)
         except redis.RedisError as error:
             why = error
-            self._deaf_until = time.monotonic() + DEAF
+            self._retry_at = time.monotonic() + RETRY
             self._lost += len(taken)
         if self._lost:
             log.warning("%d events of running jobs were lost: %s", self._lost, why)

@@ -16,11 +16,11 @@ import redis
 from tundish import queue, store
 from tundish.batchfile import LINES_MAX, BadLine, Fault, Line, RawLine, count, lines, parse
 from tundish.blobs import BlobMissing, key
-from tundish.codec import JSON, TEXT
 from tundish.errors import NotFound, Refused
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Priority, error_json
 from tundish.lineup import Lineup
+from tundish.media import JSON, TEXT
 from workers.chores import Tools
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:
     if not jobs:
         return
     try:
-        named = [(queue.Queue(job.model, job.version, job.priority), job.id) for job in store.with_shadows(jobs)]
+        named = [(job.queue, job.id) for job in store.with_shadows(jobs)]
         queue.send(tools.client, named, alone=tools.settings.max_attempts == 1)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)

@@ -21,8 +21,8 @@ _PREFIX = "tundish-files-"
 ROOM = 64 * CHUNK
 
 
-class NoRoom(Exception):
-    """The disk does not take an input."""
+class DiskFull(Exception):
+    """The disk does not take an input: it is full, or refuses to be written to."""
 
 
 class Folder:
@@ -34,7 +34,7 @@ class Folder:
         self.remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
     def fetch(self, job: ClaimedJob, blobs: Blobs) -> File:
-        """A job's input as a file; what lay at a URL has arrived before. Raises NoRoom, BlobMissing and
+        """A job's input as a file; what lay at a URL has arrived before. Raises DiskFull, BlobMissing and
         BlobUnavailable."""
         if job.body is not None or job.blob is not None:
             with self.arriving(job.id, job.size) as file:
@@ -48,7 +48,7 @@ class Folder:
     @contextmanager
     def arriving(self, job: UUID, size: int = 0) -> Iterator["Arriving"]:
         """A job's input, to be written: `size` bytes of it are known to come. It stays only as a whole. Raises
-        NoRoom."""
+        DiskFull."""
         path = self._input(job)
         try:
             with _disk(path, size), path.open("wb") as file:
@@ -77,7 +77,7 @@ class Arriving:
         self._file = file
 
     def write(self, piece: bytes) -> None:
-        """Raises NoRoom."""
+        """Raises DiskFull."""
         with _disk(self._path, len(piece)):
             self._file.write(piece)
 
@@ -102,13 +102,13 @@ class Folders:
 
 @contextmanager
 def _disk(path: Path, size: int) -> Iterator[None]:
-    """For a file that `size` more bytes come to. Raises NoRoom."""
+    """For a file that `size` more bytes come to. Raises DiskFull."""
     if shutil.disk_usage(path.parent).free < size + ROOM:
-        raise NoRoom("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
+        raise DiskFull("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
     try:
         yield
     except OSError as error:
-        raise NoRoom(f"the worker's disk does not take the input: {error.strerror or error}") from error
+        raise DiskFull(f"the worker's disk does not take the input: {error.strerror or error}") from error
 
 
 def _sweep(root: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -58,9 +59,6 @@ class Cpu:
     pinnable = False
     grain = 0
 
-    def __init__(self) -> None:
-        self._never = threading.Event()
-
     def uuid(self) -> str | None:
         return None
 
@@ -71,7 +69,7 @@ class Cpu:
         return 0
 
     def fault(self, wait: float = 0.0) -> str | None:
-        self._never.wait(wait)
+        time.sleep(wait)
         return None
 
     def probe(self) -> str | None:
@@ -88,7 +86,6 @@ class Cuda:
         self.name = name
         self._handle: Any = None
         self._events: Any = None
-        self._never = threading.Event()
 
     def uuid(self) -> str | None:
         import torch
@@ -123,7 +120,7 @@ class Cuda:
                 return f"NVML says: {error}"
             # A driver that does not know the call, or is being replaced, says nothing of the GPU.
             log.debug("NVML cannot be asked: %s", error)
-            self._never.wait(wait)
+            time.sleep(wait)
             return None
 
     def probe(self) -> str | None:
@@ -153,7 +150,7 @@ class Cuda:
 
     def _next_xid(self, wait: float) -> str | None:
         if self._events is None:
-            self._never.wait(wait)
+            time.sleep(wait)
             return None
         try:
             event = pynvml.nvmlEventSetWait_v2(self._events, int(wait * 1000))

@@ -7,6 +7,7 @@ import logging
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,8 +40,8 @@ def watch(limits: Limits, jobs: Callable[[], int], device: Callable[[], int], on
     """Look in a thread of its own, and call `on_growth` once."""
 
     def look() -> None:
-        pause = threading.Event()
-        while not pause.wait(LOOK):
+        while True:
+            time.sleep(LOOK)
             if past := limits.past(jobs(), rss(), device()):
                 log.warning("this worker drains, to be replaced: %s", past)
                 on_growth()

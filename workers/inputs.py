@@ -22,12 +22,12 @@ from uuid import UUID
 
 from tundish import execute, outbound, store
 from tundish.blobs import CHUNK
-from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
+from tundish.media import OCTETS, essence
 from workers.claim import Claim
 from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
-from workers.folders import Arriving, Folder, Folders, NoRoom
+from workers.folders import Arriving, DiskFull, Folder, Folders
 from workers.room import Hold, Room
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Fetcher:
             return _failed(job, error)
 
     async def _arrived(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived:
-        """Raises Unavailable, NoRoom and TooLarge."""
+        """Raises Unavailable, DiskFull and TooLarge."""
         if job.input_url is not None:
             async with turns:
                 return await (self._to_file(job, job.input_url, folder) if folder else self._fetch(job, job.input_url))
@@ -240,7 +240,7 @@ def _needs_room(job: store.ClaimedJob, folder: Folder | Folders | None) -> bool:
 def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
     """Why a job has no input."""
     extra = {"job": to_text("job", job.id)}
-    if not isinstance(error, (Unavailable, NoRoom, TooLarge)):
+    if not isinstance(error, (Unavailable, DiskFull, TooLarge)):
         log.error("a fetch failed in the worker itself", exc_info=error, extra=extra)
         return execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
     log.info("a job has no input: %s", error, extra=extra)
@@ -252,12 +252,7 @@ def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
 
 def _given(job: store.ClaimedJob, given: str) -> store.ClaimedJob:
     """The job with the Content-Type of its input; until here it is what its model takes. Raises Unavailable."""
-    wanted, essence = job.content_type, _essence(given)
-    if wanted != OCTETS and essence != _essence(wanted) and essence not in _UNSAID:
-        raise Unavailable(f"it is {essence}; the model takes {wanted}")
-    return job._replace(content_type=wanted if essence in _UNSAID else given)
-
-
-def _essence(content_type: str) -> str:
-    """A media type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
+    wanted, kind = job.content_type, essence(given)
+    if wanted != OCTETS and kind != essence(wanted) and kind not in _UNSAID:
+        raise Unavailable(f"it is {kind}; the model takes {wanted}")
+    return job._replace(content_type=wanted if kind in _UNSAID else given)

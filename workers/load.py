@@ -33,12 +33,13 @@ class Loaded:
     model: Model[Any, Any] = field(init=False)
 
 
-def load(served: Served, on: str, cache: Cache) -> Model[Any, Any]:
-    """Whatever the model's `load` raises passes through, and why its artifact cannot be pulled."""
+def load(served: Served, device: str, cache: Cache) -> Model[Any, Any]:
+    """A model on a device, by its name in torch. Raises what its `load` raises; and where its artifact cannot be pulled
+    Refused, CacheError or BlobError."""
     model = served.model()
     cache.equip(model)
-    model.load(on)
-    tune(model, on)
+    model.load(device)
+    tune(model, device)
     return model
 
 
@@ -51,7 +52,7 @@ def fetch(served: Served, cache: Cache) -> None:
             log.warning("%s@%s cannot be pulled yet: %s", served.model.name, served.model.version, error)
 
 
-def warm_up(loaded: Loaded, on: str) -> None:
+def warm_up(loaded: Loaded, device: str) -> None:
     """Predict the example in each size that is padded to, or alone and in a full batch: kernels are chosen, compiled
     and recorded before a caller waits for them, and the memory that a batch needs is claimed. Raises DeviceLost; what
     else goes wrong is left for the jobs to tell."""
@@ -62,7 +63,7 @@ def warm_up(loaded: Loaded, on: str) -> None:
         item = execute.Item(*execute.encoded(loaded.reads, example))
         folder = loaded.folders.new() if loaded.folders else None
         how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
-        for size in _sizes(type(model), on):
+        for size in _sizes(type(model), device):
             ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
             if failures := [each for each in ran if isinstance(each, execute.Failed)]:
                 log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
@@ -84,10 +85,10 @@ def unload(model: Model[Any, Any]) -> None:
     gc.unfreeze()  # what it leaves in cycles can go
 
 
-def _sizes(model: type[Model[Any, Any]], on: str) -> Iterable[int]:
+def _sizes(model: type[Model[Any, Any]], device: str) -> Iterable[int]:
     """Each once; twice where kernels are recorded, for torch records those of the second call."""
     sizes = {size for size in model.pad_to if size <= model.max_batch} or {1, model.max_batch}
-    return [size for size in sorted(sizes) for _ in range(1 + records(model, on))]
+    return [size for size in sorted(sizes) for _ in range(1 + records(model, device))]
 
 
 class _Silent:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
 
-from tundish import device as says
+from tundish import device
 from tundish.artifact import Cache
 from tundish.execute import DeviceLost
 from tundish.tune import records
@@ -120,7 +120,7 @@ class Moves:
     def _free_cache(self) -> None:
         """A CPU's memory is not counted so, and finding what is no longer used takes a tenth of a second."""
         if self._device.memory() is not None:
-            says.free()
+            device.free()
 
 
 @contextmanager
@@ -129,8 +129,8 @@ def _careful(entry: Entry) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, DeviceLost) or says.lost(error):
+        if isinstance(error, DeviceLost) or device.lost(error):
             raise DeviceLost(f"{entry.name}: {error}") from error
         clear_frames(error.__traceback__)
-        says.free()
+        device.free()
         raise

@@ -17,6 +17,7 @@ from yarl import URL
 
 from tundish import outbound, store, webhooks
 from tundish.ids import to_text
+from tundish.media import JSON
 from workers.verdict import Answer
 
 #: Seconds that a try may take, from the look-up of the name to the end of the answer (Standard Webhooks).
@@ -116,7 +117,7 @@ class Post:
         async with self._session.post(
             _url(due.url, address),
             data=due.body,
-            headers={"host": to.authority, "content-type": "application/json", "user-agent": "Tundish", **signed},
+            headers={"host": to.authority, "content-type": JSON, "user-agent": "Tundish", **signed},
             server_hostname=to.name if to.scheme == "https" else None,
             allow_redirects=False,
         ) as response:

@@ -7,15 +7,15 @@ from typing import Any
 
 from tundish import execute, strictjson
 from tundish.blobs import BlobChanged, BlobMissing, Blobs
-from tundish.codec import JSON
 from tundish.errors import Refused
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code
 from tundish.lineup import Known
+from tundish.media import JSON
 from tundish.store import ClaimedJob
 from workers.claim import Claim
-from workers.folders import Folder, NoRoom
+from workers.folders import DiskFull, Folder
 from workers.load import Loaded
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File 
         return _unavailable(job, error, "the upload was overwritten after the job was submitted; submit it again")
     except BlobMissing as error:
         return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
-    except NoRoom as error:
+    except DiskFull as error:
         return _unavailable(job, error, str(error))
     except MemoryError:
         log.warning("an input of %d bytes does not fit into memory", job.size, extra={"job": to_text("job", job.id)})

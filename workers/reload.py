@@ -56,8 +56,9 @@ class Reload:
         threading.Thread(target=self._watch, args=(serve,), name="reload", daemon=True).start()
 
     def _watch(self, serve: Serve) -> None:
-        pause, before = threading.Event(), self._seen
-        while not pause.wait(LOOK):
+        before = self._seen
+        while True:
+            time.sleep(LOOK)
             now = self._stamp()
             if now == before != self._seen:
                 self._seen = now

@@ -136,7 +136,7 @@ class Pipeline:
         """Beside all else. Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to
         its queue and is sent again by the next sweep; the rest goes on."""
         if self._waits.begin(claimed.target):
-            self._pace(claimed.target)
+            self._hold_back(claimed.target)
             # Never waited for: what is still being fetched at the end is given back.
             threading.Thread(target=self._guard, args=(self._fetch, claimed), name="fetch", daemon=True).start()
             return
@@ -156,9 +156,9 @@ class Pipeline:
             self._prepare(part)
             del part  # it is large, and the next one may take long
         self._waits.end(claimed.target)
-        self._pace(claimed.target)
+        self._hold_back(claimed.target)
 
-    def _pace(self, target: Target) -> None:
+    def _hold_back(self, target: Target) -> None:
         self._intake.hold_back(target, self._waits.until(target, time.monotonic()))
 
     def _folders(self, claimed: Claim) -> Folders | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from tundish import device as says
+from tundish import device
 from tundish.artifact import Cache
 from tundish.catalog import Served
 from tundish.execute import DeviceLost
@@ -295,7 +295,7 @@ class Shelf:
         try:
             return self._moves.load(entry)
         except Exception as error:
-            if not (others and says.out_of_memory(error)):
+            if not (others and device.out_of_memory(error)):
                 raise
             log.info("%s does not fit beside others, which make room: %s", entry.name, error)
         for each in others:
@@ -344,6 +344,7 @@ class Shelf:
 
     def _hold(self, entries: Mapping[Target, Entry]) -> None:
         self._entries = entries
+        #: All that are served, on the device or not: what decodes, runs and encodes.
         self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
 
     def _drop(self, entries: Iterable[Entry]) -> None:
@@ -379,7 +380,7 @@ class Shelf:
     def _cannot_be_loaded(self, target: Target, error: Exception) -> LoadFailed:
         entry = self._entries[target]
         log.warning("%s cannot be loaded", entry.name, exc_info=error)
-        full = says.out_of_memory(error)
+        full = device.out_of_memory(error)
         if full and self._share.others.held:
             # More than there was room for; nobody may know how much more.
             entry.known = max(entry.size, int(min(self._free() + 1, self._share.best - self._pinned(target))))

@@ -178,10 +178,6 @@ class Rig:
     def wait_for_end(self, id: str, timeout: float = 60) -> None:
         wait_until(lambda: self.client.get(f"/v1/jobs/{id}").json()["finished_at"], f"{id} ended", timeout)
 
-    def wait_for_new(self, part: Part, pid: int) -> None:
-        """Until another process than `pid` runs as `part`."""
-        wait_until(lambda: part.pid != pid, f"{part.name} was started anew", 60)
-
     def wait_for_executions(self, more_than: int) -> None:
         wait_until(lambda: len(self.executed.lines()) > more_than, "more were executed")
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import KEY
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 from tundish.blobs import Directory, job_prefix
 from tundish.ids import from_text, shadow_id, to_text
 
@@ -25,12 +25,6 @@ def submit(client: httpx.Client, alias: str, count: int, **options: Any) -> list
     answer = client.post("/v1/jobs:batch", json={"model": f"scale:{alias}", "inputs": inputs, **options})
     assert answer.status_code == 202, answer.text
     return [each["id"] for each in answer.json()["data"]]
-
-
-def ended(client: httpx.Client, id: str) -> dict[str, Any]:
-    job: dict[str, Any] = client.get(f"/v1/jobs/{id}?wait=30").json()
-    assert job["finished_at"], job
-    return job
 
 
 def versions(client: httpx.Client, ids: list[str]) -> list[str]:

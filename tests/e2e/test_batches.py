@@ -43,7 +43,7 @@ def seen(client: httpx.Client, id: str) -> dict[str, Any]:
     return batch
 
 
-def ended(client: httpx.Client, id: str) -> dict[str, Any]:
+def batch_ended(client: httpx.Client, id: str) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         batch = seen(client, id)
         return batch if batch["finished_at"] else None
@@ -70,7 +70,7 @@ def test_a_file_is_run_line_by_line(client: httpx.Client) -> None:
     batch = posted(client, jsonl({"value": number} for number in range(1200)), metadata={"run": "7"})
     assert list(batch) == FIELDS
     assert (batch["id"][:4], batch["status"], batch["metadata"]) == ("bat_", "validating", {"run": "7"})
-    done = ended(client, batch["id"])
+    done = batch_ended(client, batch["id"])
     assert (done["status"], done["error_url"]) == ("succeeded", None)
     assert client.get(f"/v1/batches/{batch['id']}/error").json()["code"] == "no_result"
     assert done["counts"] == {"total": 1200, "queued": 0, "running": 0, "succeeded": 1200, "failed": 0, "canceled": 0}
@@ -102,7 +102,7 @@ def test_a_line_that_is_none_fails_alone_and_the_batch_succeeds(client: httpx.Cl
         b'{"custom_id": "rejected", "input": {"do": "reject"}}',
         b'{"custom_id": "\\u00e9\\n", "input": {"do": "ok"}}',  # the last line end may be missing
     ]
-    done = ended(client, posted(client, b"\n".join(body), "moody")["id"])
+    done = batch_ended(client, posted(client, b"\n".join(body), "moody")["id"])
     assert (done["status"], counted(done)) == ("succeeded", {"total": 13, "succeeded": 2, "failed": 11})
     outputs = lines(client, done["output_url"])
     assert [(each["custom_id"], each["output"]) for each in outputs] == [
@@ -129,15 +129,15 @@ def test_a_line_that_is_none_fails_alone_and_the_batch_succeeds(client: httpx.Cl
 
 def test_outputs_of_every_size_are_in_the_file(client: httpx.Client) -> None:
     values = ["x" * 70_000, "y" * 1_500_000, {"a\nb": [1]}]  # a blob, one that is streamed, and a row
-    done = ended(client, posted(client, jsonl({"value": value} for value in values))["id"])
+    done = batch_ended(client, posted(client, jsonl({"value": value} for value in values))["id"])
     assert [each["output"]["value"] for each in lines(client, done["output_url"])] == values
 
 
 def test_texts_are_strings_and_a_file_is_null(client: httpx.Client) -> None:
     texts = ["a\nb", "a" + "\u00e9" * 530_000]  # of the second, a piece ends within a character
-    done = ended(client, posted(client, jsonl(texts), "shout")["id"])
+    done = batch_ended(client, posted(client, jsonl(texts), "shout")["id"])
     assert [each["output"] for each in lines(client, done["output_url"])] == [text.upper() for text in texts]
-    done = ended(client, posted(client, jsonl([{"size": 3}]), "made")["id"])
+    done = batch_ended(client, posted(client, jsonl([{"size": 3}]), "made")["id"])
     [line] = lines(client, done["output_url"])
     assert line["output"] is None
     assert client.get(f"/v1/jobs/{line['id']}/result", follow_redirects=True).content == b"\0\0\0"
@@ -162,7 +162,7 @@ def test_counts_are_told_while_it_runs_and_cancel_returns_what_is_done(client: h
         assert client.get(f"/v1/batches/{id}/{name}").json()["code"] == "not_finished"
     asked = client.post(f"/v1/batches/{id}/cancel")
     assert (asked.status_code, asked.json()["cancel_requested"]) == (200, True)
-    done = ended(client, id)  # the held ones let go when they are told
+    done = batch_ended(client, id)  # the held ones let go when they are told
     assert done["status"] == "canceled"
     assert counted(done)["succeeded"] >= 4
     assert counted(done)["canceled"] + counted(done)["succeeded"] == 300
@@ -179,7 +179,7 @@ def test_a_batch_that_expires_returns_what_is_done(client: httpx.Client, tmp_pat
     id = posted(client, jsonl(inputs), "gated", expires_in=3)["id"]
     wait_until(lambda: seen(client, id)["counts"]["failed"] > 0, "what waited has expired")
     (tmp_path / "open").touch()
-    done = ended(client, id)
+    done = batch_ended(client, id)
     errors = lines(client, done["error_url"])
     assert (done["status"], {each["error"]["code"] for each in errors}) == ("expired", {"expired"})
     assert len(errors) + len(lines(client, done["output_url"])) == 40
@@ -187,7 +187,7 @@ def test_a_batch_that_expires_returns_what_is_done(client: httpx.Client, tmp_pat
 
 def test_a_batch_tells_its_webhook_and_its_jobs_tell_nothing(system: Local, client: httpx.Client) -> None:
     batch = posted(client, jsonl([{"do": "ok"}, {"do": "reject"}]), "moody", webhook="http://127.0.0.1:9/hook")
-    done = ended(client, batch["id"])
+    done = batch_ended(client, batch["id"])
     with psycopg.connect(system.ps()["postgres"]["url"]) as connection:
         [(event, url, body)] = connection.execute(  # the event of a job would name its batch
             "SELECT event, url, body FROM deliveries WHERE convert_from(body, 'UTF8') LIKE %s", [f"%{batch['id']}%"]
@@ -259,7 +259,7 @@ def sparse(system: Local, client: httpx.Client, size: int) -> str:
 
 def test_the_largest_file_is_taken(system: Local, client: httpx.Client) -> None:
     asked = {"model": "echo", "upload": sparse(system, client, BYTES_MAX)}
-    done = ended(client, client.post("/v1/batches", json=asked).json()["id"])
+    done = batch_ended(client, client.post("/v1/batches", json=asked).json()["id"])
     [error] = lines(client, done["error_url"])
     assert (done["status"], error["error"]["code"]) == ("succeeded", "line_too_large")
 
@@ -284,7 +284,7 @@ def test_a_batch_that_is_none_is_not_found(client: httpx.Client, id: str) -> Non
 
 
 def test_a_file_of_too_many_lines_runs_none(client: httpx.Client) -> None:
-    done = ended(client, posted(client, b"{}\n" * 50_001)["id"])
+    done = batch_ended(client, posted(client, b"{}\n" * 50_001)["id"])
     assert (done["status"], done["output_url"]) == ("failed", None)
     assert counted(done) == {"total": 50_001, "failed": 50_001}
     [error] = lines(client, done["error_url"])
@@ -298,7 +298,7 @@ def test_no_process_holds_a_batch_file_in_memory(system: Local, client: httpx.Cl
     upload = uploaded(client, jsonl([{"value": "x" * size}] * count), "application/jsonl")
     before = {name: forget_peak(system.ps()[name]["pid"]) for name in ("api", "chores")}
     batch = client.post("/v1/batches", json={"model": "echo", "upload": upload}).json()
-    assert counted(ended(client, batch["id"])) == {"total": count, "succeeded": count}
+    assert counted(batch_ended(client, batch["id"])) == {"total": count, "succeeded": count}
     grown = {name: peak(system.ps()[name]["pid"]) - rss for name, rss in before.items()}
     assert all(each < 64 * 2**20 for each in grown.values()), grown
 
@@ -313,7 +313,7 @@ def test_lines_have_shadows_which_count_for_nothing(client: httpx.Client) -> Non
     put(client, "lines", {"1": 1}, shadow="2")
     since = now(client)
     inputs = [{"values": [float(number), 1.0]} for number in range(8)] + [{"values": [0.5] * 30_000}, {"values": "no"}]
-    batch = ended(client, posted(client, jsonl(inputs), "scale:lines")["id"])
+    batch = batch_ended(client, posted(client, jsonl(inputs), "scale:lines")["id"])
     assert (batch["status"], counted(batch)) == ("succeeded", {"total": 10, "succeeded": 9, "failed": 1})
     assert len(lines(client, batch["output_url"])) == 9
     wait_until(lambda: all(each["finished_at"] for each in shadows(client, batch["id"])), "the copies ran")
@@ -332,7 +332,7 @@ def test_a_batch_takes_its_shadows_along_when_it_is_cancelled(client: httpx.Clie
         wait_until(lambda: len(shadows(client, id)) == 5, "all lines are jobs")
         assert {each["status"] for each in shadows(client, id)} == {"queued"}
         client.post(f"/v1/batches/{id}/cancel")
-        assert counted(ended(client, id)) == {"total": 5, "canceled": 5}
+        assert counted(batch_ended(client, id)) == {"total": 5, "canceled": 5}
         assert {each["status"] for each in shadows(client, id)} == {"canceled"}
     finally:
         client.post("/v1/models/scale/resume")

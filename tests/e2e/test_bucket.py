@@ -10,12 +10,11 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import KEY
-from tests.e2e.test_batches import ended, jsonl, lines, posted
-from tests.e2e.test_jobs import finished
+from tests.e2e.test_batches import batch_ended, jsonl, lines, posted
 from tests.e2e.test_uploads import uploaded
-from tests.local import Local
+from tests.local import Local, ended
 from tests.s3 import ENVIRONMENT, Server
-from tundish.tensors import NPY, SAFETENSORS
+from tundish.media import NPY, SAFETENSORS
 
 BODY = b"\x00\xff" * 50_000
 #: Elements of an array that goes into a row, and of one that goes into a blob.
@@ -61,7 +60,7 @@ def by_redirect(client: httpx.Client, server: Server, path: str) -> httpx.Respon
 
 def test_an_upload_becomes_a_result_past_the_api(client: httpx.Client, server: Server) -> None:
     job = client.post("/v1/jobs", json={"model": "octets", "upload": uploaded(client, BODY, "image/png")}).json()
-    assert finished(client, job["id"])["status"] == "succeeded"
+    assert ended(client, job["id"])["status"] == "succeeded"
     found = by_redirect(client, server, f"/v1/jobs/{job['id']}/input")
     assert (found.content, found.headers["content-type"]) == (BODY, "image/png")
     result = by_redirect(client, server, f"/v1/jobs/{job['id']}/result")
@@ -69,7 +68,7 @@ def test_an_upload_becomes_a_result_past_the_api(client: httpx.Client, server: S
 
 
 def test_the_files_of_a_batch_are_read_from_the_bucket(client: httpx.Client, server: Server) -> None:
-    done = ended(client, posted(client, jsonl([{"value": 1}, {"wrong": 2}]))["id"])
+    done = batch_ended(client, posted(client, jsonl([{"value": 1}, {"wrong": 2}]))["id"])
     assert all(done[name].startswith(f"{server.url}/bucket/payloads/") for name in ("output_url", "error_url"))
     assert [each["output"] for each in lines(client, done["output_url"])] == [{"value": 1}]
     assert [each["line"] for each in lines(client, done["error_url"])] == [2]
@@ -82,7 +81,7 @@ def sent(client: httpx.Client, model: str, body: bytes, content_type: str, by: s
     else:
         answer = client.post(f"/v1/models/{model}/jobs", content=body, headers={"content-type": content_type})
     assert answer.status_code == 202, answer.text
-    job = finished(client, answer.json()["id"])
+    job = ended(client, answer.json()["id"])
     assert (job["status"], job["output"], job["output_type"]) == ("succeeded", None, content_type), job
     found = client.get(f"/v1/jobs/{job['id']}/input", follow_redirects=True)
     assert (found.content, found.headers["content-type"]) == (body, content_type)
@@ -122,7 +121,7 @@ def test_what_is_no_array_is_told_and_another_type_is_refused(
     client: httpx.Client, model: str, content_type: str
 ) -> None:
     answer = client.post(f"/v1/models/{model}/jobs", content=b"\x80none", headers={"content-type": content_type})
-    error = finished(client, answer.json()["id"])["error"]
+    error = ended(client, answer.json()["id"])["error"]
     assert (error["code"], error["retryable"]) == ("invalid_input", False)
     answer = client.post(f"/v1/models/{model}/jobs", content=b"x", headers={"content-type": "image/png"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")

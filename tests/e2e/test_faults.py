@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,6 @@ def submit(client: httpx.Client, *orders: str) -> list[str]:
     inputs = [{"do": order} for order in orders]
     answer = client.post("/v1/jobs:batch", json={"model": "hanging", "inputs": inputs}).json()
     return [each["id"] for each in answer["data"]]
-
-
-def ended(client: httpx.Client, id: str) -> dict[str, object]:
-    job: dict[str, object] = wait_until(
-        lambda: (job := client.get(f"/v1/jobs/{id}?wait=20").json())["finished_at"] and job, f"{id} ended", 100
-    )
-    return job
 
 
 def test_a_hung_predict_is_killed_and_its_neighbours_succeed(local: Local, client: httpx.Client) -> None:

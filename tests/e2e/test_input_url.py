@@ -18,13 +18,13 @@ import httpx
 import pytest
 import redis
 
-from tests.e2e.test_jobs import finished, submit
+from tests.e2e.test_jobs import submit
 from tests.e2e.test_uploads import forget_peak, peak
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 from tundish import store
-from tundish.codec import JSON
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
+from tundish.media import JSON
 from tundish.queue import Queue
 from workers.fetch import TIMEOUT
 from workers.resend import resend
@@ -103,13 +103,13 @@ def by_url(client: httpx.Client, url: str, model: str = "echo", **options: Any) 
 
 @pytest.mark.parametrize("path", ["/json", "/json?signature=a%2Fb|c;d", "/plain", "/moved", "/away", "/gzip"])
 def test_the_worker_fetches_the_input(client: httpx.Client, origin: Origin, path: str) -> None:
-    job = finished(client, by_url(client, origin.url(path))["id"])
+    job = ended(client, by_url(client, origin.url(path))["id"])
     assert (job["status"], job["output"]) == ("succeeded", {"value": "from afar"}), job
     assert path in origin.asked  # as it was written, each character
 
 
 def test_bytes_may_be_of_any_type(client: httpx.Client, origin: Origin) -> None:
-    job = finished(client, by_url(client, origin.url("/png"), "octets")["id"])
+    job = ended(client, by_url(client, origin.url("/png"), "octets")["id"])
     assert client.get(job["urls"]["result"]).content == b"cba \xff\x00"
 
 
@@ -117,7 +117,7 @@ def test_bytes_may_be_of_any_type(client: httpx.Client, origin: Origin) -> None:
 def test_a_model_of_files_gets_what_no_memory_should_hold(system: Local, client: httpx.Client, origin: Origin) -> None:
     worker = system.ps()["worker"]["pid"]
     before = forget_peak(worker)
-    job = finished(client, by_url(client, origin.url("/huge"), "measured")["id"])
+    job = ended(client, by_url(client, origin.url("/huge"), "measured")["id"])
     grown = peak(worker) - before
     assert job["status"] == "succeeded", job
     sum = sha256()
@@ -158,7 +158,7 @@ def test_a_file_of_a_canceled_job_goes(client: httpx.Client, origin: Origin) -> 
 def test_what_cannot_be_had_fails_its_job(
     client: httpx.Client, origin: Origin, path: str, code: str, says: str
 ) -> None:
-    job = finished(client, by_url(client, origin.url(path))["id"])
+    job = ended(client, by_url(client, origin.url(path))["id"])
     assert (job["status"], job["error"]["code"]) == ("failed", code)
     assert job["error"]["retryable"] is (code == "input_unavailable")
     assert says in job["error"]["message"]
@@ -167,7 +167,7 @@ def test_what_cannot_be_had_fails_its_job(
 
 @pytest.mark.parametrize("path", ["/unfit", "/more"])
 def test_what_does_not_fit_the_schema_is_told_as_at_submit(client: httpx.Client, origin: Origin, path: str) -> None:
-    error = finished(client, by_url(client, origin.url(path))["id"])["error"]
+    error = ended(client, by_url(client, origin.url(path))["id"])["error"]
     [_, _, body] = origin.answer(path)
     refused = client.post("/v1/models/echo/jobs", content=body, headers={"content-type": JSON}).json()
     assert (error["code"], error["message"]) == (refused["code"], refused["detail"])
@@ -178,20 +178,20 @@ def test_a_slow_url_delays_no_other_job(client: httpx.Client, origin: Origin) ->
     origin.gate.clear()
     slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(8)]
     others = [by_url(client, origin.url("/json"))["id"], submit(client, "echo", {"value": 1})["id"]]
-    assert [finished(client, id)["status"] for id in others] == ["succeeded"] * 2
+    assert [ended(client, id)["status"] for id in others] == ["succeeded"] * 2
     assert [client.get(f"/v1/jobs/{id}").json()["status"] for id in slow] == ["queued"] * 8
     origin.gate.set()
-    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 8
+    assert [ended(client, id)["output"] for id in slow] == [{"value": "from afar"}] * 8
 
 
 def test_more_slow_urls_than_are_fetched_at_once_delay_no_other_job(client: httpx.Client, origin: Origin) -> None:
     origin.gate.clear()
     slow = [by_url(client, origin.url("/slow"))["id"] for _ in range(2 * MOST + 2)]
     began = time.monotonic()
-    assert finished(client, submit(client, "echo", {"value": 1})["id"])["status"] == "succeeded"
+    assert ended(client, submit(client, "echo", {"value": 1})["id"])["status"] == "succeeded"
     assert time.monotonic() - began < TIMEOUT / 2
     origin.gate.set()
-    assert [finished(client, id)["output"] for id in slow] == [{"value": "from afar"}] * len(slow)
+    assert [ended(client, id)["output"] for id in slow] == [{"value": "from afar"}] * len(slow)
 
 
 def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: httpx.Client, origin: Origin) -> None:
@@ -210,19 +210,19 @@ def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: 
         resend(broker, [store.Unsent(job.id, Queue("echo", "1", Priority.NORMAL), 0, False) for job in jobs], 3)
     slow, *others = [to_text("job", job.id) for job in jobs]
     for id in others:
-        job = finished(client, id)
+        job = ended(client, id)
         assert (job["status"], job["timings"]["batch_size"]) == ("succeeded", 2)
     assert client.get(f"/v1/jobs/{slow}").json()["status"] == "queued"
     origin.gate.set()
-    job = finished(client, slow)
+    job = ended(client, slow)
     assert (job["output"], job["attempt"], job["timings"]["batch_size"]) == ({"value": "from afar"}, 1, 1)
 
 
 def test_a_job_of_a_url_shows_it_and_is_retried_from_it(client: httpx.Client, origin: Origin) -> None:
-    first = finished(client, by_url(client, origin.url("/none?token=1"))["id"])
+    first = ended(client, by_url(client, origin.url("/none?token=1"))["id"])
     shown = client.get(f"/v1/jobs/{first['id']}/input")
     assert (shown.status_code, shown.headers["location"]) == (307, origin.url("/none?token=1"))
-    again = finished(client, client.post(f"/v1/jobs/{first['id']}/retry").json()["id"])
+    again = ended(client, client.post(f"/v1/jobs/{first['id']}/retry").json()["id"])
     assert (again["retry_of"], again["error"]["code"]) == (first["id"], "input_unavailable")
     assert origin.asked.count("/none?token=1") == 2
 

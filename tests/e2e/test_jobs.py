@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import KEY
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 
 JOB_FIELDS = (
     "id model version status cancel_requested output output_type output_size error progress attempt priority metadata"
@@ -23,12 +23,6 @@ def submit(client: httpx.Client, model: str, input: Any, **options: Any) -> dict
     answer = client.post("/v1/jobs", json={"model": model, "input": input, **options})
     assert answer.status_code == 202, answer.text
     job: dict[str, Any] = answer.json()
-    return job
-
-
-def finished(client: httpx.Client, id: str) -> dict[str, Any]:
-    job: dict[str, Any] = client.get(f"/v1/jobs/{id}", params={"wait": 30}).json()
-    assert job["status"] in ("succeeded", "failed", "canceled"), job
     return job
 
 
@@ -46,7 +40,7 @@ def test_a_job_is_queued_with_every_field_of_the_contract(client: httpx.Client) 
 
 
 def test_a_job_succeeds_and_keeps_its_result(client: httpx.Client) -> None:
-    job = finished(client, submit(client, "echo", {"value": [1, "two", None]})["id"])
+    job = ended(client, submit(client, "echo", {"value": [1, "two", None]})["id"])
     assert job["status"] == "succeeded"
     assert job["output"] == {"value": [1, "two", None]}
     assert job["output_type"] == "application/json"
@@ -71,7 +65,7 @@ def test_prefer_wait_answers_202_where_the_job_does_not_end_in_time(client: http
     assert answer.status_code == 202
     assert answer.json()["status"] in ("queued", "running")
     (tmp_path / "open").touch()
-    assert finished(client, answer.json()["id"])["status"] == "succeeded"
+    assert ended(client, answer.json()["id"])["status"] == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +78,7 @@ def test_inputs_are_carried_bit_for_bit(client: httpx.Client, value: Any) -> Non
     body = b'{"model": "echo", "input": ' + raw + b"}"
     id = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"}).json()["id"]
     assert client.get(f"/v1/jobs/{id}/input", follow_redirects=True).content == raw
-    job = finished(client, id)
+    job = ended(client, id)
     assert job["status"] == "succeeded", job
     assert client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json() == {"value": value}
 
@@ -92,13 +86,13 @@ def test_inputs_are_carried_bit_for_bit(client: httpx.Client, value: Any) -> Non
 def test_an_integer_may_be_written_as_a_number_with_a_fraction_of_nothing(client: httpx.Client) -> None:
     raw = b'{"text": "1.0", "count": 1e2, "share": 0.25, "tags": [], "inner": {"flag": true}}'
     id = client.post("/v1/models/typed/jobs", content=raw, headers={"content-type": "application/json"}).json()["id"]
-    output = finished(client, id)["output"]
+    output = ended(client, id)["output"]
     assert (output["text"], output["count"], output["share"]) == ("1.0", 100, 0.25)
 
 
 def test_large_outputs_lie_in_blobs_behind_a_signed_url(client: httpx.Client) -> None:
     id = submit(client, "echo", {"value": "y" * 200_000})["id"]
-    job = finished(client, id)
+    job = ended(client, id)
     assert job["output"] is None
     assert job["output_size"] == len('{"value":""}') + 200_000
     answer = client.get(f"/v1/jobs/{id}/result")
@@ -118,7 +112,7 @@ def test_bytes_go_in_and_out_with_their_content_type(client: httpx.Client) -> No
     id = answer.json()["id"]
     shown = client.get(f"/v1/jobs/{id}/input")
     assert (shown.content, shown.headers["content-type"]) == (b"\x00\xff abc", "image/png")
-    job = finished(client, id)
+    job = ended(client, id)
     assert (job["output"], job["output_type"], job["output_size"]) == (None, "application/octet-stream", 6)
     assert client.get(f"/v1/jobs/{id}/result").content == b"cba \xff\x00"
 
@@ -167,7 +161,7 @@ def test_the_body_itself_is_the_input_with_options_in_the_query(client: httpx.Cl
         "/v1/models/echo/jobs", params={"priority": "high", "metadata.user": "7"}, json={"value": 5}
     ).json()
     assert (answer["priority"], answer["metadata"]) == ("high", {"user": "7"})
-    assert finished(client, answer["id"])["output"] == {"value": 5}
+    assert ended(client, answer["id"])["output"] == {"value": 5}
 
 
 def test_a_batch_answers_for_each_input_in_order(client: httpx.Client) -> None:
@@ -177,13 +171,13 @@ def test_a_batch_answers_for_each_input_in_order(client: httpx.Client) -> None:
     first, refused, last = answer.json()["data"]
     message = "the input does not fit the schema of echo: /inputs/1/wrong: not a field of the schema"
     assert refused == {"error": {"code": "invalid_input", "message": message, "index": 1}}
-    assert [finished(client, each["id"])["output"]["value"] for each in (first, last)] == [0, 2]
+    assert [ended(client, each["id"])["output"]["value"] for each in (first, last)] == [0, 2]
 
 
 def test_a_thousand_jobs_succeed_in_batches(client: httpx.Client) -> None:
     inputs = [{"value": index} for index in range(1000)]
     data = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs}).json()["data"]
-    jobs = [finished(client, each["id"]) for each in data]
+    jobs = [ended(client, each["id"]) for each in data]
     assert [job["output"]["value"] for job in jobs] == list(range(1000))
     assert max(job["timings"]["batch_size"] for job in jobs) == 64
 
@@ -192,7 +186,7 @@ def test_a_poisoned_item_fails_alone(client: httpx.Client) -> None:
     orders = ["ok", "raise", "ok", "reject", "nan", "ok"]
     inputs = [{"do": order} for order in orders]
     data = client.post("/v1/jobs:batch", json={"model": "moody", "inputs": inputs}).json()["data"]
-    jobs = [finished(client, each["id"]) for each in data]
+    jobs = [ended(client, each["id"]) for each in data]
     codes = [job["error"] and job["error"]["code"] for job in jobs]
     assert codes == [None, "model_error", None, "rejected", "output_invalid", None]
     assert jobs[1]["error"] == {"code": "model_error", "message": "ValueError: told to", "retryable": False}
@@ -210,7 +204,7 @@ def test_a_queued_job_is_canceled_at_once(client: httpx.Client, tmp_path: Path) 
     assert canceled.status_code == 200
     assert (canceled.json()["status"], canceled.json()["cancel_requested"]) == ("canceled", True)
     (tmp_path / "open").touch()
-    assert finished(client, blocking["id"])["status"] == "succeeded"
+    assert ended(client, blocking["id"])["status"] == "succeeded"
     again = client.post(f"/v1/jobs/{waiting['id']}/cancel").json()
     assert again == client.get(f"/v1/jobs/{waiting['id']}").json()
     assert again["status"] == "canceled"
@@ -225,7 +219,7 @@ def test_a_cancel_wakes_who_waits(client: httpx.Client, tmp_path: Path) -> None:
     asked = client.post(f"/v1/jobs/{blocking['id']}/cancel").json()
     assert (asked["status"], asked["cancel_requested"]) == ("running", True)
     (tmp_path / "open").touch()
-    assert finished(client, blocking["id"])["status"] in ("succeeded", "canceled")
+    assert ended(client, blocking["id"])["status"] in ("succeeded", "canceled")
 
 
 def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
@@ -233,7 +227,7 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
     body: dict[str, Any] = {"model": "echo", "inputs": inputs, "metadata": {"list": "pages"}}
     ids = [each["id"] for each in client.post("/v1/jobs:batch", json=body).json()["data"]]
     for id in ids:
-        finished(client, id)
+        ended(client, id)
     asked: dict[str, Any] = {"metadata.list": "pages", "limit": 2, "model": "echo@1", "status": "succeeded"}
     found: list[str] = []
     cursor = None
@@ -263,7 +257,7 @@ def test_the_catalog_says_what_is_served(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("model", ["echo", "echo@1", "echo:default"])
 def test_a_model_is_named_by_version_or_alias(client: httpx.Client, model: str) -> None:
-    assert finished(client, submit(client, model, {"value": 1})["id"])["version"] == "1"
+    assert ended(client, submit(client, model, {"value": 1})["id"])["version"] == "1"
 
 
 def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
@@ -273,7 +267,7 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
     figures = client.get("/metrics").text
     (tmp_path / "open").touch()
     for job in jobs:
-        finished(client, job["id"])
+        ended(client, job["id"])
     assert re.search(r'^tundish_http_requests_total\{method="POST",status="202"\} [1-9]', figures, re.MULTILINE)
     assert "# TYPE tundish_jobs_queued gauge" in figures
 
@@ -282,10 +276,10 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
 def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Client, size: int) -> None:
     options = {"priority": "high", "metadata": {"for": "retry"}, "expires_in": 1000}
     first = submit(client, "echo", {"value": "x" * size}, **options)
-    finished(client, first["id"])
+    ended(client, first["id"])
     answer = client.post(f"/v1/jobs/{first['id']}/retry")
     assert answer.status_code == 202
-    again = finished(client, answer.json()["id"])
+    again = ended(client, answer.json()["id"])
     assert again["id"] != first["id"]
     assert (again["retry_of"], again["priority"], again["metadata"]) == (first["id"], "high", {"for": "retry"})
     assert answer.headers["location"].endswith(again["id"])
@@ -296,7 +290,7 @@ def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Clie
 
 def test_a_deleted_job_is_gone_with_its_payloads(client: httpx.Client) -> None:
     job = submit(client, "echo", {"value": "x" * 100_000})
-    finished(client, job["id"])
+    ended(client, job["id"])
     blob = client.get(f"/v1/jobs/{job['id']}/result").headers["location"]
     assert client.get(blob).status_code == 200
     assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
@@ -312,4 +306,4 @@ def test_what_has_not_ended_is_neither_retried_nor_deleted(client: httpx.Client,
     for answer in (client.post(f"/v1/jobs/{job['id']}/retry"), client.delete(f"/v1/jobs/{job['id']}")):
         assert (answer.status_code, answer.json()["code"]) == (409, "not_finished")
     (tmp_path / "open").touch()
-    finished(client, job["id"])
+    ended(client, job["id"])

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 from tundish import store
 
 
@@ -25,12 +25,6 @@ def submit(client: httpx.Client, model: str, value: object = 1) -> str:
     assert answer.status_code == 202, answer.text
     id: str = answer.json()["id"]
     return id
-
-
-def ended(client: httpx.Client, id: str) -> dict[str, Any]:
-    job: dict[str, Any] = client.get(f"/v1/jobs/{id}?wait=30").json()
-    assert job["finished_at"], job
-    return job
 
 
 @pytest.fixture

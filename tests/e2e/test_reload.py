@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.local import TREE, Local, wait_until
+from tests.local import TREE, Local, ended, wait_until
 
 #: Seconds from a save to the first answer of the new code.
 PROMISED = 2.0
@@ -121,10 +121,6 @@ def answer(client: httpx.Client, model: str = "mine", **input: Any) -> Any:
     """What a job ends with; None where it is refused."""
     job = submit(client, model, **input)
     return ended(client, job.json()["id"])["output"] if job.status_code == 202 else None
-
-
-def ended(client: httpx.Client, id: str) -> Any:
-    return client.get(f"/v1/jobs/{id}?wait=30").json()
 
 
 def test_a_saved_change_answers_in_time_however_it_is_saved(development: Development, client: httpx.Client) -> None:

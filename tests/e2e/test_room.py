@@ -9,15 +9,14 @@ import httpx
 import pytest
 import redis
 
-from tests.e2e.test_jobs import finished
 from tests.e2e.test_uploads import forget_peak, peak
-from tests.local import TREE, Local, wait_until
+from tests.local import TREE, Local, ended, wait_until
 from tests.narrow_worker import ROOM
 from tundish import store
 from tundish.blobs import Directory, upload_key
-from tundish.codec import OCTETS
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
+from tundish.media import OCTETS
 from tundish.queue import Queue
 from workers.resend import resend
 
@@ -55,14 +54,14 @@ def test_a_batch_of_uploads_takes_no_more_memory_than_there_is_room(system: Loca
                 resend(
                     broker, [store.Unsent(job.id, Queue("weighed", "1", Priority.NORMAL), 0, False) for job in jobs], 3
                 )
-            ended = [finished(client, to_text("job", job.id)) for job in jobs]
+            done = [ended(client, to_text("job", job.id)) for job in jobs]
             grown = peak(worker.pid) - before
         finally:
             worker.kill()
-    error = ended.pop(7)["error"]
+    error = done.pop(7)["error"]
     assert (error["code"], "tundish.File" in error["message"]) == ("out_of_memory", True)
     assert f"has {ROOM + MIB} bytes" in error["message"]
-    assert [(job["status"], job["output"], job["attempt"]) for job in ended] == [
+    assert [(job["status"], job["output"], job["attempt"]) for job in done] == [
         ("succeeded", {"value": 24 * MIB}, 1)
     ] * 15
     assert grown < ROOM + 32 * MIB, grown

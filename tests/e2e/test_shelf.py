@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 
 from tests.conftest import KEY
-from tests.local import TREE, Local, wait_until
+from tests.local import TREE, Local, ended, wait_until
 from tests.shelf_models import Leaking
 from tundish.job import Priority
 from tundish.queue import Queue
@@ -52,13 +52,6 @@ def submit(client: httpx.Client, model: str, count: int = 1) -> list[str]:
     inputs = [{"value": number} for number in range(count)]
     data = client.post("/v1/jobs:batch", json={"model": model, "inputs": inputs}).json()["data"]
     return [each["id"] for each in data]
-
-
-def ended(client: httpx.Client, id: str) -> dict[str, Any]:
-    job: dict[str, Any] = wait_until(
-        lambda: (job := client.get(f"/v1/jobs/{id}?wait=20").json())["finished_at"] and job, f"{id} ended", 100
-    )
-    return job
 
 
 def ledger(folder: str | Path) -> list[list[str]]:

@@ -11,8 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.e2e.test_jobs import finished
-from tests.local import Local, wait_until
+from tests.local import Local, ended, wait_until
 
 BODY = b"\x00\xff" * 50_000
 
@@ -57,7 +56,7 @@ def test_an_upload_is_the_input_of_jobs(client: httpx.Client, sum: dict[str, str
     id = uploaded(client, BODY, **sum)
     for _ in range(2):  # as often as one likes, while it lives
         job = client.post("/v1/jobs", json={"model": "octets", "upload": id}).json()
-        assert finished(client, job["id"])["status"] == "succeeded"
+        assert ended(client, job["id"])["status"] == "succeeded"
         shown = client.get(f"/v1/jobs/{job['id']}/input", follow_redirects=True)
         assert (shown.content, shown.headers["content-type"]) == (BODY, "image/png")
         assert client.get(f"/v1/jobs/{job['id']}/result", follow_redirects=True).content == BODY[::-1]
@@ -75,13 +74,13 @@ def test_json_of_an_upload_is_checked_at_submit(client: httpx.Client) -> None:
 def test_json_over_the_size_of_a_body_is_checked_by_its_worker(client: httpx.Client) -> None:
     body = b'{"value": 1' + b" " * 4_000_000 + b"}"
     job = client.post("/v1/jobs", json={"model": "echo", "upload": uploaded(client, body, "application/json")}).json()
-    assert finished(client, job["id"])["output"] == {"value": 1}
+    assert ended(client, job["id"])["output"] == {"value": 1}
     for wrong, says in (
         (b'{"value": 1, "more": 2', "the input does not fit the schema of echo: /more: not a field of the schema"),
         (b'{"value": 1, "value": 2', 'the input is not JSON as it is taken here: duplicate key "value"'),
     ):
         id = uploaded(client, wrong + b" " * 4_000_000 + b"}", "application/json")
-        error = finished(client, client.post("/v1/jobs", json={"model": "echo", "upload": id}).json()["id"])["error"]
+        error = ended(client, client.post("/v1/jobs", json={"model": "echo", "upload": id}).json()["id"])["error"]
         assert (error["code"], error["message"]) == ("invalid_input", says)
 
 
@@ -156,7 +155,7 @@ def test_what_is_overwritten_after_submit_is_not_read(client: httpx.Client) -> N
     made = upload(client, BODY)
     put(client, made, BODY)
     job = client.post("/v1/jobs", json={"model": "octets", "upload": made["id"]}).json()
-    finished(client, job["id"])
+    ended(client, job["id"])
     assert put(client, made, BODY[::-1]).status_code == 200
     for answer in (client.get(f"/v1/jobs/{job['id']}/input"), client.post(f"/v1/jobs/{job['id']}/retry")):
         assert (answer.status_code, answer.json()["code"]) == (409, "input_unavailable")
@@ -166,17 +165,17 @@ def test_a_retry_has_an_input_of_its_own(client: httpx.Client) -> None:
     made = upload(client, BODY)
     put(client, made, BODY)
     job = client.post("/v1/jobs", json={"model": "octets", "upload": made["id"]}).json()
-    finished(client, job["id"])
+    ended(client, job["id"])
     again = client.post(f"/v1/jobs/{job['id']}/retry").json()
     put(client, made, BODY[::-1])
-    assert finished(client, again["id"])["status"] == "succeeded"
+    assert ended(client, again["id"])["status"] == "succeeded"
     assert client.get(f"/v1/jobs/{again['id']}/input", follow_redirects=True).content == BODY
 
 
 def file_of(client: httpx.Client, job: dict[str, Any]) -> httpx.Response:
-    ended = finished(client, job["id"])
-    assert ended["status"] == "succeeded", ended
-    assert ended["output"] is None
+    done = ended(client, job["id"])
+    assert done["status"] == "succeeded", done
+    assert done["output"] is None
     return client.get(f"/v1/jobs/{job['id']}/result", follow_redirects=True)
 
 
@@ -195,7 +194,7 @@ def test_a_file_goes_in_and_out_with_its_content_type(client: httpx.Client, size
 
 def test_a_file_goes_in_and_json_out(client: httpx.Client) -> None:
     job = client.post("/v1/jobs", json={"model": "measured", "upload": uploaded(client, BODY, "audio/wav")}).json()
-    found = finished(client, job["id"])["output"]
+    found = ended(client, job["id"])["output"]
     assert (found["size"], found["sha256"]) == (len(BODY), sha256(BODY).hexdigest())
     assert found["content_type"] == "audio/wav"
     wait_until(lambda: not Path(found["path"]).parent.exists(), "the batch's folder is removed")
@@ -220,7 +219,7 @@ def test_a_file_that_is_none_fails_alone(client: httpx.Client) -> None:
     faults = ["", "gone", "a path", "a folder", "raise", ""]
     inputs = [{"size": 70_000, "fault": fault} for fault in faults]
     data = client.post("/v1/jobs:batch", json={"model": "made", "inputs": inputs}).json()["data"]
-    jobs = [finished(client, each["id"]) for each in data]
+    jobs = [ended(client, each["id"]) for each in data]
     codes = [job["error"] and job["error"]["code"] for job in jobs]
     assert codes == [None, "output_invalid", "output_invalid", "output_invalid", "model_error", None]
 
@@ -234,7 +233,7 @@ def test_a_text_goes_in_and_out_as_text(client: httpx.Client) -> None:
     job = client.post("/v1/jobs", json={"model": "shout", "input": text}, headers={"prefer": "wait=30"}).json()
     assert job["output"] == "GRÜSSE"
     data = client.post("/v1/jobs:batch", json={"model": "shout", "inputs": [text, 1]}).json()["data"]
-    assert (finished(client, data[0]["id"])["output"], data[1]["error"]["code"]) == ("GRÜSSE", "invalid_input")
+    assert (ended(client, data[0]["id"])["output"], data[1]["error"]["code"]) == ("GRÜSSE", "invalid_input")
     for body, type, code in ((b"\xff", "text/plain", "invalid_text"), (b"x", "image/png", "unsupported_media_type")):
         answer = client.post("/v1/models/shout/jobs", content=body, headers={"content-type": type})
         assert answer.json()["code"] == code
@@ -261,7 +260,7 @@ def test_no_process_holds_a_file_in_memory(system: Local, client: httpx.Client) 
     with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as anybody:
         assert anybody.put(made["url"], content=iter(pieces), headers=made["headers"]).status_code == 200
     job = client.post("/v1/jobs", json={"model": "inverted", "upload": made["id"]}).json()
-    assert finished(client, job["id"])["status"] == "succeeded"
+    assert ended(client, job["id"])["status"] == "succeeded"
     sum, wanted = sha256(), sha256()
     with client.stream("GET", f"/v1/jobs/{job['id']}/result", follow_redirects=True) as result:
         assert result.headers["content-type"] == "video/mp4"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.e2e.test_models_page import follow
-from tests.local import TREE, Local, wait_until
+from tests.local import TREE, Local, ended
 
 PAGE = (TREE / "docs" / "weights.md").read_text()
 LOST = f"""
@@ -32,9 +32,7 @@ def test_the_page_of_weights_does_what_it_says(tmp_path: Path) -> None:
             follow(local, *each.partition("\n")[::2])
         with local.client() as client:
             job = client.post("/v1/jobs", json={"model": "lost", "input": {"x": 1}}).json()["id"]
-            done = wait_until(
-                lambda: (job_ := client.get(f"/v1/jobs/{job}?wait=20").json())["finished_at"] and job_, "it ended", 60
-            )
+            done = ended(client, job)
             assert done["error"]["code"] == "model_load_failed"
             assert f"there is no artifact sha256:{'0' * 64}; push it" in done["error"]["message"]
         assert local.ps()["worker"]["state"] == "running"

@@ -35,7 +35,7 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> No
         assert store.low_water(connection) == ids[1]
         [waiting] = store.backlog(connection)
         assert (waiting.queue, waiting.queued) == (QUEUE, 2)
-        assert 0 <= (waiting.oldest_s or -1) < 60
+        assert 0 <= waiting.oldest_s < 60
 
 
 def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> None:

@@ -4,6 +4,7 @@ import faulthandler
 from collections.abc import Callable
 from functools import partial
 from queue import Queue
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,6 +161,24 @@ def test_a_driver_that_does_not_answer_says_nothing_of_the_gpu_and_is_asked_agai
     assert device.fault() is None
     nvml.answers = {"nvmlDeviceGetMemoryInfo": GONE}
     assert device.fault() == "NVML says: GPU is lost"
+
+
+def test_the_loss_of_a_device_is_told_once_and_within_5_s() -> None:
+    class Gone(Cpu):
+        def fault(self, wait: float = 0.0) -> str | None:
+            assert wait < 5
+            return "the bus"
+
+    told: list[str] = []
+    heard = Event()
+
+    def hear(fault: str) -> None:
+        told.append(fault)
+        heard.set()
+
+    guard(Gone(), hear)
+    assert heard.wait(5)
+    assert told == ["the bus"]
 
 
 def test_nothing_ends_the_guard_but_a_fault(nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,11 @@
 """When a worker is replaced, and how soon the next one starts."""
 
 import subprocess
-from threading import Event
 
 import pytest
 
 from local.supervise import BACK_OFF, Child, _Running
 from workers import exits, growth
-from workers.gpu import Cpu, guard
 
 
 @pytest.mark.parametrize(
@@ -30,24 +28,6 @@ def test_the_memory_of_this_process_is_told() -> None:
     before, kept = growth.rss(), bytearray(b"x") * 2**26
     assert 2**25 < growth.rss() - before < 2**28
     assert len(kept) == 2**26
-
-
-def test_the_loss_of_a_device_is_told_once_and_within_5_s() -> None:
-    class Gone(Cpu):
-        def fault(self, wait: float = 0.0) -> str | None:
-            assert wait < 5
-            return "the bus"
-
-    told: list[str] = []
-    heard = Event()
-
-    def hear(fault: str) -> None:
-        told.append(fault)
-        heard.set()
-
-    guard(Gone(), hear)
-    assert heard.wait(5)
-    assert told == ["the bus"]
 
 
 def test_a_worker_that_has_grown_is_replaced_at_once_and_one_without_a_device_late() -> None:

@@ -4,7 +4,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tundish.ids import floor_uuid, from_text, new_uuid, time_of, to_text
+from tundish.ids import floor_uuid, from_text, new_uuid, seconds_of, shadow_id, time_of, to_text
 
 
 def test_ids_rise_and_carry_their_time() -> None:
@@ -31,3 +31,12 @@ def test_any_text_is_an_id_or_none(text: str) -> None:
 def test_the_published_vector_of_typeid() -> None:
     # TypeID 0.3, valid.yml: "prefix-alpha... " 01889c89-df6b-7f1c-a388-91396ec314bc
     assert to_text("prefix", UUID("01889c89-df6b-7f1c-a388-91396ec314bc")) == "prefix_01h2e8kqvbfwea724h75qc655w"
+
+
+def test_a_shadows_id_is_of_the_same_moment_and_leads_back() -> None:
+    ids = [new_uuid() for _ in range(1000)]
+    shadows = [shadow_id(id) for id in ids]
+    assert [shadow_id(id) for id in shadows] == ids
+    assert [seconds_of(id) for id in shadows] == [seconds_of(id) for id in ids]
+    assert all(id.version == 7 and id.variant == ids[0].variant for id in shadows)
+    assert len({*ids, *shadows}) == 2000

@@ -13,8 +13,7 @@ from tundish.artifact.manifest import FILES_MAX, Listed, Manifest, check_path
 from tundish.artifact.refused import Refused
 from tundish.artifact.screen import judge, kind_of
 from tundish.blobs import CHUNK, BlobMissing, Blobs, artifact_key
-
-_OCTETS = "application/octet-stream"
+from tundish.media import JSON, OCTETS
 
 #: Told what is being done with which file, how large it is, and how many bytes more are done.
 Told = Callable[[str, str, int, int], None]
@@ -35,9 +34,9 @@ def push(folder: Path, blobs: Blobs, checkpoints: bool = False, told: Told = lam
     for each in new:
         with _opened(folder / each.path) as file:
             source = cast(BinaryIO, _Same(file, each, told))
-            blobs.put_file(artifact_key(each.sha256), source, _OCTETS)
+            blobs.put_file(artifact_key(each.sha256), source, OCTETS)
     digest = manifest.reference.removeprefix("sha256:")
-    blobs.put(artifact_key(digest), manifest.encode(), "application/json")
+    blobs.put(artifact_key(digest), manifest.encode(), JSON)
     return Pushed(manifest, new)
 
 

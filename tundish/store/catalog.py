@@ -48,7 +48,7 @@ def _promises(version: Any) -> Any:
 
 def register(connection: Connection, versions: Sequence[Version]) -> list[Version]:
     """Write versions to the catalog. The first version of a model becomes its alias `default`; later ones never move
-    it. Those of them that were known with another schema or artifact."""
+    it. Gives those that were known with another schema or artifact."""
     changed = []
     for one in versions:
         known = connection.execute(_KNOWN, {"model": one.model, "version": one.version}).one_or_none()

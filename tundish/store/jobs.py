@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from tundish.ids import seconds_of, shadow_id
 from tundish.job import Priority, Status
+from tundish.queue import Queue
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
 from tundish.store.statement import Statement
@@ -39,6 +40,10 @@ class NewJob(NamedTuple):
     shadow_of: UUID | None = None
     shadow: "NewJob | None" = None
     etag: str | None = None
+
+    @property
+    def queue(self) -> Queue:
+        return Queue(self.model, self.version, self.priority)
 
     def shadowed(self, version: str) -> "NewJob":
         """With a copy for another version: behind everything else, and told to nobody. Its input is not checked against

@@ -17,15 +17,13 @@ SKEW = 2.0
 
 
 def run(tools: Tools) -> int:
-    sent = 0
     with tools.engine.begin() as connection:
         if not store.lock(connection, "resend"):
             return 0
-        lost = []
+        lost: list[store.Unsent] = []
         for each in store.queues(connection):
             oldest = tools.client.lindex(each.name, -1)
             before = queue.sent_at(oldest) - SKEW if oldest else float("inf")
             lost += store.unsent(connection, each, before=before, older_than=GRACE)
-        sent = len(lost)
         resend(tools.client, lost, tools.settings.max_attempts)
-    return sent
+        return len(lost)

@@ -1,8 +1,5 @@
-"""Logs, webhook signatures and blob directories."""
+"""Blobs in a directory, and which store a URL names."""
 
-import io
-import json
-import logging
 import os
 import shutil
 import stat
@@ -12,7 +9,6 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import pytest
 
-from tundish import logs, webhooks
 from tundish.blobs import (
     BadSignature,
     BlobChanged,
@@ -28,50 +24,6 @@ from tundish.blobs import (
 )
 from tundish.ids import new_uuid, to_text
 from tundish.settings import SettingError, Settings
-
-
-def test_a_line_of_json_carries_ids_and_the_traceback() -> None:
-    stream = io.StringIO()
-    logs.configure("json", "info", stream)
-    try:
-        raise ValueError("b\0ad")
-    except ValueError:
-        logging.getLogger("workers.x").warning("it broke: %s", 1, extra={"job": "job_1", "other": 2}, exc_info=True)
-    logging.getLogger("workers.x").debug("not shown")
-    logging.getLogger("boto").info("not shown")
-    [line] = stream.getvalue().splitlines()
-    shown = json.loads(line)
-    assert list(shown) == ["time", "level", "logger", "message", "job", "exception"]
-    assert (shown["message"], shown["job"], shown["level"]) == ("it broke: 1", "job_1", "warning")
-    assert "ValueError" in shown["exception"]
-
-
-def test_a_line_of_text_is_for_a_person() -> None:
-    stream = io.StringIO()
-    logs.configure("text", "debug", stream)
-    logging.getLogger("api").info("hello", extra={"request": "r1"})
-    assert stream.getvalue().endswith("INFO     api: hello request=r1\n")
-
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-SIGNED = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
-
-
-def test_the_vector_of_standard_webhooks() -> None:
-    assert webhooks.sign(SECRET, *SIGNED) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
-
-
-def test_a_receiver_checks_signature_and_time() -> None:
-    id, at, body = SIGNED
-    headers = webhooks.headers([webhooks.new_secret(), SECRET], id, at, body)
-    webhooks.verify(SECRET, {name.title(): value for name, value in headers.items()}, body, now=at + 299)
-    for wrong in ({"now": at + 301}, {"now": at - 301}):
-        with pytest.raises(webhooks.InvalidSignature, match="timestamp"):
-            webhooks.verify(SECRET, headers, body, **wrong)
-    with pytest.raises(webhooks.InvalidSignature, match="no signature"):
-        webhooks.verify(SECRET, headers, body + b" ", now=at)
-    with pytest.raises(webhooks.InvalidSignature, match="required"):
-        webhooks.verify(SECRET, {}, body)
 
 
 @pytest.fixture

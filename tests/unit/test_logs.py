@@ -1,0 +1,30 @@
+"""Logs: lines of JSON and of text."""
+
+import io
+import json
+import logging
+
+from tundish import logs
+
+
+def test_a_line_of_json_carries_ids_and_the_traceback() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream)
+    try:
+        raise ValueError("b\0ad")
+    except ValueError:
+        logging.getLogger("workers.x").warning("it broke: %s", 1, extra={"job": "job_1", "other": 2}, exc_info=True)
+    logging.getLogger("workers.x").debug("not shown")
+    logging.getLogger("boto").info("not shown")
+    [line] = stream.getvalue().splitlines()
+    shown = json.loads(line)
+    assert list(shown) == ["time", "level", "logger", "message", "job", "exception"]
+    assert (shown["message"], shown["job"], shown["level"]) == ("it broke: 1", "job_1", "warning")
+    assert "ValueError" in shown["exception"]
+
+
+def test_a_line_of_text_is_for_a_person() -> None:
+    stream = io.StringIO()
+    logs.configure("text", "debug", stream)
+    logging.getLogger("api").info("hello", extra={"request": "r1"})
+    assert stream.getvalue().endswith("INFO     api: hello request=r1\n")
