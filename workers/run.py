@@ -303,8 +303,7 @@ class Pipeline:
         """Let `verb` be called between two batches, in the thread that predicts."""
         between = Between(verb)
         self._asked.put(between)
-        with suppress(Full):
-            self._prepared.put_nowait(between)  # whoever waits for a batch wakes
+        self._wake(between)
         return between.done
 
     def between(self, verb: Callable[[], None]) -> None:
@@ -319,6 +318,11 @@ class Pipeline:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
         return [claim for claim in list(self._custody.held) if not overdue or claim != overdue.id]
+
+    def _wake(self, between: Between) -> None:
+        """Whoever waits for a batch looks for what was asked."""
+        with suppress(Full):
+            self._prepared.put_nowait(between)
 
     def _ready(self) -> bool:
         """Claim ahead of the device, but not behind a batch that takes long."""
@@ -343,8 +347,11 @@ class Pipeline:
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        if None in waiting:  # no more claims come
-            self._prepared.put(None)
+        for each in waiting:
+            if each is None:  # no more claims come
+                self._prepared.put(None)
+            elif isinstance(each, Between):  # the batch may have ended meanwhile
+                self._wake(each)
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
