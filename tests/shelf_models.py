@@ -84,12 +84,15 @@ class Leaking(Sized):
 
 
 class Lonely(Gated):
-    """As Gated, for a worker of its own."""
+    """As Gated, for a worker of its own; leaves a file when it is unloaded."""
 
     name = "lonely"
 
     def predict(self, batch: Batch[Gate]) -> list[Value | Reject]:
         return super().predict(batch)
+
+    def unload(self) -> None:
+        Path(os.environ["SHELF"], "unloaded").touch()
 
 
 class Breakable(gpu.Cpu):

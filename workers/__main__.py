@@ -173,12 +173,13 @@ def _serve(
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
     signal.signal(signal.SIGINT, lambda *_: os._exit(exits.INTERRUPTED))
     pauses.stop()
-    pipeline.stop(settings.grace)
+    ended = pipeline.stop(settings.grace)
     heart.stop("lost" if pipeline.lost else "stopped")
     if pipeline.lost:
         logging.shutdown()
         os._exit(exits.LOST)  # nothing more may be asked of the device, not even to free its memory
-    shelf.close()
+    if ended:  # or a batch may still run on them
+        shelf.close()
     share.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]

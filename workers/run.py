@@ -282,9 +282,9 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float) -> bool:
         """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was claimed and
-        not started goes back to its queue, and no death is charged."""
+        not started goes back to its queue, and no death is charged. Whether all stages have ended."""
         self._close()
         log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
@@ -293,6 +293,7 @@ class Pipeline:
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if not self.broken:
             self._custody.end()
+        return not any(thread.is_alive() for thread in self._threads)
 
     def lose(self) -> None:
         """The device is gone: nothing is claimed from now on, and what runs is not recorded but given back."""

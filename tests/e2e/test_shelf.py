@@ -323,6 +323,24 @@ def test_a_worker_without_a_device_is_one_lost_worker_until_it_is_told_to_stop(s
         assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"
 
 
+def test_no_model_is_unloaded_under_a_batch_that_runs_past_the_grace_time(system: Local, fragile: Fragile) -> None:
+    with system.client(KEY) as client:
+        with fragile.started(TUNDISH_GRACE="0.1") as worker:
+            wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+            job = fragile.submit(client, "job")
+            wait_until((fragile.folder / "began").exists, "predict began")
+            worker.terminate()
+            worker.communicate(timeout=20)
+        assert worker.returncode == 0
+        assert not (fragile.folder / "unloaded").exists()
+        assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"
+        with fragile.started() as worker:
+            wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+            worker.terminate()
+            worker.communicate(timeout=20)
+        assert (fragile.folder / "unloaded").exists()
+
+
 def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:
     (fragile.folder / "gone").touch()
     away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
