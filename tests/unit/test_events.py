@@ -153,3 +153,11 @@ def test_a_read_that_fails_however_it_does_is_answered_and_the_next_one_is_made(
     assert failed is None
     assert page
     assert page.last == Position(1, 1)
+
+
+def test_events_are_forgotten_by_their_age_where_the_connection_is_cut() -> None:
+    async def cut(*_: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    client: Any = SimpleNamespace(delete=cut)
+    asyncio.run(Streams(client).forget(new_uuid()))
