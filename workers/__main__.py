@@ -121,9 +121,11 @@ def _serve(
     elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
     bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(
-        worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, shelf.memory
-    )
+
+    def memory() -> tuple[int, int] | None:
+        return None if pipeline.lost else shelf.memory()  # a device that is gone may hang whoever asks
+
+    presence = Presence(worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, memory)
     try:
         share.open()
     except OSError as error:

@@ -51,7 +51,7 @@ class Heart:
         self._state = state
         self._ended = True
         self._bell.set()
-        self._thread.join()
+        self._thread.join(self._lease / 3)  # its last beat may ask a device that is gone, and hang
         self._try()
 
     def _run(self) -> None:
