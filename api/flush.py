@@ -24,6 +24,8 @@ ROWS = 512
 #: a slow death.
 WAITING = 50_000
 WAITING_BYTES = 256 * 1024 * 1024
+#: Seconds that Redis has to take the messages of a flush, for the next one waits.
+TELL = 1.0
 
 
 @dataclass(slots=True)
@@ -125,6 +127,7 @@ class Flush:
         for name, messages in queue.bundles(sent, self._alone).items():
             pipeline.lpush(name, *messages)
         try:
-            await pipeline.execute()
+            async with asyncio.timeout(TELL):
+                await pipeline.execute()
         except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
-            log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)
+            log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %r", len(jobs), error)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import redis.asyncio
-from redis import RedisError
 
 from tundish import queue, store
 
@@ -84,8 +83,8 @@ class Waiters(Bells):
                         message = await subscription.get_message(timeout=LOOK)
                         if message:
                             self._heard[message["channel"].decode()](message["data"])
-            except (RedisError, OSError) as error:
-                log.warning("who waits wakes slowly, Redis does not answer: %s", error)
+            except Exception as error:  # a cut connection shows as almost anything
+                log.warning("who waits wakes slowly, Redis does not answer: %r", error)
                 await asyncio.sleep(1)
 
     async def look(self, engine: store.AsyncEngine) -> None:

@@ -84,23 +84,36 @@ class Leaking(Sized):
 
 
 class Lonely(Gated):
-    """As Gated, for a worker of its own."""
+    """As Gated, for a worker of its own; leaves a file when it is unloaded."""
 
     name = "lonely"
 
     def predict(self, batch: Batch[Gate]) -> list[Value | Reject]:
         return super().predict(batch)
 
+    def unload(self) -> None:
+        Path(os.environ["SHELF"], "unloaded").touch()
+
 
 class Breakable(gpu.Cpu):
-    """Is gone once there is a file."""
+    """Is gone once there is a file, and hangs whoever asks more of it then, as CUDA does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = False
+
+    def memory(self) -> tuple[int, int] | None:
+        if self._told:
+            Event().wait()
+        return None
 
     def fault(self, wait: float = 0.0) -> str | None:
         gone = Path(os.environ["SHELF"], "gone")
         until = time.monotonic() + wait
         while not gone.exists() and time.monotonic() < until:
             Event().wait(0.02)
-        return "told to" if gone.exists() else None
+        self._told = gone.exists()
+        return "told to" if self._told else None
 
     def probe(self) -> str | None:
         return self.fault()

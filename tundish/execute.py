@@ -296,4 +296,9 @@ def encoded(codec: Codec, value: Any) -> Done:
 
 
 def _size(body: bytes | File) -> int:
-    return body.path.stat().st_size if isinstance(body, File) else len(body)
+    if not isinstance(body, File):
+        return len(body)
+    try:
+        return body.path.stat().st_size
+    except OSError:  # its model has taken it away
+        return 0

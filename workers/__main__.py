@@ -122,9 +122,11 @@ def _serve(
     elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
     bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
-    presence = Presence(
-        worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, shelf.memory
-    )
+
+    def memory() -> tuple[int, int] | None:
+        return None if pipeline.lost else shelf.memory()  # a device that is gone may hang whoever asks
+
+    presence = Presence(worker, settings.pool, settings.device, shelf.able, shelf.places, pipeline.idle, pace, memory)
     try:
         share.open()
     except OSError as error:
@@ -170,12 +172,13 @@ def _serve(
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
     signal.signal(signal.SIGINT, lambda *_: os._exit(exits.INTERRUPTED))
     pauses.stop()
-    pipeline.stop(settings.grace)
+    ended = pipeline.stop(settings.grace)
     heart.stop("lost" if pipeline.lost else "stopped")
     if pipeline.lost:
         logging.shutdown()
         os._exit(exits.LOST)  # nothing more may be asked of the device, not even to free its memory
-    shelf.close()
+    if ended:  # or a batch may still run on them
+        shelf.close()
     share.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]

@@ -76,10 +76,11 @@ class Custody:
         return Claim(id, draft.target, claimed.jobs, begun=claimed.begun)
 
     def part(self, claim: Claim, part: Claim) -> None:
-        """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError."""
+        """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again
+        then; it may be held all the same."""
+        self.held.add(part.id)
         with self._autocommit.connect() as connection:
             store.part(connection, claim.id, part.id, [job.id for job in part.jobs])
-        self.held.add(part.id)
 
     def let_go(self, claims: Iterable[UUID]) -> None:
         """They are no longer ours: recorded, or lost."""

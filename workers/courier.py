@@ -18,7 +18,6 @@ from uuid import UUID
 
 import redis.asyncio
 import uvloop
-from redis import RedisError
 
 from tundish import files, logs, outbound, queue, store
 from tundish.ids import to_text
@@ -149,8 +148,8 @@ class Courier:
                     while True:
                         if await subscription.get_message(timeout=LOOK):
                             self._bells[Kind.FRESH].set()
-            except (RedisError, OSError) as error:
-                log.warning("webhooks are found by looking, Redis does not answer: %s", error)
+            except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
+                log.warning("webhooks are found by looking, Redis does not answer: %r", error)
                 await asyncio.sleep(RETRY)
 
 

@@ -22,7 +22,7 @@ ROOM = 64 * CHUNK
 
 
 class DiskFull(Exception):
-    """The disk does not take an input: it is full, or refuses to be written to."""
+    """The disk does not take an input, or a batch's folder: it is full, or refuses to be written to."""
 
 
 class Folder:
@@ -58,10 +58,10 @@ class Folder:
             raise
 
     def part(self, jobs: Iterable[UUID]) -> "Folder":
-        """A new folder, to which goes what has arrived of these jobs."""
+        """A new folder, to which goes what has arrived of these jobs. Raises DiskFull."""
         new = self._within.new()
         for job in jobs:
-            with suppress(FileNotFoundError):
+            with _taken(), suppress(FileNotFoundError):
                 self._input(job).rename(new._input(job))
         return new
 
@@ -97,14 +97,23 @@ class Folders:
         weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
 
     def new(self) -> Folder:
-        return Folder(Path(tempfile.mkdtemp(prefix="batch-", dir=self._path)), self)
+        """Raises DiskFull."""
+        with _taken():
+            return Folder(Path(tempfile.mkdtemp(prefix="batch-", dir=self._path)), self)
 
 
 @contextmanager
 def _disk(path: Path, size: int) -> Iterator[None]:
     """For a file that `size` more bytes come to. Raises DiskFull."""
-    if shutil.disk_usage(path.parent).free < size + ROOM:
-        raise DiskFull("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
+    with _taken():
+        if shutil.disk_usage(path.parent).free < size + ROOM:
+            raise DiskFull("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
+        yield
+
+
+@contextmanager
+def _taken() -> Iterator[None]:
+    """What the disk does not take within the block is DiskFull."""
     try:
         yield
     except OSError as error:

@@ -31,9 +31,11 @@ class Heart:
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
-        """Write the worker's presence once, then go on in the background. Raises StoreError where the first fails."""
-        self._beat()
-        self._thread.start()
+        """Write the worker's presence once, and go on in the background. Raises StoreError where the first fails."""
+        try:
+            self._beat()
+        finally:
+            self._thread.start()
 
     def beat(self) -> None:
         """Say now what has changed."""
@@ -45,12 +47,12 @@ class Heart:
         self._bell.set()
 
     def stop(self, state: str = "stopped") -> None:
-        """Say what has become of the worker."""
+        """Say what has become of the worker, where Postgres answers."""
         self._state = state
         self._ended = True
         self._bell.set()
-        self._thread.join()
-        self._beat()
+        self._thread.join(self._lease / 3)  # its last beat may ask a device that is gone, and hang
+        self._try()
 
     def _run(self) -> None:
         while True:
@@ -58,10 +60,13 @@ class Heart:
                 self._bell.clear()
             if self._ended:
                 return
-            try:
-                self._beat()
-            except store.StoreError as error:
-                log.warning("a heart-beat failed: %s", error.orig)
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self._beat()
+        except store.StoreError as error:
+            log.warning("a heart-beat failed: %s", error.orig)
 
     def _beat(self) -> None:
         worker = self._presence()

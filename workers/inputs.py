@@ -88,7 +88,11 @@ class Fetcher:
     def parts(self, claim: Claim, stopped: threading.Event, folders: Folders | None = None) -> Iterator[Claim]:
         """The claim with its inputs: as it is, or in parts where some are slow. All but the last have new ids, which
         the store does not know of yet. Ends early once `stopped`."""
-        claim = replace(claim, folder=folders.new() if folders else None)
+        try:
+            claim = replace(claim, folder=folders.new() if folders else None)
+        except DiskFull as error:
+            yield _without(claim, error)
+            return
         turns = asyncio.Semaphore(AT_ONCE)
         waiting: dict[_Arrival, store.ClaimedJob] = {
             asyncio.run_coroutine_threadsafe(self._get(job, claim.folder, turns), self._loop): job for job in claim.jobs
@@ -116,10 +120,14 @@ class Fetcher:
                 job = found.job
                 taken += found.taken
             jobs.append(job)
-        if apart:
+        claim = replace(claim, jobs=jobs, failed=failed, hold=self._hold(taken))
+        if not apart:
+            return claim
+        try:
             folder = claim.folder and claim.folder.part(job.id for job in jobs)
-            claim = replace(claim, id=new_uuid(), folder=folder)
-        return replace(claim, jobs=jobs, failed=failed, hold=self._hold(taken))
+        except DiskFull as error:
+            claim, folder = _without(claim, error), None
+        return replace(claim, id=new_uuid(), folder=folder)
 
     def _hold(self, size: int) -> Hold | None:
         """Room that was taken, in the hands of a batch."""
@@ -235,6 +243,11 @@ class _File:
 def _needs_room(job: store.ClaimedJob, folder: Folder | Folders | None) -> bool:
     """Whether a job's input lies in a blob that is read into memory."""
     return job.blob is not None and folder is None
+
+
+def _without(claim: Claim, error: Exception) -> Claim:
+    """The claim where none of its jobs has an input."""
+    return replace(claim, failed={job.id: _failed(job, error) for job in claim.jobs})
 
 
 def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tundish import execute, strictjson
@@ -37,7 +37,11 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. What no submit has seen is
     checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable."""
     timeout = loaded.known.version.timeout or timeout
-    folder = claim.folder or (loaded.folders.new() if loaded.folders else None)
+    try:
+        folder = claim.folder or (loaded.folders.new() if loaded.folders else None)
+    except DiskFull as error:
+        folder = None
+        claim = replace(claim, failed={job.id: _unavailable(job, error, str(error)) for job in claim.jobs})
     into = folder if loaded.reads.in_files else None
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []

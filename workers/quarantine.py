@@ -4,6 +4,7 @@ It looks as a new process in its own place and under its id: what CUDA has faile
 process lives. So a device that is gone is one lost worker, whoever supervises it, until it is back or is ended.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from uuid import UUID
 
+from tundish import store
 from tundish.ids import new_uuid
 from workers.heart import Heart
+
+log = logging.getLogger(__name__)
 
 #: Seconds of the first and the longest wait between two looks at the device.
 WAIT = (30.0, 600.0)
@@ -43,7 +47,10 @@ class Quarantine:
         told: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: told.put(number))
-        heart.start()
+        try:
+            heart.start()
+        except store.StoreError as error:
+            log.warning("Postgres does not know yet that this worker is lost: %s", error.orig)
         try:
             told.get(timeout=self.wait)
         except Empty:

@@ -282,9 +282,9 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float) -> bool:
         """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was claimed and
-        not started goes back to its queue, and no death is charged."""
+        not started goes back to its queue, and no death is charged. Whether all stages have ended."""
         self._close()
         log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
@@ -293,6 +293,7 @@ class Pipeline:
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if not self.broken:
             self._custody.end()
+        return not any(thread.is_alive() for thread in self._threads)
 
     def lose(self) -> None:
         """The device is gone: nothing is claimed from now on, and what runs is not recorded but given back."""
@@ -303,8 +304,7 @@ class Pipeline:
         """Let `verb` be called between two batches, in the thread that predicts."""
         between = Between(verb)
         self._asked.put(between)
-        with suppress(Full):
-            self._prepared.put_nowait(between)  # whoever waits for a batch wakes
+        self._wake(between)
         return between.done
 
     def between(self, verb: Callable[[], None]) -> None:
@@ -319,6 +319,11 @@ class Pipeline:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
         return [claim for claim in list(self._custody.held) if not overdue or claim != overdue.id]
+
+    def _wake(self, between: Between) -> None:
+        """Whoever waits for a batch looks for what was asked."""
+        with suppress(Full):
+            self._prepared.put_nowait(between)
 
     def _ready(self) -> bool:
         """Claim ahead of the device, but not behind a batch that takes long."""
@@ -343,8 +348,11 @@ class Pipeline:
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        if None in waiting:  # no more claims come
-            self._prepared.put(None)
+        for each in waiting:
+            if each is None:  # no more claims come
+                self._prepared.put(None)
+            elif isinstance(each, Between):  # the batch may have ended meanwhile
+                self._wake(each)
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:

@@ -65,11 +65,8 @@ class Share:
         """Be known to the others from now on. Raises OSError."""
         if memory := self._device.memory():
             self._total = SHARE * memory[0]
-        self._home.mkdir(mode=0o700, exist_ok=True)
-        if self._home.is_symlink() or self._home.stat().st_uid != os.getuid():
-            raise PermissionError(f"{self._home} belongs to another user")
-        self._path, self._file = _own(self._home / (self._device.uuid() or self._name))
-        self._say()
+        self._folder = self._home / (self._device.uuid() or self._name)
+        self._meet()
         self.look()
 
     def close(self) -> None:
@@ -104,6 +101,11 @@ class Share:
     def look(self) -> None:
         """See what the others hold and want now."""
         with self._mutex:
+            # Somebody may empty the folder, as systemd does when its user logs out.
+            if not (self._closed.is_set() or self._path.exists()):
+                gone = self._file
+                self._meet()
+                os.close(gone)
             held, wishes, workers = 0, [], 0
             for path in _shares(self._home):
                 if path == self._path or not (told := _told(path)):
@@ -140,7 +142,8 @@ class Share:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No other worker loads or copies within the block; what the device has is measured first."""
-        lock = os.open(self._path.parent, os.O_RDONLY)
+        self.look()
+        lock = os.open(self._folder, os.O_RDONLY)
         try:
             self._wait_for(lock)
             self.look()
@@ -148,6 +151,14 @@ class Share:
             yield
         finally:
             os.close(lock)
+
+    def _meet(self) -> None:
+        self._home.mkdir(mode=0o700, exist_ok=True)
+        if self._home.is_symlink() or self._home.stat().st_uid != os.getuid():
+            raise PermissionError(f"{self._home} belongs to another user")
+        self._path, self._file = _own(self._folder)
+        self._said = ""
+        self._say()
 
     def _wait_for(self, lock: int) -> None:
         until = time.monotonic() + PATIENCE

@@ -143,7 +143,7 @@ def with_others(
         return shelf, waiting, budget
     held = sum(one.held for one in shelf.values())
     loose = [one for one in shelf.values() if one.held and not one.pinned]
-    size = int(min(theirs.size, budget - held + sum(one.held for one in loose)))
+    size = math.floor(min(theirs.size, budget - held + sum(one.held for one in loose)))
     if size > budget - held:
         reload = max(one.reload for one in loose)
         return {**shelf, OTHERS: Standing(size, reload)}, {**waiting, OTHERS: Waiting(1.0, theirs.since)}, budget

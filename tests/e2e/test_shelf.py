@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 
 from tests.conftest import KEY
-from tests.local import TREE, Local, ended, wait_until
+from tests.local import TREE, Local, ended, free_port, wait_until
 from tests.shelf_models import Leaking
 from tundish.job import Priority
 from tundish.queue import Queue
@@ -233,10 +233,10 @@ class Fragile:
     folder: Path
 
     @contextmanager
-    def started(self, wait: float = 3600) -> Iterator["subprocess.Popen[str]"]:
+    def started(self, wait: float = 3600, **settings: str) -> Iterator["subprocess.Popen[str]"]:
         """The process; in quarantine it looks again after so many seconds."""
         models, folder = "tests.shelf_models:Lonely", str(self.folder)
-        given = self.system.beside(TUNDISH_MODELS=models, SHELF=folder, WAIT=str(wait))
+        given = self.system.beside(TUNDISH_MODELS=models, SHELF=folder, WAIT=str(wait), **settings)
         command = [sys.executable, "-m", "tests.shelf_models"]
         with subprocess.Popen(command, cwd=TREE, env=given, stderr=subprocess.PIPE, text=True) as process:
             try:
@@ -314,3 +314,37 @@ def test_a_worker_without_a_device_is_one_lost_worker_until_it_is_told_to_stop(s
         assert worker.returncode == 0
         assert fragile.states(worker.pid) == ["stopped"]
         assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"
+
+
+def test_no_model_is_unloaded_under_a_batch_that_runs_past_the_grace_time(system: Local, fragile: Fragile) -> None:
+    with system.client(KEY) as client:
+        with fragile.started(TUNDISH_GRACE="0.1") as worker:
+            wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+            job = fragile.submit(client, "job")
+            wait_until((fragile.folder / "began").exists, "predict began")
+            worker.terminate()
+            worker.communicate(timeout=20)
+        assert worker.returncode == 0
+        assert not (fragile.folder / "unloaded").exists()
+        assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"
+        with fragile.started() as worker:
+            wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+            worker.terminate()
+            worker.communicate(timeout=20)
+        assert (fragile.folder / "unloaded").exists()
+
+
+def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:
+    (fragile.folder / "gone").touch()
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    with fragile.started(wait=1.0, TUNDISH_DATABASE_URL=away) as worker:
+        assert worker.stderr
+        looks = (line for line in worker.stderr if "cannot be used" in line)
+        assert [line.partition(":")[0] for line in (next(looks), next(looks))] == ["worker"] * 2
+        assert worker.poll() is None
+    with fragile.started(TUNDISH_DATABASE_URL=away) as worker:
+        assert worker.stderr
+        assert any("does not know yet" in line for line in worker.stderr)
+        worker.terminate()
+        worker.communicate(timeout=20)
+    assert worker.returncode == 0

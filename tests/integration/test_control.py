@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 import redis
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 import api.models
 from api.parts import Parts, build, running
@@ -305,6 +306,28 @@ def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
     assert states() == ["lost"]
     heart.stop()
     assert states() == ["stopped"]
+
+
+def test_a_heart_beats_on_while_postgres_is_away_and_stops_without_it(
+    catalog: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart = Heart(catalog, worker, list, 30.0)
+
+    def away(*_: object) -> None:
+        raise OperationalError("see_worker", None, Exception("the connection is cut"))
+
+    def shown() -> list[str]:
+        with catalog.begin() as connection:
+            return [each.state for each in store.workers(connection, seen_within=3600)]
+
+    with monkeypatch.context() as cut:
+        cut.setattr(store, "see_worker", away)
+        with pytest.raises(store.StoreError):
+            heart.start()
+    heart.beat()
+    wait_until(lambda: shown() == ["idle"], "it says that it is there")
+    monkeypatch.setattr(store, "see_worker", away)
+    heart.stop()
 
 
 def test_a_worker_counts_as_serving_until_it_stops_or_is_lost(catalog: store.Engine) -> None:

@@ -1,5 +1,6 @@
 """The claims in a worker's hands, against a real Postgres and Redis."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.integration.stored import WORKER, read, submit
+from tests.integration.stored import WORKER, read, status, submit
 from tests.local import Local
 from tundish import store
+from tundish.ids import new_uuid
+from tundish.job import Status
 from tundish.settings import Settings
 from workers.batch import Draft, Target
 from workers.claim import Custody
@@ -21,15 +24,15 @@ def custody(system: Local, engine: store.Engine) -> Custody:
     return Custody(WORKER, Settings(), engine, store.autocommit(engine), client)
 
 
-def lose_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next claim is written, and its worker hears nothing of it."""
+def lose_an_answer(monkeypatch: pytest.MonkeyPatch, verb: str = "claim") -> None:
+    """What the next one writes is written, and its worker hears nothing of it."""
 
     def lost(*given: Any, **options: Any) -> Any:
         monkeypatch.undo()
-        store.claim(*given, **options)
-        raise OperationalError("claim", None, Exception("the connection is cut"))
+        getattr(store, verb)(*given, **options)
+        raise OperationalError(verb, None, Exception("the connection is cut"))
 
-    monkeypatch.setattr("tundish.store.claim", lost)
+    monkeypatch.setattr(store, verb, lost)
 
 
 def claims(engine: store.Engine) -> int:
@@ -64,3 +67,18 @@ def test_at_the_end_all_is_given_back_that_may_be_held(
     custody.end()
     assert (claims(engine), custody.held) == (0, set())
     assert [job and job.started_at for job in (read(engine, first), read(engine, second))] == [None, None]
+
+
+def test_a_part_whose_answer_is_lost_is_given_back_at_the_end(
+    custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = submit(engine, 2)
+    taken = custody.take(Draft(Target("m", "1"), tuple(id.hex for id in ids)), begin=False)
+    assert taken
+    lose_an_answer(monkeypatch, "part")
+    with pytest.raises(store.StoreError):
+        custody.part(taken, replace(taken, id=new_uuid(), jobs=taken.jobs[:1]))
+    assert claims(engine) == 2
+    custody.end()
+    assert (claims(engine), custody.held) == (0, set())
+    assert [status(engine, id) for id in ids] == [Status.QUEUED] * 2

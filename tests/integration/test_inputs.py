@@ -1,5 +1,7 @@
 """The inputs of a claim, which arrive from real servers at different times: in parts, within room, and as files."""
 
+import errno
+import os
 import shutil
 import socket
 import tempfile
@@ -256,6 +258,36 @@ def test_a_file_that_the_disk_does_not_hold_fails_alone(disk: Path, monkeypatch:
     assert files(disk) == []
     [failed] = part.failed.values()
     assert (failed.code, "TMPDIR" in failed.message) == (Code.INPUT_UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("folders", [0, 1])
+def test_a_batch_that_the_disk_takes_no_folder_for_fails(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, folders: int
+) -> None:
+    """Neither its own, nor one for the part of it that goes ahead."""
+    gate, made, make = threading.Event(), list[str](), tempfile.mkdtemp
+
+    def answer(peer: socket.socket, asked: str) -> None:
+        if asked.startswith("GET /slow"):
+            gate.wait(10)
+        peer.sendall(head(1) + b"2")
+
+    def full(**given: Any) -> str:
+        if len(made) == folders:
+            gate.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        made.append(make(**given))
+        return made[-1]
+
+    with serving(answer) as url:
+        whole = claim(*(job(f"{url}/{name}", "application/octet-stream") for name in ("slow", "quick")))
+        into = Folders()
+        monkeypatch.setattr(tempfile, "mkdtemp", full)
+        parts = list(Fetcher(ALLOWED, 1000, 1000, patience=1.0).parts(whole, threading.Event(), into))
+    failed = [each.message for part in parts for each in part.failed.values()]
+    assert len(failed) == 2 - folders
+    assert all("No space left" in message for message in failed)
+    assert sum(len(part.jobs) for part in parts) == 2
 
 
 def test_a_file_that_is_no_longer_wanted_leaves_nothing(disk: Path) -> None:

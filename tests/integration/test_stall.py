@@ -3,10 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from tests.local import wait_until
 from tundish import store
 from tundish.store.stall import guard
 from tundish.store.statement import Statement
@@ -23,6 +28,28 @@ def test_a_server_that_stalls_is_given_up(database_url: str) -> None:
         assert time.monotonic() - began < 5
     with engine.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
+    engine.dispose()
+
+
+def test_a_thread_waits_for_a_connection_for_as_long_as_others_are_given_up_one_by_one(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = store.engine(database_url, 1)
+    pool: Any = engine.pool
+    hours = count(step=3600)
+    monkeypatch.setattr("sqlalchemy.util.queue._time", lambda: next(hours))
+
+    def one() -> object:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT 1")).scalar()
+
+    with ThreadPoolExecutor(1) as threads:
+        with ExitStack() as others:
+            for _ in range(3):
+                others.enter_context(engine.connect())
+            waits = threads.submit(one)
+            wait_until(lambda: waits.done() or pool._pool.not_empty._waiters, "it waits, or has given up")
+        assert waits.result() == 1
     engine.dispose()
 
 

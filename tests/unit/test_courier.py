@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -359,6 +360,39 @@ def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPat
         assert loop.cancelled()
 
     monkeypatch.setattr(store, "run", nothing_is_due)
+    asyncio.run(run())
+
+
+def test_a_connection_to_redis_that_is_cut_ends_no_courier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows as an error of the event loop where it is cut within a write."""
+    cuts = [RuntimeError("the handler is closed"), ConnectionResetError()]
+
+    class Cut:
+        async def __aenter__(self) -> "Cut":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            """Nothing is left."""
+
+        async def subscribe(self, *_: object) -> None:
+            if cuts:
+                raise cuts.pop(0)
+
+        async def get_message(self, **_: object) -> object:
+            await asyncio.sleep(0)
+            return {"data": b""}
+
+    async def run() -> None:
+        nobody: Any = None
+        client: Any = SimpleNamespace(pubsub=lambda **_: Cut())
+        courier = Courier(nobody, nobody, client)
+        loop = asyncio.create_task(courier._listen())
+        heard = asyncio.create_task(courier._bells[Kind.FRESH].wait())
+        await asyncio.wait([loop, heard], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        loop.cancel()
+        assert heard.done()
+
+    monkeypatch.setattr("workers.courier.RETRY", 0.0)
     asyncio.run(run())
 
 

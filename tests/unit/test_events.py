@@ -1,13 +1,15 @@
 """Events: how they are written and framed, and what gives way where there is no room."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.streams import frame
+from api.streams import Page, Streams, frame
 from tests.sse import parse
 from tundish.events import (
     LARGEST,
@@ -123,3 +125,39 @@ def test_an_entry_tells_its_event_and_the_latest_progress(kind: Kind, progress: 
     entry = {name.encode(): str(each).encode() if isinstance(each, float) else each
              for name, each in fields(kind, data, progress).items()}  # fmt: skip
     assert (said_by(entry), progress_of(entry)) == ((kind, data), progress)
+
+
+def test_a_read_that_fails_however_it_does_is_answered_and_the_next_one_is_made() -> None:
+    entry = {name.encode(): each for name, each in fields(Kind.LOG, b"{}", None).items()}
+    answers: list[Any] = [RuntimeError("the handler is closed"), [[(b"1-1", entry)]]]
+
+    class Cut:
+        def xrange(self, *_: object, **__: object) -> None:
+            """Asked for with the others."""
+
+        async def execute(self, **_: object) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    async def run() -> list[Page | None]:
+        client: Any = SimpleNamespace(pipeline=lambda transaction: Cut())
+        streams = Streams(client)
+        running = asyncio.create_task(streams.run())
+        pages = [await asyncio.wait_for(streams.after(new_uuid(), Position(0, 0), 1), 10) for _ in range(2)]
+        running.cancel()
+        return pages
+
+    failed, page = asyncio.run(run())
+    assert failed is None
+    assert page
+    assert page.last == Position(1, 1)
+
+
+def test_events_are_forgotten_by_their_age_where_the_connection_is_cut() -> None:
+    async def cut(*_: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    client: Any = SimpleNamespace(delete=cut)
+    asyncio.run(Streams(client).forget(new_uuid()))

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tundish import Batch, Model, Reject
 from tundish.codec import codec_for
 from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, execute, parts
+from tundish.file import File
 from tundish.job import Code
 from tundish.testing import Recorder
 
@@ -267,3 +269,26 @@ def test_items_of_like_cost_run_together_and_keep_their_places() -> None:
 def test_what_fails_in_one_part_fails_alone() -> None:
     outcomes = run(Costed(), [b"1", b"-4", b"5", b"-1"])
     assert codes(outcomes) == [None, "model_error", None, "model_error"]
+
+
+class Moving(Model[File, float]):
+    """Takes its inputs away, and then has no memory for more than one."""
+
+    name = "moving"
+    version = "1"
+    max_batch = 4
+
+    def predict(self, batch: Batch[File]) -> list[float | Reject]:
+        for file in batch:
+            file.path.unlink(missing_ok=True)
+        if len(batch) > 1:
+            raise MemoryError
+        return [1.0]
+
+
+def test_a_batch_whose_model_took_its_files_away_is_halved_too(tmp_path: Path) -> None:
+    files = [File(tmp_path / name, "image/png") for name in "ab"]
+    for file in files:
+        file.path.touch()
+    items = [Item(file, "image/png") for file in files]
+    assert codes(execute(Moving(), codec_for(File), codec_for(float), items, Recorder())) == [None, None]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -85,4 +86,28 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
     monkeypatch.setattr("api.patience.PATIENCE", 0.05)
     monkeypatch.setattr(store, "run", slow)
     monkeypatch.setattr(flush.Flush, "send", sent)
+    asyncio.run(run())
+
+
+def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stalled:
+        def lpush(self, *_: object) -> None:
+            """It does not come that far."""
+
+        async def execute(self) -> None:
+            await asyncio.Event().wait()
+
+    async def stored(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
+        return datetime.now(UTC)
+
+    async def run() -> None:
+        client: Any = SimpleNamespace(pipeline=lambda transaction: Stalled())
+        each = flush.Flush(cast(Any, None), client)
+        running = asyncio.create_task(each.run())
+        for _ in range(3):
+            await each.submit([job()])
+        running.cancel()
+
+    monkeypatch.setattr(flush, "TELL", 0.01)
+    monkeypatch.setattr(store, "run", stored)
     asyncio.run(run())

@@ -1,5 +1,6 @@
 """Payloads as a worker handles them: fetched to files, pinned, bounded by the disk, and removed."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -56,6 +57,11 @@ def prepared(model: Any, blobs: Directory, *jobs: ClaimedJob) -> Prepared:
     return prepare(Entry.of(Served(model)).loaded, Claim(new_uuid(), target, jobs), blobs, timeout=1.0, max_body=1)
 
 
+def full(*_: object, **__: object) -> None:
+    """A disk that has room for nothing."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.parametrize("source", ["row", "blob"])
 def test_an_input_lies_in_a_file_while_its_batch_is_held(blobs: Directory, disk: Path, source: str) -> None:
     given = {"body": BODY} if source == "row" else {"blob": UPLOAD, "etag": blobs.stat(UPLOAD).etag}
@@ -103,6 +109,28 @@ def test_an_input_that_the_disk_does_not_hold_fails_alone(blobs: Directory, monk
     assert isinstance(fits, File)
     assert too_large.code == Code.INPUT_UNAVAILABLE
     assert "TMPDIR" in too_large.message
+
+
+@pytest.mark.parametrize("model", [Inverted, Made])
+def test_a_batch_that_the_disk_takes_no_folder_for_fails(
+    blobs: Directory, monkeypatch: pytest.MonkeyPatch, model: Any
+) -> None:
+    loaded, batch = Entry.of(Served(model)).loaded, Claim(new_uuid(), Target("m", "1"), [job(body=b"{}")] * 2)
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    found = prepare(loaded, batch, blobs, timeout=1.0, max_body=1)
+    assert found.folder is None
+    assert [each.code for each in found.inputs] == [Code.INPUT_UNAVAILABLE] * 2
+    assert "No space left" in found.inputs[0].message
+
+
+def test_an_input_whose_folder_is_gone_fails_alone(blobs: Directory) -> None:
+    loaded = Entry.of(Served(Inverted)).loaded
+    assert loaded.folders
+    folder = loaded.folders.new()
+    folder.path.rmdir()
+    batch = Claim(new_uuid(), Target("m", "1"), [job(body=BODY)], folder=folder)
+    [failed] = prepare(loaded, batch, blobs, timeout=1.0, max_body=1).inputs
+    assert failed.code == Code.INPUT_UNAVAILABLE
 
 
 def test_what_a_kill_left_is_swept_and_what_lives_is_not(disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -384,3 +385,26 @@ def test_a_neighbour_that_has_just_come_holds_nothing_and_one_that_goes_is_gone(
     share.look()
     assert share.others == Others()
     share.close()
+
+
+def test_who_empties_the_folder_of_devices_parts_the_workers_for_a_look_alone(
+    tmp_path: Path, gpus: tuple[Gpu, Gpu]
+) -> None:
+    first = Worker(tmp_path, gpus[0], {"a": (40, 0, False), "c": (40, 0, False)})
+    second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
+    assert second.choose(b=1e6) == set()
+    first.share.look()
+    before = first.share.others
+    assert before.wish
+    shutil.rmtree(tmp_path)
+    first.share.look()
+    assert first.share.others == Others()
+    second.share.look()
+    first.share.look()
+    assert (first.share.others, second.share.others) == (before, Others(80, None, 1))
+    shutil.rmtree(tmp_path)
+    with first.share.alone():
+        assert first.share._path.exists()
+    first.share.close()
+    second.share.close()
+    assert list(tmp_path.iterdir()) == []

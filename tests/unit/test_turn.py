@@ -107,6 +107,12 @@ def test_others_are_offered_what_may_leave_and_keep_what_was_left_to_them() -> N
     assert with_others(SHELF, waiting, 3, Wish(1, 7.0), keep=True) == (SHELF, waiting, 2)
 
 
+def test_who_has_nothing_to_leave_offers_nothing_though_others_hold_more_than_there_is() -> None:
+    shelf = {A: replace(THERE, pinned=True), C: SHELF[C]}
+    for budget in (-1.5, -0.5, 0.5, 1.5):
+        assert with_others(shelf, {}, budget, Wish(2, 7.0), keep=False) == (shelf, {}, budget)
+
+
 def test_what_a_model_left_behind_leaves_where_it_is_needed() -> None:
     shelf = {A: Standing(10, 1.0, residue=1), B: Standing(9, 1.0, residue=1), C: Standing(9, 1.0)}
     assert turn(shelf, {C: Waiting(1, 0.0)}, 11, 9.0) == Turn(C, ())

@@ -54,11 +54,13 @@ _BY_IDS = " -c enable_nestloop=off -c enable_seqscan=off -c plan_cache_mode=forc
 
 def engine(url: str, pool: int = 4, *, by_ids: bool = False, autocommit: bool = False) -> Engine:
     """For workers and chores; `by_ids` where every verb takes arrays of ids, `autocommit` where every verb is one
-    statement: it commits itself, and spares the trips for BEGIN and COMMIT."""
+    statement: it commits itself, and spares the trips for BEGIN and COMMIT. A thread that finds no connection waits for
+    one: those of the others are given up in time where the server stalls."""
     made = sqlalchemy.create_engine(
         _dialect(url),
         pool_size=pool,
         max_overflow=2,
+        pool_timeout=None,
         connect_args=_connect(_STATEMENT, by_ids),
         hide_parameters=True,
         **_transactions(autocommit),
