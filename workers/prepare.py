@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from tundish import execute, strictjson
 from tundish.blobs import BlobChanged, BlobMissing, Blobs
@@ -14,6 +16,7 @@ from tundish.job import Code
 from tundish.lineup import Known
 from tundish.media import JSON
 from tundish.store import ClaimedJob
+from workers import transfers
 from workers.claim import Claim
 from workers.folders import DiskFull, Folder
 from workers.load import Loaded
@@ -45,8 +48,7 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     into = folder if loaded.reads.in_files else None
     missing: dict[int, execute.Failed] = {}
     items: list[execute.Item] = []
-    for job in claim.jobs:
-        body = (claim.failed and claim.failed.get(job.id)) or _body(job, blobs, into)
+    for job, body in zip(claim.jobs, _bodies(claim, blobs, into), strict=True):
         if isinstance(body, bytes) and (job.input_url or len(body) > max_body):
             body = _checked(loaded.known, body)
         if isinstance(body, execute.Failed):
@@ -59,10 +61,17 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     return Prepared(claim, loaded, items, inputs, folder)
 
 
-def _body(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:
-    """An input, from its blob where it is not inline; as a file where there is a folder for it."""
-    if job.blob is None and folder is None:
-        return job.body or b""
+def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | File | execute.Failed]:
+    """The input of each job, as a file where there is a folder for it; Failed where it has none."""
+    found: dict[UUID, bytes | File | execute.Failed] = dict(claim.failed)
+    away = [job for job in claim.jobs if (job.blob is not None or folder) and job.id not in found]
+    read = transfers.each(partial(_read, blobs=blobs, folder=folder), away)
+    found |= {job.id: body for job, body in zip(away, read, strict=True)}
+    return [(found and found.get(job.id)) or job.body or b"" for job in claim.jobs]
+
+
+def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:
+    """An input that is not in the row, or shall be a file."""
     try:
         return folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
     except BlobChanged as error:

@@ -3,7 +3,7 @@ the webhook rows."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from tundish.blobs import Blobs, key
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code, Status, error_json
+from workers import transfers
 from workers.predict import Prediction
 
 log = logging.getLogger(__name__)
@@ -89,24 +90,36 @@ def _one_by_one(
     return Recorded([id for part in parts for id in part.ids], any(part.webhooks for part in parts))
 
 
-def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> Iterator[store.Finished]:
+def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> list[store.Finished]:
     outcomes = execute.encode(prediction.writes, prediction.results)
-    for job, outcome in zip(prediction.claim.jobs, outcomes, strict=True):
-        if isinstance(outcome, execute.Done):
-            body, content_type = outcome
-            if isinstance(body, File):
-                yield _of_file(job, body, content_type, blobs, inline_max)
-            elif len(body) <= inline_max:
-                yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
-            else:
-                name = key(job.tenant, job.id, job.attempt, "output")
-                blobs.put(name, body, content_type)
-                yield store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
-        elif isinstance(outcome, execute.Failed):
-            fault = error_json(outcome.code, outcome.message, outcome.details)
-            yield store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
-        else:
-            yield store.Finished(job.id, job.attempt, Status.CANCELED)
+    large = any(isinstance(each, execute.Done) and _is_large(each.body, inline_max) for each in outcomes)
+    ended = zip(prediction.claim.jobs, outcomes, strict=True)
+
+    def end(of: tuple[store.ClaimedJob, execute.Outcome]) -> store.Finished:
+        return _end(*of, blobs, inline_max)
+
+    return transfers.each(end, ended) if large else list(map(end, ended))
+
+
+def _is_large(body: bytes | File, inline_max: int) -> bool:
+    """Whether it may go to a blob."""
+    return isinstance(body, File) or len(body) > inline_max
+
+
+def _end(job: store.ClaimedJob, outcome: execute.Outcome, blobs: Blobs, inline_max: int) -> store.Finished:
+    if isinstance(outcome, execute.Done):
+        body, content_type = outcome
+        if isinstance(body, File):
+            return _of_file(job, body, content_type, blobs, inline_max)
+        if len(body) <= inline_max:
+            return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
+        name = key(job.tenant, job.id, job.attempt, "output")
+        blobs.put(name, body, content_type)
+        return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
+    if isinstance(outcome, execute.Failed):
+        fault = error_json(outcome.code, outcome.message, outcome.details)
+        return store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
+    return store.Finished(job.id, job.attempt, Status.CANCELED)
 
 
 def _of_file(job: store.ClaimedJob, output: File, content_type: str, blobs: Blobs, inline_max: int) -> store.Finished:

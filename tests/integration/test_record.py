@@ -1,5 +1,6 @@
 """Recording against a real Postgres: what it does not take fails alone."""
 
+import threading
 from pathlib import Path
 
 from tests.integration.stored import claim, read, submit
@@ -12,6 +13,26 @@ from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction
 from workers.record import record
+
+
+def test_outputs_go_to_blobs_several_at_once(engine: store.Engine, tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    class Slow(Directory):
+        def put(self, key: str, body: bytes, content_type: str) -> None:
+            both.wait(10)
+            super().put(key, body, content_type)
+
+    ids = submit(engine, 3)
+    id, jobs = claim(engine, ids)
+    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, ["a" * 9, "b", "c" * 9], codec_for(str))
+    blobs = Slow(tmp_path, b"secret")
+    done = record(store.autocommit(engine), engine, blobs, [prediction], inline_max=8, public_url="")
+    assert sorted(done.ids) == ids
+    with engine.begin() as connection:
+        outputs = [store.read_output(connection, store.DEFAULT_TENANT, each.id) for each in jobs]
+    kept = [output and (output.body or blobs.get(output.blob or "")) for _, output in filter(None, outputs)]
+    assert kept == [b"a" * 9, b"b", b"c" * 9]
 
 
 def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_path: Path) -> None:

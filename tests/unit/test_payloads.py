@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ def test_a_batch_that_the_disk_takes_no_folder_for_fails(
     assert found.folder is None
     assert [each.code for each in found.inputs] == [Code.INPUT_UNAVAILABLE] * 2
     assert "No space left" in found.inputs[0].message
+
+
+def test_inputs_in_blobs_are_read_several_at_once(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    class Slow(Directory):
+        def get(self, key: str, etag: str | None = None) -> bytes:
+            both.wait(10)
+            return super().get(key, etag)
+
+    blobs = Slow(tmp_path / "blobs", b"secret")
+    blobs.put(UPLOAD, BODY, "image/png")
+    first, second, third = job(blob=UPLOAD), job(body=b"here"), job(blob=UPLOAD)
+    assert prepared(Octets, blobs, first, second, third).inputs == [BODY, b"here", BODY]
 
 
 def test_an_input_whose_folder_is_gone_fails_alone(blobs: Directory) -> None:

@@ -1,0 +1,37 @@
+"""Transfers of one batch: several at once, and none is left under way."""
+
+import threading
+
+import pytest
+
+from workers.transfers import AT_ONCE, each
+
+
+def test_as_many_as_may_are_under_way_at_once_and_what_they_give_keeps_its_order() -> None:
+    all_there = threading.Barrier(AT_ONCE)
+
+    def transfer(number: int) -> int:
+        all_there.wait(10)
+        return -number
+
+    assert each(transfer, range(2 * AT_ONCE)) == [-number for number in range(2 * AT_ONCE)]
+
+
+def test_one_that_fails_is_told_once_all_have_ended() -> None:
+    ended: list[int] = []
+    failed = threading.Event()
+
+    def transfer(number: int) -> None:
+        if number == 0:
+            failed.set()
+            raise ValueError("the first")
+        assert failed.wait(10)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="the first"):
+        each(transfer, range(2_000))
+    assert sorted(ended) == list(range(1, 2_000))
+
+
+def test_nothing_is_to_be_had_of_nothing() -> None:
+    assert each(str, []) == []
