@@ -39,7 +39,6 @@ class Watch:
         self._began = float("inf")
         self._deadline = float("inf")
         self._fires = 0.0  # when the timer in C does; 0 while it is not armed
-        self.overdue = False
         self._arming = threading.Lock()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
@@ -57,6 +56,11 @@ class Watch:
         """Seconds that the batch has run; 0 or less where none does."""
         return time.monotonic() - self._began
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a predict call is over its time-out."""
+        return time.monotonic() > self._deadline
+
     @contextmanager
     def __call__(self, timeout: float) -> Iterator[None]:
         """Guard the block, which may take `timeout` seconds."""
@@ -67,7 +71,6 @@ class Watch:
             yield
         finally:
             self._deadline = float("inf")
-            self.overdue = False
 
     def _arm(self, earliest: float) -> None:
         """See to it that the timer in C fires within TIMER seconds after `earliest`, and not before."""
@@ -83,14 +86,16 @@ class Watch:
                 faulthandler.cancel_dump_traceback_later()
 
     def _run(self) -> None:
+        told = float("inf")  # the last deadline that was passed
         while True:
             time.sleep(LOOK)
             if self.running > LONG:
                 self._on_long()
             self._disarm()
-            over = time.monotonic() - self._deadline
-            if over > 0 and not self.overdue:
-                self.overdue = True
+            deadline = self._deadline
+            over = time.monotonic() - deadline
+            if over > 0 and deadline != told:
+                told = deadline
                 log.error("predict is over its time-out")
                 self._on_overdue()
             if over > PATIENCE:
