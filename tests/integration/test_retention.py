@@ -1,5 +1,6 @@
 """Days past the retention, dropped against a real Postgres, with their blobs."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -68,6 +69,13 @@ def test_a_day_with_an_open_job_or_a_due_delivery_stays(tools: Tools, unfinished
     retention.run(tools)
     assert days(tools) == [DAY]
     assert tools.blobs.get(INPUT) == b"1"
+
+
+def test_a_day_is_past_by_the_databases_clock(slow_clock: None, tools: Tools) -> None:
+    since = (datetime.now(UTC) - OLD - timedelta(days=1)).total_seconds()
+    for ahead, left in ((1800.0, [DAY]), (5400.0, [])):
+        retention.run(replace(tools, settings=Settings(retention=since - ahead)))
+        assert days(tools) == left
 
 
 def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:

@@ -10,6 +10,8 @@ from tests.integration.stored import QUEUE, claim, end, read, submit
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
+from tundish.settings import Settings
+from workers.chores import Tools, marks
 
 
 def test_lost_messages_are_found_and_a_long_backlog_is_not(engine: store.Engine) -> None:
@@ -36,6 +38,24 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> No
         [waiting] = store.backlog(connection)
         assert (waiting.queue, waiting.queued) == (QUEUE, 2)
         assert 0 <= waiting.oldest_s < 60
+
+
+def test_the_marks_go_by_the_databases_clock(slow_clock: None, engine: store.Engine) -> None:
+    def submit() -> None:
+        id = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(hours=1)).int + 1)
+        new = store.NewJob(id, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+        with engine.begin() as connection:
+            store.submit(connection, [new])
+
+    tools = Tools(Settings(), engine, None, None)  # type: ignore[arg-type]  # it needs neither Redis nor blobs
+    submit()
+    marks.run(tools)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET status = 2"))
+    marks.run(tools)
+    submit()
+    with engine.begin() as connection:
+        assert store.queues(connection) == [QUEUE]
 
 
 def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> None:

@@ -131,6 +131,7 @@ from tundish.store.partitions import drop_day, is_open, make_partitions, missing
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
     advance_marks,
+    clock,
     expire,
     lock,
     locked,
@@ -220,6 +221,7 @@ __all__ = [
     "catalog",
     "change_endpoint",
     "claim",
+    "clock",
     "compare",
     "count_lines",
     "default_secret",
