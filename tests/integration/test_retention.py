@@ -103,3 +103,15 @@ def test_a_retention_under_a_day_deletes_rows(tools: Tools) -> None:
     assert retention.run(short) == 1
     with tools.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
+
+
+def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Tools) -> None:
+    low = floor_uuid(datetime.now(UTC) - timedelta(minutes=1)).int
+    with tools.engine.begin() as connection:
+        store.deliver(connection, [store.Delivery(UUID(int=low + at), 1, JOB, "ping", "", b"") for at in range(1500)])
+        connection.execute(text("UPDATE deliveries SET status = 'delivered'"))
+    short = Tools(Settings(retention=30.0), tools.engine, tools.client, tools.blobs)
+    while retention.run(short):
+        pass
+    with tools.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM deliveries")).scalar() == 0

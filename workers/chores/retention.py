@@ -55,5 +55,4 @@ def _delete_rows(tools: Tools, connection: store.Connection, before: datetime) -
     gone = store.past_retention(connection, floor_uuid(before))
     for id, tenant in gone:
         tools.blobs.delete_prefix(job_prefix(tenant, id))
-    store.forget_deliveries(connection, floor_uuid(before))
-    return len(gone)
+    return max(len(gone), store.forget_deliveries(connection, floor_uuid(before)))
