@@ -85,6 +85,7 @@ from tundish.store.deliveries import (
 )
 from tundish.store.endpoints import (
     Endpoint,
+    Gone,
     add_endpoint,
     change_endpoint,
     default_secret,
@@ -174,6 +175,7 @@ __all__ = [
     "Engine",
     "Figures",
     "Finished",
+    "Gone",
     "Halt",
     "JobRow",
     "Judgement",
