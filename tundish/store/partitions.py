@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, text
 
 from tundish.ids import floor_uuid
+from tundish.store.deliveries import FRESH, RETRIED
 
 #: Tables that hold a job's parts, partitioned alike.
 PARTITIONED = ("jobs", "requests", "results", "deliveries")
@@ -52,7 +53,7 @@ def past_days(connection: Connection, before: datetime) -> list[str]:
 
 def is_open(connection: Connection, day: str) -> bool:
     """Whether a job of a day has not ended, or a delivery is still due: nothing of that day may go."""
-    for table, unfinished in (("jobs", "status < 2"), ("deliveries", "status = 'pending'")):
+    for table, unfinished in (("jobs", "status < 2"), ("deliveries", FRESH), ("deliveries", RETRIED)):
         name = f"{table}_{day}"
         if connection.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is not None:
             found = connection.execute(text(f"SELECT EXISTS (SELECT FROM {name} WHERE {unfinished})")).scalar()
