@@ -83,3 +83,14 @@ def test_one_process_a_chore(engine: store.Engine) -> None:
         assert store.lock(one, "reap")
         assert not store.lock(other, "reap")
         assert store.lock(other, "expire")
+
+
+def test_a_day_is_made_beside_a_long_transaction_that_reads_and_nobody_waits(engine: store.Engine) -> None:
+    """A dump, say: what waited for it to end would keep all others waiting."""
+    with engine.begin() as reader:
+        for table in ("jobs", "requests", "results", "deliveries"):
+            reader.execute(text(f"SELECT FROM {table}"))
+        with engine.begin() as connection:
+            store.make_partitions(connection, 9)
+            [id] = submit(engine)
+    assert read(engine, id)
