@@ -5,6 +5,7 @@ the tenant's default secret; registered endpoints get the events that they asked
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -73,7 +74,7 @@ def tell(connection: store.Connection, events: Sequence[Event], endpoints: Seque
 @lru_cache(maxsize=1024)
 def lane(tenant: int, url: str) -> UUID:
     """The lane of a URL that no endpoint is registered for: that of its tenant and origin."""
-    origin = "/".join(url.split("/", 3)[:3]).lower()
+    origin = "/".join(re.split("[/?#]", url, maxsplit=3)[:3]).lower()
     return UUID(bytes=hashlib.blake2b(f"{tenant} {origin}".encode(), digest_size=16).digest())
 
 

@@ -53,12 +53,14 @@ def verify(
         id, stamp = given["webhook-id"], given["webhook-timestamp"]
         signatures = given["webhook-signature"].split(" ")
         timestamp = int(stamp)
-    except (KeyError, ValueError):
+        off = abs((time.time() if now is None else now) - timestamp)
+        id.encode()
+    except (KeyError, ValueError, OverflowError):
         raise InvalidSignature("webhook-id, webhook-timestamp and webhook-signature are required") from None
-    if abs((time.time() if now is None else now) - timestamp) > tolerance:
+    if off > tolerance:
         raise InvalidSignature("the timestamp is too far from now")
     expected = sign(secret, id, timestamp, body).encode()
-    if not any(hmac.compare_digest(expected, each.encode()) for each in signatures):
+    if not any(hmac.compare_digest(expected, each.encode(errors="replace")) for each in signatures):
         raise InvalidSignature("no signature matches")
 
 

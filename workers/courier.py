@@ -135,7 +135,7 @@ class Courier:
             "ms": round((ended - began) * 1000),
         }
         settled = store.Settled(due.id, due.tries, json.dumps(attempt), ruling.status, ruling.again_in)
-        self._settler.add(settled, due.endpoint if ruling.disable else None)
+        self._settler.add(settled, store.Gone(due.endpoint, due.url) if ruling.disable and due.endpoint else None)
         self._bells[kind].set()
 
     async def _listen(self) -> None:

@@ -3,7 +3,6 @@ the next."""
 
 import asyncio
 import logging
-from uuid import UUID
 
 from tundish import store
 
@@ -23,10 +22,10 @@ class Settler:
     def __init__(self, engine: store.AsyncEngine) -> None:
         self._engine = engine
         self._waiting: list[store.Settled] = []
-        self._gone: set[UUID] = set()
+        self._gone: set[store.Gone] = set()
         self._bell = asyncio.Event()
 
-    def add(self, settled: store.Settled, gone: UUID | None = None) -> None:
+    def add(self, settled: store.Settled, gone: store.Gone | None = None) -> None:
         """Write this down soon; `gone` is an endpoint to disable."""
         self._waiting.append(settled)
         if gone:
@@ -50,7 +49,7 @@ class Settler:
             del self._waiting[: len(page)]
             self._gone -= gone
 
-    async def _keep(self, page: list[store.Settled], gone: set[UUID]) -> None:
+    async def _keep(self, page: list[store.Settled], gone: set[store.Gone]) -> None:
         for _ in range(TRIES):
             try:
                 await store.run(self._engine, _settle, page, gone)
@@ -61,7 +60,7 @@ class Settler:
         log.error("%d deliveries will be sent again: what came of them could not be written down", len(page))
 
 
-def _settle(connection: store.Connection, page: list[store.Settled], gone: set[UUID]) -> None:
+def _settle(connection: store.Connection, page: list[store.Settled], gone: set[store.Gone]) -> None:
     store.settle(connection, page)
     if gone:
         store.disable_endpoints(connection, gone)

@@ -49,6 +49,15 @@ def engine(database_url: str) -> Iterator[store.Engine]:
 
 
 @pytest.fixture
+def slow_clock(database_url: str) -> None:
+    """The database's clock is an hour behind that of this host."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        behind = "RETURN pg_catalog.now() - interval '1 hour'"
+        connection.execute(f"CREATE FUNCTION public.now() RETURNS timestamptz STABLE {behind}")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path TO public, pg_catalog")
+
+
+@pytest.fixture
 def localhost_trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whoever asks for LOCALHOST's certificate gets one that the system trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))

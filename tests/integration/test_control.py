@@ -257,6 +257,10 @@ def test_arrivals_are_counted_from_the_ids(catalog: store.Engine) -> None:
         # Where the budget ends, the rate is over the seconds that it reached.
         [newest] = store.arrivals(connection, within=300, budget=30)
         assert newest.per_s == pytest.approx(30 / 20, rel=0.2)
+    submit(catalog, *(job(M1, at(-2)) for _ in range(30)))  # by a clock that is ahead
+    with catalog.begin() as connection:
+        [ahead] = store.arrivals(connection, within=300, budget=30)
+    assert ahead.per_s == 30
 
 
 def test_what_workers_hold_is_counted_by_version(catalog: store.Engine) -> None:

@@ -219,6 +219,23 @@ def test_410_disables_an_endpoint_and_a_replay_needs_it_enabled(
     assert delivered["id"] not in {each["id"] for each in log(client, status="dead")}
 
 
+def test_410_of_the_url_before_does_not_disable_an_endpoint_that_has_moved(
+    client: httpx.Client, receiver: Receiver, register: Any
+) -> None:
+    receiver.answers["/hang/gone"] = [Answer(410)]
+    made = register("/hang/gone", ["job.succeeded"])
+    path = f"/v1/webhooks/{made['id']}"
+    echo(client)
+    assert receiver.get().path == "/hang/gone"
+    client.patch(path, json={"url": receiver.url("/ok")})
+    receiver.opened.set()
+    settled(client, "dead", endpoint=made["id"])
+    job = echo(client)
+    assert receiver.get().path == "/ok"
+    settled(client, "delivered", endpoint=made["id"], job=job["id"])
+    assert client.get(path).json()["enabled"]
+
+
 def test_retry_after_is_honoured(client: httpx.Client, receiver: Receiver) -> None:
     receiver.answers["/busy"] = [Answer(503, {"retry-after": "3600"})]
     job = echo(client, webhook=receiver.url("/busy"))

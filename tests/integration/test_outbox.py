@@ -234,6 +234,18 @@ def test_what_was_settled_by_another_is_left_as_it_is(engine: store.Engine) -> N
     assert rows(engine, "status, tries, json_array_length(attempts), next_at") == [("delivered", 2, 2, None)]
 
 
+def test_urls_of_one_receiver_share_a_lane_whatever_follows_its_name() -> None:
+    urls = ("/", "/a", "/b?c=/d", "", "?a=1", "?b=2", "#c")
+    assert len({outbox.lane(1, f"https://{host}{rest}") for rest in urls for host in ("a.example", "A.example")}) == 1
+    others = {
+        (1, "https://a.example:8443/"),
+        (1, "http://a.example/"),
+        (1, "https://b.example/"),
+        (2, "https://a.example/"),
+    }
+    assert len({outbox.lane(*each) for each in others}) == 4
+
+
 def test_a_rotated_secret_signs_beside_the_new_one_for_a_day(engine: store.Engine) -> None:
     wants = endpoint(engine)
     deliver(engine, wants.id, endpoint=wants.id)

@@ -1,7 +1,9 @@
 """How Postgres goes about the statements of the hot path: one partition, no nested loops, HOT updates."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -9,6 +11,7 @@ from sqlalchemy import event, text
 
 from tests.integration.stored import claim, end, submit
 from tundish import store
+from tundish.ids import floor_uuid
 
 
 def overhear(engine: store.Engine, hear: Callable[["psycopg.Connection[Any]", str, Any], None]) -> None:
@@ -106,3 +109,29 @@ def test_what_the_api_runs_outside_a_transaction_is_one_statement(engine: store.
         assert len(run) == 2
         store.states(connection, [id])
         assert len(run) == 3
+
+
+def test_settled_webhooks_are_read_neither_to_bury_others_nor_before_their_day_is_dropped(engine: store.Engine) -> None:
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=6)
+    low, high = floor_uuid(day), floor_uuid(day + timedelta(days=1))
+    new = [store.Delivery(UUID(int=low.int + at), 1, low, "ping", "", b"") for at in range(9000)]
+    with engine.begin() as connection:
+        bounds = f"FOR VALUES FROM ('{low}') TO ('{high}')"
+        connection.execute(text(f"CREATE TABLE deliveries_{day:%Y%m%d} PARTITION OF deliveries {bounds}"))
+        store.deliver(connection, new)
+        connection.execute(text("UPDATE deliveries SET status = 'delivered'"))
+    with store.autocommit(engine).connect() as connection:
+        connection.execute(text("VACUUM ANALYZE deliveries"))
+    plan: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        if "FROM deliveries" in statement and not statement.startswith("EXPLAIN"):
+            plan.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN " + statement, given))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    with engine.begin() as connection:
+        assert store.bury(connection, "late") == 0
+        assert not store.is_open(connection, f"{day:%Y%m%d}")
+    scans = [line for line in plan if "Scan" in line and "deliveries_" in line]
+    assert len([line for line in scans if "Index Scan" in line]) >= 4
+    assert not [line for line in scans if "Seq Scan" in line]

@@ -1,5 +1,6 @@
 """Days past the retention, dropped against a real Postgres, with their blobs."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -70,6 +71,13 @@ def test_a_day_with_an_open_job_or_a_due_delivery_stays(tools: Tools, unfinished
     assert tools.blobs.get(INPUT) == b"1"
 
 
+def test_a_day_is_past_by_the_databases_clock(slow_clock: None, tools: Tools) -> None:
+    since = (datetime.now(UTC) - OLD - timedelta(days=1)).total_seconds()
+    for ahead, left in ((1800.0, [DAY]), (5400.0, [])):
+        retention.run(replace(tools, settings=Settings(retention=since - ahead)))
+        assert days(tools) == left
+
+
 def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:
     with tools.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE jobs DETACH PARTITION jobs_{DAY}"))
@@ -95,3 +103,15 @@ def test_a_retention_under_a_day_deletes_rows(tools: Tools) -> None:
     assert retention.run(short) == 1
     with tools.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
+
+
+def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Tools) -> None:
+    low = floor_uuid(datetime.now(UTC) - timedelta(minutes=1)).int
+    with tools.engine.begin() as connection:
+        store.deliver(connection, [store.Delivery(UUID(int=low + at), 1, JOB, "ping", "", b"") for at in range(1500)])
+        connection.execute(text("UPDATE deliveries SET status = 'delivered'"))
+    short = Tools(Settings(retention=30.0), tools.engine, tools.client, tools.blobs)
+    while retention.run(short):
+        pass
+    with tools.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM deliveries")).scalar() == 0

@@ -10,6 +10,8 @@ from tests.integration.stored import QUEUE, claim, end, read, submit
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
+from tundish.settings import Settings
+from workers.chores import Tools, marks
 
 
 def test_lost_messages_are_found_and_a_long_backlog_is_not(engine: store.Engine) -> None:
@@ -38,6 +40,24 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> No
         assert 0 <= waiting.oldest_s < 60
 
 
+def test_the_marks_go_by_the_databases_clock(slow_clock: None, engine: store.Engine) -> None:
+    def submit() -> None:
+        id = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(hours=1)).int + 1)
+        new = store.NewJob(id, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+        with engine.begin() as connection:
+            store.submit(connection, [new])
+
+    tools = Tools(Settings(), engine, None, None)  # type: ignore[arg-type]  # it needs neither Redis nor blobs
+    submit()
+    marks.run(tools)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET status = 2"))
+    marks.run(tools)
+    submit()
+    with engine.begin() as connection:
+        assert store.queues(connection) == [QUEUE]
+
+
 def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> None:
     id = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=100)).int + 1)
     late = store.NewJob(id, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
@@ -63,3 +83,14 @@ def test_one_process_a_chore(engine: store.Engine) -> None:
         assert store.lock(one, "reap")
         assert not store.lock(other, "reap")
         assert store.lock(other, "expire")
+
+
+def test_a_day_is_made_beside_a_long_transaction_that_reads_and_nobody_waits(engine: store.Engine) -> None:
+    """A dump, say: what waited for it to end would keep all others waiting."""
+    with engine.begin() as reader:
+        for table in ("jobs", "requests", "results", "deliveries"):
+            reader.execute(text(f"SELECT FROM {table}"))
+        with engine.begin() as connection:
+            store.make_partitions(connection, 9)
+            [id] = submit(engine)
+    assert read(engine, id)

@@ -1,6 +1,7 @@
 """Uploads as they are stored, kept and deleted."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -10,13 +11,15 @@ import redis
 from sqlalchemy import text
 
 from api.pins import Pins
-from tests.local import Local
+from tests.integration.stored import QUEUE, submit
+from tests.local import Local, wait_until
 from tundish import store
 from tundish.blobs import BlobMissing, Directory, upload_key
 from tundish.errors import Problem
 from tundish.ids import new_uuid, to_text
 from tundish.settings import Settings
 from workers.chores import Tools, uploads
+from workers.chores.__main__ import work
 
 BODY = b"body"
 SUM = "230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5"
@@ -120,3 +123,33 @@ def test_what_has_expired_goes_with_its_blob_and_what_a_job_reads_stays(
     with pytest.raises(BlobMissing):
         blobs.stat(upload_key(1, used))
     assert pin(database_url, blobs, 1, used) == "upload_not_found"
+
+
+def test_no_sweep_waits_for_a_blob_store_that_hangs(
+    engine: store.Engine, blobs: Directory, system: Local, tmp_path: Path
+) -> None:
+    hung, opened = threading.Event(), threading.Event()
+
+    class Hanging(Directory):
+        def delete_prefix(self, prefix: str) -> None:
+            hung.set()
+            opened.wait()
+
+    made(engine, blobs)
+    aged(engine, 10_000)
+    client = redis.Redis.from_url(system.ps()["valkey"]["url"] + "?db=8")
+    client.flushdb()
+    tools = Tools(Settings(), engine, client, Hanging(tmp_path, b""))
+    working = threading.Thread(target=work, args=[tools])
+    working.start()
+    try:
+        assert hung.wait(30)
+        submit(engine)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 minute'"))
+        wait_until(lambda: bool(client.llen(QUEUE.name)), "it is sent again")
+    finally:
+        tools.stopped.set()
+        opened.set()
+        working.join()
+        client.close()

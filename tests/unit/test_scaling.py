@@ -175,6 +175,8 @@ def test_the_command_prints_cost_waits_and_replicas(tmp_path: Path, capsys: pyte
         (["trace.csv", "1", "--max", "0"], "--max is 1 or more"),
         (["trace.csv", "1", "--every", "0"], "seconds over 0"),
         (["trace.csv", "1", "--start-up", "-1"], "--start-up is a number from 0"),
+        (["trace.csv", "1", "--every", "1e-9"], "over 5,000,000 looks"),
+        (["trace.csv", "1e300"], "over 5,000,000 looks"),
     ],
 )
 def test_what_the_command_cannot_use_is_said_in_a_line(

@@ -23,3 +23,6 @@ def test_a_receiver_checks_signature_and_time() -> None:
         webhooks.verify(SECRET, headers, body + b" ", now=at)
     with pytest.raises(webhooks.InvalidSignature, match="required"):
         webhooks.verify(SECRET, {}, body)
+    for name, said in (("id", "\udcff"), ("signature", "v1,\udcff"), ("timestamp", "9" * 400)):
+        with pytest.raises(webhooks.InvalidSignature):
+            webhooks.verify(SECRET, {**headers, f"webhook-{name}": said}, body, now=at)

@@ -16,6 +16,8 @@ HELP = "Replay an arrival trace against measured service times; prints cost, wai
 
 #: Rows of the time line.
 ROWS = 24
+#: Looks of the autoscaler that are replayed at most: two years of them. Where there are more, a moment is wrong.
+LOOKS = 5_000_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,8 @@ def run(given: argparse.Namespace) -> int:
     with given.trace.open(newline="") as file:
         arrivals = moments(str(given.trace), list(csv.reader(file)))
     service = service_times(given.service)
+    if (max(arrivals, default=0.0) + max(service) + given.start_up + given.cool_down) / given.every > LOOKS:
+        raise ValueError(f"that takes over {LOOKS:,} looks, one every {given.every:g} s: are all moments of one kind?")
     terms = Terms(given.start_up, given.cool_down, given.every, given.cost_per_hour)
     policies = [Policy(wait, given.min, given.max) for wait in given.target_wait]
     replayed = [replay(arrivals, service, policy, terms) for policy in policies]

@@ -85,6 +85,7 @@ from tundish.store.deliveries import (
 )
 from tundish.store.endpoints import (
     Endpoint,
+    Gone,
     add_endpoint,
     change_endpoint,
     default_secret,
@@ -131,6 +132,7 @@ from tundish.store.partitions import drop_day, is_open, make_partitions, missing
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
     advance_marks,
+    clock,
     expire,
     lock,
     locked,
@@ -173,6 +175,7 @@ __all__ = [
     "Engine",
     "Figures",
     "Finished",
+    "Gone",
     "Halt",
     "JobRow",
     "Judgement",
@@ -220,6 +223,7 @@ __all__ = [
     "catalog",
     "change_endpoint",
     "claim",
+    "clock",
     "compare",
     "count_lines",
     "default_secret",

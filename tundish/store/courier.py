@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from tundish.ids import floor_uuid
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
+from tundish.store.deliveries import FRESH, RETRIED
 from tundish.store.endpoints import signing
 
 
@@ -68,8 +69,8 @@ _TAKE = """
     FROM taken d JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
     ORDER BY d.lane, d.id
 """
-_TAKE_FRESH = text(_TAKE.format(waits="status = 'pending' AND NOT retried", order="d.id"))
-_TAKE_RETRIED = text(_TAKE.format(waits="status = 'pending' AND retried", order="d.next_at"))
+_TAKE_FRESH = text(_TAKE.format(waits=FRESH, order="d.id"))
+_TAKE_RETRIED = text(_TAKE.format(waits=RETRIED, order="d.next_at"))
 
 
 def take(
@@ -137,19 +138,21 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> None:
     connection.execute(_SETTLE, {**_SETTLED.given(settled), **span([each.id for each in settled])})
 
 
+_BURY = """
+    WITH late AS (
+        SELECT id FROM deliveries WHERE {waits} AND id < :before AND give_up_at < now()
+              AND next_at <= now()  -- not one on its way, nor one whose receiver asked to wait
+        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE deliveries d SET status = 'dead', next_at = NULL,
+           attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
+    FROM late WHERE d.id = late.id AND d.id < :before
+"""
+
+
 def bury(connection: Connection, reason: str, *, limit: int = 1000) -> int:
     """Make dead letters of what is due and has waited for longer than it may. How many."""
     attempt = [{"at": datetime.now(UTC).isoformat(), "status_code": None, "error": reason, "ms": 0}]
-    return connection.execute(
-        text("""
-            WITH late AS (
-                SELECT id FROM deliveries WHERE status = 'pending' AND id < :before AND give_up_at < now()
-                      AND next_at <= now()  -- not one on its way, nor one whose receiver asked to wait
-                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-            )
-            UPDATE deliveries d SET status = 'dead', next_at = NULL,
-                   attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
-            FROM late WHERE d.id = late.id AND d.id < :before
-        """),
-        {"before": floor_uuid(datetime.now(UTC) - timedelta(days=4)), "limit": limit, "attempt": json.dumps(attempt)},
-    ).rowcount
+    before = floor_uuid(datetime.now(UTC) - timedelta(days=4))
+    given = {"before": before, "limit": limit, "attempt": json.dumps(attempt)}
+    return sum(connection.execute(text(_BURY.format(waits=waits)), given).rowcount for waits in (FRESH, RETRIED))

@@ -11,6 +11,9 @@ from sqlalchemy import Connection, text
 from tundish.store.arrays import Rows
 from tundish.store.connect import span
 
+#: What waits for its first try, and what is tried again: each has an index of its own, and no other tells what waits.
+FRESH, RETRIED = "status = 'pending' AND NOT retried", "status = 'pending' AND retried"
+
 #: Rows, and bytes of bodies, that one insert takes at most: no statement may take long.
 _PAGE_ROWS, _PAGE_BYTES = 2000, 4_000_000
 

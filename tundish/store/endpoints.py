@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from tundish.store.arrays import Rows
+
 #: Seconds that a secret goes on signing, beside the new one, after it was rotated away.
 ROTATION = 86400.0
 #: Retired secrets that are kept at most: a signature for each goes into every request.
@@ -92,9 +94,22 @@ def remove_endpoint(connection: Connection, tenant: int, id: UUID) -> bool:
     return gone.rowcount == 1
 
 
-def disable_endpoints(connection: Connection, ids: Collection[UUID]) -> None:
-    """Their receivers said that they are gone (410)."""
-    connection.execute(text("UPDATE endpoints SET enabled = false WHERE id = ANY(:ids)"), {"ids": list(ids)})
+class Gone(NamedTuple):
+    """An endpoint whose receiver said, at this URL, that it is gone (410)."""
+
+    id: UUID
+    url: str
+
+
+_GONE = Rows({"id": "uuid", "url": "text"})
+_DISABLE = text(f"""
+    UPDATE endpoints e SET enabled = false FROM {_GONE.sql} WHERE e.id = given.id AND e.url = given.url
+""")
+
+
+def disable_endpoints(connection: Connection, gone: Collection[Gone]) -> None:
+    """One that has another URL by now stays as it is."""
+    connection.execute(_DISABLE, _GONE.given(list(gone)))
 
 
 def subscribed(connection: Connection, tenants: Collection[int]) -> list[Endpoint]:

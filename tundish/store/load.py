@@ -60,7 +60,8 @@ RATE = 60.0
 
 def arrivals(connection: Connection, *, within: float, budget: int = 50_000) -> list[Arrivals]:
     """Each version for which a job was submitted within so many seconds. An id is its time, so that this reads the
-    newest ids by primary key; over `budget` of them, only as far back as those reach."""
+    newest ids by primary key; over `budget` of them, only as far back as those reach, but a second at least: an id's
+    time is the API's clock, and that of another process may be ahead."""
     now = datetime.now(UTC)
     rows = connection.execute(
         text("""
@@ -78,4 +79,4 @@ def arrivals(connection: Connection, *, within: float, budget: int = 50_000) -> 
         },
     ).all()
     reached = now.timestamp() - seconds_of(rows[0].first) if rows and rows[0].looked_at == budget else RATE
-    return [Arrivals(row.model, row.version, row.recent / max(1e-3, min(RATE, reached))) for row in rows]
+    return [Arrivals(row.model, row.version, row.recent / max(1.0, min(RATE, reached))) for row in rows]

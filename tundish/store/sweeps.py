@@ -6,6 +6,7 @@ running; each sweep reads from there on, by primary key.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,12 @@ def locked(connection: Connection, chore: str) -> Iterator[bool]:
     finally:
         if held:
             connection.execute(text("SELECT pg_advisory_unlock(hashtext('tundish:' || :chore))"), given)
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's time: that of a host may be wrong."""
+    now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+    return now
 
 
 def tenants(connection: Connection) -> list[int]:

@@ -1,4 +1,5 @@
-"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files have threads."""
+"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files or delete blobs have
+threads."""
 
 import logging
 import signal
@@ -33,8 +34,10 @@ log = logging.getLogger("workers.chores")
 
 SWEEPS = [
     Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
-    for module in (partitions, reap, resend, expire, marks, retention, uploads, forget, bury)
+    for module in (partitions, reap, resend, expire, marks, forget, bury)
 ]
+#: They delete blobs, which are many, or whose store hangs: no sweep waits for that.
+BLOBS = [Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run) for module in (retention, uploads)]
 #: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
 FILES = [Chore("batches", batches.EVERY, batches.run)]
 FILE_THREADS = 4
@@ -53,15 +56,21 @@ def main() -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    engine = store.engine(settings.database_url, 1 + 2 * FILE_THREADS)  # one works, one holds the batch
+    # The sweeps, what deletes blobs, and for each file one that works and one that holds the batch.
+    engine = store.engine(settings.database_url, 2 + 2 * FILE_THREADS)
     tools = Tools(settings, engine, connect.redis_client(settings.redis_url), blobs, stopped)
-    log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *FILES)))
-    with ThreadPoolExecutor(FILE_THREADS) as pool:
-        files = [pool.submit(_serve, FILES, tools) for _ in range(FILE_THREADS)]
-        _serve(SWEEPS, tools)
-        for each in files:
-            each.result()
+    work(tools)
     return 0
+
+
+def work(tools: Tools) -> None:
+    """Run all chores until `tools` are stopped."""
+    log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *BLOBS, *FILES)))
+    with ThreadPoolExecutor(1 + FILE_THREADS) as pool:
+        beside = [pool.submit(_serve, chores, tools) for chores in (BLOBS, *[FILES] * FILE_THREADS)]
+        _serve(SWEEPS, tools)
+        for each in beside:
+            each.result()
 
 
 def _serve(chores: Sequence[Chore], tools: Tools) -> None:

@@ -5,7 +5,7 @@ Only where it is under a day are rows deleted too, in pages.
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from tundish import store
 from tundish.blobs import batch_prefix, day_prefix, job_prefix
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def run(tools: Tools) -> int:
-    before = datetime.now(UTC) - timedelta(seconds=tools.settings.retention)
     with store.autocommit(tools.engine).connect() as connection, store.locked(connection, "retention") as held:
         if not held:
             return 0
+        before = store.clock(connection) - timedelta(seconds=tools.settings.retention)
         # A batch that has not ended will read its jobs once more.
         if oldest := store.oldest_batch(connection):
             before = min(before, time_of(oldest))
@@ -55,5 +55,4 @@ def _delete_rows(tools: Tools, connection: store.Connection, before: datetime) -
     gone = store.past_retention(connection, floor_uuid(before))
     for id, tenant in gone:
         tools.blobs.delete_prefix(job_prefix(tenant, id))
-    store.forget_deliveries(connection, floor_uuid(before))
-    return len(gone)
+    return max(len(gone), store.forget_deliveries(connection, floor_uuid(before)))
