@@ -19,7 +19,7 @@ from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
 from tundish.ids import new_uuid
 from tundish.job import Status
-from tundish.lineup import Routed
+from tundish.lineup import EXPLAINED, Routed, values
 from tundish.store import JobRow, NewJob, with_shadows
 
 log = logging.getLogger(__name__)
@@ -91,11 +91,14 @@ class Submitter:
         assert isinstance(value, dict)  # the decoder took it as an object
         options = self._options(asked)
         answers: list[NewJob | Refusal] = []
+        explained = EXPLAINED  # of all inputs together
         for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
             routed = await self._models.route(asked.model, asked.sticky_key)
             try:
-                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}")
+                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}", explained)
             except Refused as problem:
+                held = values(input, explained)
+                explained -= held if held <= explained else 0
                 answers.append(Refusal(index, problem))
             else:
                 answers.append(_new(tenant, routed, options, taken))
