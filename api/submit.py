@@ -14,6 +14,7 @@ from api.http import parsed
 from api.inputs import Input
 from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
+from api.patience import of_blobs
 from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
@@ -124,7 +125,7 @@ class Submitter:
         for job in with_shadows(jobs):
             if job.blob is not None:
                 try:
-                    await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+                    await of_blobs(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
                 except BlobError as error:
                     log.warning("a blob that is not needed stays: %s", error)
 
@@ -165,7 +166,7 @@ class Submitter:
             name = key(job.tenant, job.id, 0, "input")
             async with slots:
                 try:
-                    await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
+                    await of_blobs(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
                     raise no_blobs() from error
             return job._replace(body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)
