@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from api.http import encoded
 from api.parts import Parts
+from api.patience import of_blobs
 from migrations import head
 from tundish import store
 from tundish.blobs import BlobError
@@ -76,7 +77,7 @@ class Health:
 
     async def _blobs(self) -> str:
         try:
-            await asyncio.to_thread(self._parts.blobs.check)
+            await of_blobs(self._parts.blobs.check)
         except BlobError as error:
             return str(error)
         return "ok"

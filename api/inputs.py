@@ -6,7 +6,7 @@ import msgspec
 
 from api.http import parsed
 from tundish.errors import BadRequest, WrongType
-from tundish.lineup import Known
+from tundish.lineup import EXPLAINED, Known
 from tundish.media import JSON, OCTETS, TEXT, essence
 
 #: What is checked when it is submitted.
@@ -21,14 +21,14 @@ class Input(NamedTuple):
     url: str | None = None
 
 
-def of_json(known: Known, value: object, raw: msgspec.Raw, at: str) -> Input:
+def of_json(known: Known, value: object, raw: msgspec.Raw, at: str, explained: int = EXPLAINED) -> Input:
     """An input within a JSON body, `at` a pointer to it: carried bit for bit, but for a text, which is the string's
-    characters. Raises Refused, and WrongType where the model takes neither."""
+    characters. Raises Refused, which explains up to so many values, and WrongType where the model takes neither."""
     version = known.version
     if version.input_type not in CHECKED:
         elsewhere = f"send it to /v1/models/{version.model}/jobs, or by an upload"
         raise WrongType("unsupported_media_type", f"{version.model} takes {version.input_type}; {elsewhere}")
-    known.check(value, at)
+    known.check(value, at, explained)
     return Input(str(value).encode(), TEXT) if version.input_type == TEXT else Input(bytes(raw), JSON)
 
 

@@ -35,6 +35,7 @@ from api.http import (
 )
 from api.once import keyed
 from api.parts import Parts
+from api.patience import of_blobs
 from api.submit import Refusal, row_of
 from tundish import store
 from tundish.blobs import BlobError, job_prefix
@@ -127,7 +128,7 @@ class Jobs:
         try:  # the blobs first: what is in the way then leaves the job to be deleted again
             for each in (id, shadow):
                 if each:
-                    await asyncio.to_thread(self._parts.blobs.delete_prefix, job_prefix(tenant, each))
+                    await of_blobs(self._parts.blobs.delete_prefix, job_prefix(tenant, each))
         except BlobError as error:
             raise Unavailable(
                 "unavailable", "the store of payloads does not answer; try again", retry_after=2

@@ -28,15 +28,15 @@ class Models:
         self._seen_within = seen_within
         self._lineup = Lineup()
         self._loading = asyncio.Lock()
+        self._begun = 0
+        self._away = False
         self._bell = asyncio.Event()
 
     async def run(self) -> None:
         """Keep up with the catalog until cancelled."""
         while True:
-            try:
+            with suppress(Unavailable):
                 await self.refresh()
-            except Unavailable as error:
-                log.warning("the catalog is not read: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), EVERY)
             self._bell.clear()
@@ -46,13 +46,25 @@ class Models:
         self._bell.set()
 
     async def refresh(self) -> None:
-        """Read the catalog now. Raises Unavailable."""
+        """Read the catalog now. Who waits for a read that is on its way goes with the next one, all together, and no
+        further where that one finds no answer. Raises Unavailable."""
+        begun, waits = self._begun, self._loading.locked()
         async with self._loading:
-            try:
-                read = await store.run(self._engine, store.catalog, self._seen_within)
-            except (store.StoreError, store.PoolTimeout, OSError) as error:
-                raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
+            if self._begun == begun and not (waits and self._away):
+                await self._read()
+            if self._away:
+                raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+
+    async def _read(self) -> None:
+        self._begun += 1
+        self._away = True
+        try:
+            read = await store.run(self._engine, store.catalog, self._seen_within)
+        except (store.StoreError, store.PoolTimeout, OSError) as error:
+            log.warning("the catalog is not read: %s", error)
+        else:
             self._lineup.update(read)
+            self._away = False
 
     async def route(self, model: str, sticky_key: str | None = None) -> Routed:
         """The version that `name`, `name@version` or `name:alias` means, and the alias' shadow unless that is the same

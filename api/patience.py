@@ -1,14 +1,22 @@
-"""How long a request waits for one of the loops behind the routes."""
+"""How long a request waits for one of the loops behind the routes, and for the store of blobs."""
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+from tundish.blobs import BlobUnavailable
 from tundish.errors import Unavailable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Seconds: with what goes before and after, every call is answered within 10 s.
 PATIENCE = 8.0
+
+#: What a store that stalls keeps for minutes are threads that nothing else needs.
+_blobs = ThreadPoolExecutor(64, "blobs")
 
 
 async def answered(future: asyncio.Future[T]) -> T:
@@ -19,6 +27,16 @@ async def answered(future: asyncio.Future[T]) -> T:
         return await future
     finally:
         timer.cancel()
+
+
+async def of_blobs(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a verb of the store of blobs gives. Raises what it does, and BlobUnavailable after PATIENCE seconds; what
+    has begun may still be done later."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.get_running_loop().run_in_executor(_blobs, partial(verb, *args, **kwargs))
+    except TimeoutError as error:
+        raise BlobUnavailable(f"the store of blobs does not answer within {PATIENCE:g} s") from error
 
 
 def _give_up(future: asyncio.Future[T]) -> None:

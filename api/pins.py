@@ -6,6 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from api import database
+from api.patience import of_blobs
 from tundish import store
 from tundish.blobs import CHUNK, BlobError, BlobMissing, Blobs, Stat, upload_key
 from tundish.errors import Conflict, NotFound, Unavailable
@@ -44,7 +45,7 @@ class Pins:
             raise _expired()
         key = upload_key(tenant, upload.id)
         try:
-            found = await asyncio.to_thread(self._blobs.stat, key)
+            found = await of_blobs(self._blobs.stat, key)
             await asyncio.to_thread(self._check, key, upload, found)
         except BlobMissing as error:
             detail = "the upload holds nothing yet; PUT its bytes to its url first, with its headers"
@@ -59,7 +60,7 @@ class Pins:
     async def read(self, pinned: Pinned) -> bytes:
         """All of it, into memory. Raises Conflict and Unavailable."""
         try:
-            return await asyncio.to_thread(self._blobs.get, pinned.key, pinned.etag)
+            return await of_blobs(self._blobs.get, pinned.key, pinned.etag)
         except BlobMissing as error:
             raise _mismatch("has other bytes than those it was made for, or was just overwritten") from error
         except BlobError as error:
@@ -68,7 +69,7 @@ class Pins:
     async def check(self, key: str, etag: str) -> None:
         """Raises Conflict where the bytes that were pinned are gone, and Unavailable."""
         try:
-            same = (await asyncio.to_thread(self._blobs.stat, key)).etag == etag
+            same = (await of_blobs(self._blobs.stat, key)).etag == etag
         except BlobMissing:
             same = False
         except BlobError as error:

@@ -14,12 +14,13 @@ from api.http import parsed
 from api.inputs import Input
 from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
+from api.patience import of_blobs
 from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
 from tundish.ids import new_uuid
 from tundish.job import Status
-from tundish.lineup import Routed
+from tundish.lineup import EXPLAINED, Routed, values
 from tundish.store import JobRow, NewJob, with_shadows
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,14 @@ class Submitter:
         assert isinstance(value, dict)  # the decoder took it as an object
         options = self._options(asked)
         answers: list[NewJob | Refusal] = []
+        explained = EXPLAINED  # of all inputs together
         for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
             routed = await self._models.route(asked.model, asked.sticky_key)
             try:
-                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}")
+                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}", explained)
             except Refused as problem:
+                held = values(input, explained)
+                explained -= held if held <= explained else 0
                 answers.append(Refusal(index, problem))
             else:
                 answers.append(_new(tenant, routed, options, taken))
@@ -121,7 +125,7 @@ class Submitter:
         for job in with_shadows(jobs):
             if job.blob is not None:
                 try:
-                    await asyncio.to_thread(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
+                    await of_blobs(self._blobs.delete_prefix, job_prefix(job.tenant, job.id))
                 except BlobError as error:
                     log.warning("a blob that is not needed stays: %s", error)
 
@@ -162,7 +166,7 @@ class Submitter:
             name = key(job.tenant, job.id, 0, "input")
             async with slots:
                 try:
-                    await asyncio.to_thread(self._blobs.put, name, job.body, job.content_type)
+                    await of_blobs(self._blobs.put, name, job.body, job.content_type)
                 except BlobError as error:
                     raise no_blobs() from error
             return job._replace(body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)

@@ -192,7 +192,7 @@ def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:
 def _break(tools: Tools, batch: store.BatchRow, fault: bytes, total: int | None = None) -> None:
     log.warning("a batch file is not read to its end: %s", fault.decode(), extra={"batch": to_text("bat", batch.id)})
     with tools.engine.begin() as connection:
-        store.break_batch(connection, batch.id, fault, total)
+        store.break_batch(connection, batch, fault, total)
 
 
 def _gone() -> bytes:

@@ -259,6 +259,15 @@ def test_a_list_refuses_what_it_does_not_know(client: httpx.Client, query: str) 
     assert (answer.status_code, problem(answer)["code"]) == (422, "invalid_request")
 
 
+def test_an_input_of_very_many_values_is_refused_without_a_look_for_each_fault(client: httpx.Client) -> None:
+    shown = problem(client.post("/v1/jobs", json=typed(tags=[0] * 21_000)))
+    assert [error["pointer"] for error in shown["errors"]] == ["/input"]
+    inputs = [GOOD | {"tags": [0] * 9_000}] * 3 + [GOOD | {"count": "x"}]
+    answers = client.post("/v1/jobs:batch", json={"model": "typed", "inputs": inputs}).json()["data"]
+    told = [each["error"]["message"].split(": ")[1] for each in answers]
+    assert told == ["/inputs/0/tags/0", "/inputs/1/tags/0", "/inputs/2", "/inputs/3/count"]
+
+
 @pytest.mark.parametrize("query", ["priority=urgent", "expires_in=-1", "timeout=x", "nothing=1", "metadata=x"])
 def test_options_of_a_query_are_checked(client: httpx.Client, query: str) -> None:
     answer = client.post(f"/v1/models/typed/jobs?{query}", json=GOOD)

@@ -304,6 +304,19 @@ def test_a_file_that_is_overwritten_is_read_no_further(tools: Tools) -> None:
 
 
 @on_a_directory
+def test_who_finds_a_file_overwritten_too_late_breaks_no_batch_that_another_has_read(tools: Tools) -> None:
+    id = made(tools, jsonl(["a", "b"]))
+    late = [read(tools, id)]
+    begin(tools, read(tools, id))
+    late.append(read(tools, id))
+    expand(tools, lineup(tools), read(tools, id), 60)
+    tools.blobs.put(UPLOAD, jsonl(["other"]), "application/jsonl")
+    begin(tools, late[0])
+    expand(tools, lineup(tools), late[1], 60)
+    assert read(tools, id).fault is None
+
+
+@on_a_directory
 def test_each_line_draws_its_version_for_itself(tools: Tools) -> None:
     class Other(Echo):
         version = "2"

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from api.parts import Parts, build, running
 from tests.integration.stored import claim, end
 from tests.local import Local, wait_until
 from tundish import queue, store
+from tundish.errors import Unavailable
 from tundish.ids import floor_uuid, new_uuid, shadow_id
 from tundish.job import Priority, Status
 from tundish.routing import Routing
@@ -341,3 +342,38 @@ def test_a_worker_counts_as_serving_until_it_stops_or_is_lost(catalog: store.Eng
             store.see_worker(connection, one)
         serving = store.catalog(connection, seen_within=30).versions["m", "1"].workers
     assert {one["id"] for one in serving} == {str(each[state].id) for state in ("idle", "busy", "draining")}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_waits_for_the_catalog_waits_for_no_more_than_one_read(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    begun: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+    reads = 0
+
+    async def read(*_: object) -> store.Catalog:
+        nonlocal reads
+        reads += 1
+        over = asyncio.Event()
+        await begun.put(over)
+        await over.wait()
+        if not answers:
+            raise OSError("no answer")
+        return store.Catalog({}, {}, store.Paused())
+
+    async def ask(models: api.models.Models) -> Sequence[object]:
+        asked = [asyncio.create_task(models.refresh()) for _ in range(6)]
+        all_of_them = asyncio.gather(*asked, return_exceptions=True)
+        while not all_of_them.done():
+            following = asyncio.create_task(begun.get())
+            either: set[asyncio.Future[Any]] = {following, all_of_them}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                following.result().set()
+            following.cancel()
+        return await all_of_them
+
+    monkeypatch.setattr(store, "run", read)
+    ends = asyncio.run(ask(api.models.Models(store.async_engine(database_url), 30.0)))
+    assert reads == (2 if answers else 1)
+    assert [isinstance(end, Unavailable) for end in ends] == [not answers] * 6

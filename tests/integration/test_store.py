@@ -310,6 +310,25 @@ def test_another_tenants_job_is_not_there(engine: store.Engine) -> None:
         assert len(store.list_jobs(connection, 1, search).jobs) == 1
 
 
+def test_a_list_reads_the_outputs_of_its_page_alone(engine: store.Engine) -> None:
+    ids = submit(engine, 3)
+    claimed, jobs = claim(engine, ids)
+    assert start(engine, claimed)
+    with engine.begin() as connection:
+        store.record(connection, [end(job) for job in jobs], [store.Ran(claimed, 1.5)])
+    looked: list[bytes | None] = []
+
+    def keep(job: store.JobRow) -> bool:
+        looked.append(job.output)
+        return True
+
+    search = store.Search(before=UUID(int=2**128 - 1), since=UUID(int=0), limit=2, keep=keep)
+    with engine.begin() as connection:
+        listing = store.list_jobs(connection, 1, search)
+    assert [(job.id, job.output) for job in listing.jobs] == [(ids[2], b"2"), (ids[1], b"2")]
+    assert looked == [None] * 3
+
+
 def test_a_list_looks_at_a_bounded_number_of_rows(engine: store.Engine) -> None:
     ids = submit(engine, 5)
     search = store.Search(before=UUID(int=2**128 - 1), since=UUID(int=0), limit=1, status=Status.SUCCEEDED)

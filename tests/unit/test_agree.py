@@ -46,7 +46,8 @@ def test_how_arrays_and_bytes_agree() -> None:
     assert agree(NPY, npy(3, 4), NPY, npy(3, 4, dtype="int64")).verdict == "equal"
     assert agree(NPY, npy(3, 4), NPY, npy(3, 4.001)).verdict == "close"
     assert agree(NPY, npy(3, 4), NPY, npy(3, 4, 5)).verdict == "different"
-    assert agree(NPY, npy(3, 4), NPY, b"no array").verdict == "different"
+    for no_array in (b"no array", b"", b"PK\x03\x04", npy(3, 4).replace(b"(2,), }", b"(2, (, }")):
+        assert agree(NPY, npy(3, 4), NPY, no_array).verdict == "different"
     assert agree("image/png", b"x", "image/png", b"x").verdict == "equal"
     assert agree("image/png", b"x", "image/png", b"y").verdict == "different"
     assert agree(JSON, b"1", "text/plain", b"1").verdict == "different"

@@ -1,6 +1,7 @@
 """The queue of submits is bounded: beyond it they are refused, and taken again once there is room."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from api import flush
+from api.submit import Submitter
 from tundish import store
 from tundish.errors import Unavailable
 from tundish.ids import new_uuid
@@ -110,4 +112,22 @@ def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(flush, "TELL", 0.01)
     monkeypatch.setattr(store, "run", stored)
+    asyncio.run(run())
+
+
+def test_a_store_of_blobs_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    blobs = SimpleNamespace(put=lambda *_: go_on.wait())
+    nobody = cast(Any, None)
+    submitter = Submitter(nobody, cast(Any, blobs), nobody, nobody, inline_max=0, max_body=1)
+
+    async def run() -> None:
+        try:
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(submitter._place([job()] * 40), 10)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "signed"), 10) == "signed"
+        finally:
+            go_on.set()
+
+    monkeypatch.setattr("api.patience.PATIENCE", 0.05)
     asyncio.run(run())

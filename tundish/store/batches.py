@@ -152,14 +152,15 @@ def begin_batch(connection: Connection, id: UUID, total: int) -> None:
     )
 
 
-def break_batch(connection: Connection, id: UUID, fault: bytes, total: int | None = None) -> None:
-    """No line behind the last one that was expanded will ever be read; `total`, where they are counted just now."""
+def break_batch(connection: Connection, batch: BatchRow, fault: bytes, total: int | None = None) -> None:
+    """No line behind those that `batch` has will ever be read, unless another has read on; `total`, where they are
+    counted just now."""
     connection.execute(
         text(f"""
             UPDATE batches SET status = 'running', fault = :fault, total = COALESCE(:total, total)
-            WHERE id = :id AND fault IS NULL AND {_OPEN}
+            WHERE id = :id AND fault IS NULL AND status = :status AND at_byte = :at_byte AND {_OPEN}
         """),
-        {"id": id, "fault": fault, "total": total},
+        {"id": batch.id, "status": batch.status, "at_byte": batch.at_byte, "fault": fault, "total": total},
     )
 
 

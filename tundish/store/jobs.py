@@ -157,7 +157,7 @@ _JOB = """
            CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END,
            j.cancel_requested, j.attempt, j.priority, j.expires_at, j.finished_at,
            COALESCE(r.started_at, c.started_at), q.metadata, q.retry_of, q.batch, q.shadow_of,
-           r.content_type, r.size, r.body, r.error, r.predict_ms, r.batch_size, COALESCE(r.worker, c.worker)
+           r.content_type, r.size, {body}, r.error, r.predict_ms, r.batch_size, COALESCE(r.worker, c.worker)
     FROM {source} JOIN requests q ON q.id = j.id {span_q}
          LEFT JOIN results r ON r.id = j.id {span_r} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
 """
@@ -166,6 +166,7 @@ _READ = Statement(
         source="unnest(CAST(:ids AS uuid[]), CAST(:tenants AS int[])) AS asked(id, tenant)"
         " JOIN jobs j ON j.id = asked.id AND j.tenant = asked.tenant"
         " AND j.id = ANY(:ids) AND j.id BETWEEN :low AND :high",
+        body="r.body",
         span_q="AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high",
         span_r="AND r.id = ANY(:ids) AND r.id BETWEEN :low AND :high",
     )
@@ -295,7 +296,9 @@ class Listing(NamedTuple):
 _LIST = text(
     "WITH scanned AS MATERIALIZED (SELECT * FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
     " ORDER BY id DESC LIMIT :budget) "
-    + _JOB.format(source="scanned j", span_q="AND q.id < :before", span_r="AND r.id < :before")
+    + _JOB.format(
+        source="scanned j", body="CAST(NULL AS bytea)", span_q="AND q.id < :before", span_r="AND r.id < :before"
+    )
     + " WHERE (CAST(:model AS text) IS NULL OR j.model = :model)"
     " AND (CAST(:version AS text) IS NULL OR j.version = :version)"
     " AND (CAST(:batch AS uuid) IS NULL OR q.batch = :batch)"
@@ -303,6 +306,7 @@ _LIST = text(
     " CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END = :status)"
     " AND q.shadow_of IS NULL ORDER BY j.id DESC"
 )
+_OUTPUTS = text("SELECT id, body FROM results WHERE id = ANY(:ids) AND id BETWEEN :low AND :high")
 _SCAN_END = text(
     "SELECT id FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
     " ORDER BY id DESC OFFSET :budget - 1 LIMIT 1"
@@ -325,7 +329,7 @@ class Search:
 
 def list_jobs(connection: Connection, tenant: int, search: Search, budget: int = 2000) -> Listing:
     """What fits, newest first. At most `budget` rows are looked at (no index knows a status), so a page may be short
-    and still have a next one."""
+    and still have a next one. Outputs are read of what is found alone: those of all may be over 100 MB."""
     found: list[JobRow] = []
     window = {"tenant": tenant, "before": search.before, "since": search.since, "budget": budget}
     asked = {name: getattr(search, name) for name in ("model", "version", "batch", "status")} | window
@@ -333,9 +337,17 @@ def list_jobs(connection: Connection, tenant: int, search: Search, budget: int =
         job = _job_row(row)
         if search.keep(job):
             if len(found) == search.limit:
-                return Listing(found, found[-1].id)
+                return Listing(_with_outputs(connection, found), found[-1].id)
             found.append(job)
-    return Listing(found, connection.execute(_SCAN_END, window).scalar())
+    end = connection.execute(_SCAN_END, window).scalar()
+    return Listing(_with_outputs(connection, found), end)
+
+
+def _with_outputs(connection: Connection, jobs: list[JobRow]) -> list[JobRow]:
+    if not jobs:
+        return jobs
+    outputs = {id: body for id, body in connection.execute(_OUTPUTS, span([job.id for job in jobs]))}
+    return [job._replace(output=outputs.get(job.id)) for job in jobs]
 
 
 _CANCEL = text(
