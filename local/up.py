@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,16 @@ def main(arguments: list[str]) -> int:
 def running(given: Settings, workers: int = 1, reload: Path | None = None) -> Iterator[System]:
     """Start everything, with so many workers, which serve what the settings name, or the file `reload`; and stop it at
     the end of the block. Raises Stop."""
-    _check_port(given)
-    place = Place(given.data_dir)
-    environment = _environment(given, place) | threads(workers)
-    supervisor = Supervisor(place, environment)
-    try:
-        yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
-    finally:
-        with step("stopping"):
-            supervisor.stop()
-        place.close()
+    # The place first: what runs in it has the port too, and what still ends there is waited for.
+    with closing(Place(given.data_dir)) as place:
+        _check_port(given)
+        environment = _environment(given, place) | threads(workers)
+        supervisor = Supervisor(place, environment)
+        try:
+            yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
+        finally:
+            with step("stopping"):
+                supervisor.stop()
 
 
 #: How torch and tokenizers are told how many threads they may start.

@@ -80,18 +80,19 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
     assert (gone.returncode, gone.stdout.strip()) == (1, "[]")
 
 
-def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local) -> None:
+def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local, tmp_path: Path) -> None:
     with local.running("--workers", "2"):
         assert {"worker-1", "worker-2"} <= set(local.ps())
         with local.client() as client:
             job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "kept"}}).json()
             assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
-        in_use = local.run("up")
+        in_use = Local(tmp_path / "other", local.settings, local.port).run("up")
         assert in_use.returncode == 1
         assert "set TUNDISH_PORT" in in_use.stdout
-        second = Local(local.folder, local.settings).run("up")
-        assert second.returncode == 1
-        assert "is in use by process" in second.stdout
+        for second in (local, Local(local.folder, local.settings)):
+            refused = second.run("up")
+            assert refused.returncode == 1
+            assert "is in use by process" in refused.stdout
     assert not processes(local)
     assert local.run("down").stdout.startswith("nothing runs")
     with local.running(), local.client() as client:
@@ -211,7 +212,7 @@ def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
         failed = local.run("up")
     assert failed.returncode == 1
     assert failed.stdout == f"up: 127.0.0.1:{local.port} cannot be used: Address already in use; set TUNDISH_PORT\n"
-    assert not local.folder.exists()
+    assert not list((local.folder / "logs").iterdir())
 
 
 @pytest.mark.parametrize(
