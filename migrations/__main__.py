@@ -3,9 +3,12 @@
 import sys
 
 from migrations import head, release
-from tundish.settings import Settings
+from tundish.settings import SettingError, Settings
 
-database_url = Settings.from_environment().database_url
+try:
+    database_url = Settings.from_environment().database_url
+except SettingError as error:
+    sys.exit(f"migrations: {error}")
 if not database_url:
     sys.exit("migrations: set TUNDISH_DATABASE_URL, for instance postgresql://user:password@127.0.0.1/tundish")
 release(database_url)

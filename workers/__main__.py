@@ -64,6 +64,7 @@ def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, 
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()
+        settings.demand("database_url", "redis_url", "blob_url")
         logs.configure(settings.log_format, settings.log_level)
         chosen = [] if reloaded else load_models(settings.models, Path.cwd())
         served = [each for each in chosen if each.pool == settings.pool]
