@@ -220,6 +220,11 @@ def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
     [
         ("TUNDISH_LEASE", "soon", "TUNDISH_LEASE is 'soon'; set it to a number over 0"),
         ("TUNDISH_HOST", "0.0.0.0", "without a key the API serves loopback only; set TUNDISH_API_KEY"),
+        (
+            "TUNDISH_DATABASE_URL",
+            "postgresql://me@127.0.0.1:1/x",
+            "the migration failed: migrations: connection failed",
+        ),
         ("TUNDISH_BLOB_URL", "ftp://x", "set it to file:///directory or s3://bucket/prefix"),
         ("TUNDISH_OUTBOUND_ALLOW", "10.0.0.1/8", "TUNDISH_OUTBOUND_ALLOW"),
     ],
