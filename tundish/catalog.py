@@ -93,12 +93,27 @@ def _of_file(path: Path) -> Iterator[Served]:
     if not path.is_file():
         raise CatalogError(f"no model is named; set TUNDISH_MODELS=package.module:Class, or write {path}")
     try:
-        models = tomllib.loads(path.read_text()).get("models", [])
-        for each in models:
-            module, _, name = str(each["class"]).rpartition(":")
-            yield Served(_class(module, name), str(each.get("pool", DEFAULT_POOL)))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        models = tomllib.loads(path.read_text()).get("models")
+        if not isinstance(models, list) or not models:
+            raise ValueError("it names no models")
+        named = [_entry(each) for each in models]
+    except ValueError as error:
         raise CatalogError(f'{path}: {error}; write [[models]] with class = "package.module:Class"') from error
+    for module, name, pool in named:
+        yield Served(_class(module, name), pool)
+
+
+def _entry(given: Any) -> tuple[str, str, str]:
+    """Module, class and pool. Raises ValueError."""
+    if not isinstance(given, dict) or not {"class"} <= set(given) <= {"class", "pool"}:
+        raise ValueError(f"{given!r} has not a class, a pool where it is not {DEFAULT_POOL!r}, and nothing else")
+    module, _, name = str(given["class"]).rpartition(":")
+    pool = given.get("pool", DEFAULT_POOL)
+    if not module or not name:
+        raise ValueError(f"{given['class']!r} names no class")
+    if not isinstance(pool, str) or not pool:
+        raise ValueError(f"{pool!r} names no pool")
+    return module, name, pool
 
 
 def _class(module: str, name: str) -> Any:

@@ -188,6 +188,26 @@ def test_models_are_named_by_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it names no models"),
+        ('[[model]]\nclass = "tests.models:Echo"', "it names no models"),
+        ('models = ["tests.models:Echo"]', "and nothing else"),
+        ('[[models]]\npool = "gpu"', "has not a class"),
+        ('[[models]]\nclass = "tests.models:Echo"\npol = "gpu"', "and nothing else"),
+        ('[[models]]\nclass = "tests.models:Echo"\npool = 3', "3 names no pool"),
+        ('[[models]]\nclass = "Echo"', "'Echo' names no class"),
+        ("[[models]]\nclass = 3", "3 names no class"),
+        ("[[models]", "Expected"),
+    ],
+)
+def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "tundish.toml").write_text(text)
+    with pytest.raises(CatalogError, match=rf"tundish.toml: .*{message}.*; write \[\[models\]\]"):
+        load_models("", tmp_path)
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("", "no model is named; set TUNDISH_MODELS"),
