@@ -197,15 +197,18 @@ def _welcome(system: System) -> str:
 
 
 def curl(api: Api) -> str:
-    """A line that submits a job to the first model that is served and has an example, and waits for its result."""
+    """A line that submits a job to the first model that is served and has an example, and waits for its result; where
+    none has one, a line that shows the models."""
     models: list[dict[str, Any]] = api.get("/v1/models")["data"]
     shown = [
         (model["name"], version["example"]) for model in models for version in model["versions"] if version["workers"]
     ]
     known = {name: example for name, example in shown if example is not None}
-    name = "minilm" if "minilm" in known else next(iter(known), "MODEL")
-    body = json.dumps({"model": name, "input": known.get(name)})
     key = ["-H", "Authorization: Bearer " + api.key] if api.key else []
+    if not known:
+        return shlex.join(["curl", f"{api.url}/v1/models", *key])
+    name = "minilm" if "minilm" in known else next(iter(known))
+    body = json.dumps({"model": name, "input": known[name]})
     words = ["curl", f"{api.url}/v1/jobs", "-H", "Content-Type: application/json", "-H", "Prefer: wait=10", *key]
     return shlex.join([*words, "-d", body])
 
