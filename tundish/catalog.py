@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tundish.codec import codecs_of
-from tundish.model import DefinitionError, Model, check
+from tundish.codec import Codec, DecodeError, EncodeError, codecs_of
+from tundish.media import JSON
+from tundish.model import DefinitionError, Model, check, types_of
 from tundish.version import Version
 
 DEFAULT_POOL = "default"
@@ -46,9 +47,22 @@ def describe(served: Served) -> Version:
         max_wait=model.max_wait,
         max_cost=model.max_cost,
         timeout=model.timeout,
-        example=None if reads.schema() is None else msgspec.to_builtins(model.example),
+        example=_example(model, reads),
         artifact=model.artifact,
     )
+
+
+def _example(model: type[Model[Any, Any]], reads: Codec) -> Any:
+    """Its example as the catalog shows it, None where inputs are not of JSON. Raises DefinitionError."""
+    if model.example is None or reads.schema() is None:
+        return None
+    try:
+        body = reads.encode(model.example)
+        reads.decode(body)
+    except (EncodeError, DecodeError) as error:
+        said = f"{model.__qualname__}.example is {model.example!r}"
+        raise DefinitionError(f"{said}; set it to an input, {types_of(model)[0]!r}, or None") from error
+    return msgspec.json.decode(body) if reads.content_type == JSON else model.example
 
 
 def load_models(spec: str, root: Path) -> list[Served]:

@@ -231,3 +231,9 @@ def test_a_description_holds_what_the_catalog_shows() -> None:
     described = describe(Served(Later, "gpu"))
     assert (described.model, described.version, described.pool, described.max_batch) == ("twice", "2", "gpu", 2)
     assert (described.input_type, described.example) == ("application/json", {"x": 1, "y": 0.5})
+
+
+@pytest.mark.parametrize("example", [{"x": 1, "y": 0.5}, Point("one", 0.5), object()])  # type: ignore[arg-type]  # that is the point
+def test_an_example_that_is_no_input_is_told(example: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"\.example is .*; set it to an input, .*Point"):
+        describe(Served(type("Wrong", (Twice,), {"example": example})))
