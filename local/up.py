@@ -1,6 +1,7 @@
 """`./dev up`: a bare machine to a running system."""
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -183,7 +184,8 @@ def _check_port(given: Settings) -> None:
         try:
             probe.bind((given.host, given.port))
         except OSError as error:
-            raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set TUNDISH_PORT") from error
+            name = "TUNDISH_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "TUNDISH_HOST"
+            raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set {name}") from error
 
 
 def _welcome(system: System) -> str:

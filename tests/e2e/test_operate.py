@@ -219,6 +219,8 @@ def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
     ("name", "value", "line"),
     [
         ("TUNDISH_LEASE", "soon", "TUNDISH_LEASE is 'soon'; set it to a number over 0"),
+        ("TUNDISH_HOST", "192.0.2.1", "set TUNDISH_HOST\n"),
+        ("TUNDISH_HOST", "no host", "set TUNDISH_HOST\n"),
         ("TUNDISH_HOST", "0.0.0.0", "without a key the API serves loopback only; set TUNDISH_API_KEY"),
         (
             "TUNDISH_DATABASE_URL",
