@@ -238,6 +238,12 @@ def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: 
     assert line in failed.stdout
 
 
+def test_a_start_that_fails_again_shows_no_more_of_the_log_than_its_own(local: Local) -> None:
+    local.settings["TUNDISH_OUTBOUND_ALLOW"] = "10.0.0.1/8"
+    first, second = (local.run("up").stdout.partition("ends with:")[2] for _ in range(2))
+    assert second.count("\n    ") == first.count("\n    ") == 1, (first, second)
+
+
 def test_the_demo_is_right(tmp_path: Path) -> None:
     shown = Local(tmp_path).run("demo")
     assert shown.returncode == 0, shown.stdout
