@@ -1,5 +1,6 @@
 """What an operator and bad luck do to a running system: each ends in a clear line, and leaves no process behind."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -236,6 +237,18 @@ def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: 
     failed = local.run("up")
     assert failed.returncode == 1
     assert line in failed.stdout
+
+
+def test_ctrl_c_while_the_folder_is_waited_for_ends_without_a_traceback(local: Local) -> None:
+    local.folder.mkdir()
+    with (local.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with local.start("up") as process:
+            assert process.stdout
+            assert "still being stopped" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 130
 
 
 def test_a_start_that_fails_again_shows_no_more_of_the_log_than_its_own(local: Local) -> None:
