@@ -51,9 +51,7 @@ def _loopback(host: str) -> bool:
 def main() -> int:
     try:
         settings = Settings.from_environment()
-        for name in ("database_url", "redis_url", "blob_url"):
-            if not getattr(settings, name):
-                raise SettingError(f"set TUNDISH_{name.upper()}; `./dev up` starts what it needs and sets it")
+        settings.demand("database_url", "redis_url", "blob_url")
         if not settings.api_key and not _loopback(settings.host):
             raise SettingError(
                 f"TUNDISH_HOST is {settings.host}: without a key the API serves loopback only; set TUNDISH_API_KEY"

@@ -49,6 +49,7 @@ class _Exit(NamedTuple):
 class _Running:
     child: Child
     process: "subprocess.Popen[bytes]"
+    logged: int = 0  # bytes that its log had before it started
     started_at: float = field(default_factory=time.time)
     back_off: float = BACK_OFF[0]
     again_at: float | None = None  # by the monotonic clock, while it waits to be started again
@@ -100,6 +101,7 @@ class Supervisor:
     def start(self, child: Child) -> int:
         """Start a child; its process id."""
         with self._place.log(child.name).open("ab") as log:
+            logged = log.tell()
             process = subprocess.Popen(
                 child.command,
                 stdin=subprocess.DEVNULL,
@@ -112,7 +114,9 @@ class Supervisor:
             threading.Thread(target=self._hear, args=(child.name, process), daemon=True).start()
         self._tell(f"+{process.pid} {int(child.stop)}")
         before = self._children.get(child.name)
-        self._children[child.name] = _Running(child, process, back_off=before.back_off if before else BACK_OFF[0])
+        self._children[child.name] = _Running(
+            child, process, logged, back_off=before.back_off if before else BACK_OFF[0]
+        )
         threading.Thread(target=self._watch, args=(child.name, process), daemon=True).start()
         self._write()
         return process.pid
@@ -196,9 +200,10 @@ class Supervisor:
         self._place.write_state({"pid": os.getpid(), "children": shown})
 
     def said(self, name: str) -> str:
-        """Where the log of a child lies, and how it ends."""
+        """Where the log of a child lies, and how it ends, less what earlier ones said there."""
         log = self._place.log(name)
-        lines = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-5:])
+        said = log.read_bytes()[self._children[name].logged :].decode(errors="replace")
+        lines = "".join(f"\n    {line}" for line in said.splitlines()[-5:])
         return f"its log {log} ends with:{lines}"
 
     def _obituary(self, event: _Exit) -> str:

@@ -1,6 +1,7 @@
 """`./dev up`: a bare machine to a running system."""
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,16 +66,16 @@ def main(arguments: list[str]) -> int:
 def running(given: Settings, workers: int = 1, reload: Path | None = None) -> Iterator[System]:
     """Start everything, with so many workers, which serve what the settings name, or the file `reload`; and stop it at
     the end of the block. Raises Stop."""
-    _check_port(given)
-    place = Place(given.data_dir)
-    environment = _environment(given, place) | threads(workers)
-    supervisor = Supervisor(place, environment)
-    try:
-        yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
-    finally:
-        with step("stopping"):
-            supervisor.stop()
-        place.close()
+    # The place first: what runs in it has the port too, and what still ends there is waited for.
+    with closing(Place(given.data_dir)) as place:
+        _check_port(given)
+        environment = _environment(given, place) | threads(workers)
+        supervisor = Supervisor(place, environment)
+        try:
+            yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
+        finally:
+            with step("stopping"):
+                supervisor.stop()
 
 
 #: How torch and tokenizers are told how many threads they may start.
@@ -183,7 +184,8 @@ def _check_port(given: Settings) -> None:
         try:
             probe.bind((given.host, given.port))
         except OSError as error:
-            raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set TUNDISH_PORT") from error
+            name = "TUNDISH_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "TUNDISH_HOST"
+            raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set {name}") from error
 
 
 def _welcome(system: System) -> str:
@@ -197,15 +199,18 @@ def _welcome(system: System) -> str:
 
 
 def curl(api: Api) -> str:
-    """A line that submits a job to the first model that is served and has an example, and waits for its result."""
+    """A line that submits a job to the first model that is served and has an example, and waits for its result; where
+    none has one, a line that shows the models."""
     models: list[dict[str, Any]] = api.get("/v1/models")["data"]
     shown = [
         (model["name"], version["example"]) for model in models for version in model["versions"] if version["workers"]
     ]
     known = {name: example for name, example in shown if example is not None}
-    name = "minilm" if "minilm" in known else next(iter(known), "MODEL")
-    body = json.dumps({"model": name, "input": known.get(name)})
     key = ["-H", "Authorization: Bearer " + api.key] if api.key else []
+    if not known:
+        return shlex.join(["curl", f"{api.url}/v1/models", *key])
+    name = "minilm" if "minilm" in known else next(iter(known))
+    body = json.dumps({"model": name, "input": known[name]})
     words = ["curl", f"{api.url}/v1/jobs", "-H", "Content-Type: application/json", "-H", "Prefer: wait=10", *key]
     return shlex.join([*words, "-d", body])
 

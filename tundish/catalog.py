@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tundish.codec import codecs_of
-from tundish.model import DefinitionError, Model, check
+from tundish.codec import Codec, DecodeError, EncodeError, codecs_of
+from tundish.media import JSON
+from tundish.model import DefinitionError, Model, check, types_of
 from tundish.version import Version
 
 DEFAULT_POOL = "default"
@@ -46,9 +47,22 @@ def describe(served: Served) -> Version:
         max_wait=model.max_wait,
         max_cost=model.max_cost,
         timeout=model.timeout,
-        example=None if reads.schema() is None else msgspec.to_builtins(model.example),
+        example=_example(model, reads),
         artifact=model.artifact,
     )
+
+
+def _example(model: type[Model[Any, Any]], reads: Codec) -> Any:
+    """Its example as the catalog shows it, None where inputs are not of JSON. Raises DefinitionError."""
+    if model.example is None or reads.schema() is None:
+        return None
+    try:
+        body = reads.encode(model.example)
+        reads.decode(body)
+    except (EncodeError, DecodeError) as error:
+        said = f"{model.__qualname__}.example is {model.example!r}"
+        raise DefinitionError(f"{said}; set it to an input, {types_of(model)[0]!r}, or None") from error
+    return msgspec.json.decode(body) if reads.content_type == JSON else model.example
 
 
 def load_models(spec: str, root: Path) -> list[Served]:
@@ -93,12 +107,27 @@ def _of_file(path: Path) -> Iterator[Served]:
     if not path.is_file():
         raise CatalogError(f"no model is named; set TUNDISH_MODELS=package.module:Class, or write {path}")
     try:
-        models = tomllib.loads(path.read_text()).get("models", [])
-        for each in models:
-            module, _, name = str(each["class"]).rpartition(":")
-            yield Served(_class(module, name), str(each.get("pool", DEFAULT_POOL)))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        models = tomllib.loads(path.read_text()).get("models")
+        if not isinstance(models, list) or not models:
+            raise ValueError("it names no models")
+        named = [_entry(each) for each in models]
+    except ValueError as error:
         raise CatalogError(f'{path}: {error}; write [[models]] with class = "package.module:Class"') from error
+    for module, name, pool in named:
+        yield Served(_class(module, name), pool)
+
+
+def _entry(given: Any) -> tuple[str, str, str]:
+    """Module, class and pool. Raises ValueError."""
+    if not isinstance(given, dict) or not {"class"} <= set(given) <= {"class", "pool"}:
+        raise ValueError(f"{given!r} has not a class, a pool where it is not {DEFAULT_POOL!r}, and nothing else")
+    module, _, name = str(given["class"]).rpartition(":")
+    pool = given.get("pool", DEFAULT_POOL)
+    if not module or not name:
+        raise ValueError(f"{given['class']!r} names no class")
+    if not isinstance(pool, str) or not pool:
+        raise ValueError(f"{pool!r} names no pool")
+    return module, name, pool
 
 
 def _class(module: str, name: str) -> Any:

@@ -208,8 +208,14 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(
             f"{model.__qualname__}.artifact is {model.artifact!r}; set it to the sha256:… that `models push` prints"
         )
-    if not model.max_wait >= 0:
+    if model.timeout is not None and not (_number(model.timeout) and model.timeout > 0):
+        raise DefinitionError(f"{model.__qualname__}.timeout is {model.timeout!r}; set it to seconds over 0, or None")
+    if not (_number(model.max_wait) and model.max_wait >= 0):
         raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _count(value: object) -> bool:

@@ -9,6 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+#: What the value of a setting begins with.
+_SCHEMES = {
+    "TUNDISH_DATABASE_URL": ("postgresql://", "postgres://", "postgresql+psycopg://"),
+    "TUNDISH_REDIS_URL": ("redis://", "rediss://", "unix://"),
+}
+_CHOICES = {
+    "TUNDISH_LOG_FORMAT": ("json", "text"),
+    "TUNDISH_LOG_LEVEL": ("debug", "info", "warning", "error"),
+}
+
 
 class SettingError(ValueError):
     """A variable of the environment that cannot be used; the message says which, and what to set."""
@@ -52,15 +62,21 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read TUNDISH_* from `environment`, less the white space around: what comes out of a file ends in a newline.
-        Raises SettingError for a value that is not of the setting's type."""
+        Raises SettingError for a value that the setting cannot have."""
         given: dict[str, object] = {}
         for field in fields(cls):
             variable = f"TUNDISH_{field.name.upper()}"
             text = environment.get(variable, "").strip()
             if text:
-                given[field.name] = _parse(variable, text, field.default)
+                given[field.name] = _parse(variable, text.lower() if variable in _CHOICES else text, field.default)
         settings = cls(**given)  # type: ignore[arg-type]  # each value was parsed to its field's own type
         return replace(settings, public_url=settings.public_url.rstrip("/"))  # each link brings its own slash
+
+    def demand(self, *names: str) -> None:
+        """Raises SettingError where one of these has no value."""
+        for name in names:
+            if not getattr(self, name):
+                raise SettingError(f"set TUNDISH_{name.upper()}; `./dev up` starts what it needs and sets it")
 
     def embedded(self) -> "Settings":
         """With the blobs and the cache of `./dev up` in this folder, where none are set."""
@@ -73,6 +89,13 @@ class Settings:
 def _parse(variable: str, text: str, default: object) -> object:
     kind = type(default)
     if kind not in (int, float):
+        # A URL may hold a password, and is not shown.
+        if variable in _SCHEMES and not text.startswith(_SCHEMES[variable]):
+            raise SettingError(
+                f"{variable} is no such URL; set it to {' or '.join(f'{s}…' for s in _SCHEMES[variable])}"
+            )
+        if variable in _CHOICES and text not in _CHOICES[variable]:
+            raise SettingError(f"{variable} is {text!r}; set it to {' or '.join(_CHOICES[variable])}")
         return kind(text)  # type: ignore[call-arg]  # a str or a Path
     try:
         number = kind(text)
@@ -81,4 +104,6 @@ def _parse(variable: str, text: str, default: object) -> object:
     if number != default and not 0 < number < float("inf"):
         wanted = "a whole number" if kind is int else "a number"
         raise SettingError(f"{variable} is {text!r}; set it to {wanted} {'over 0' if default else 'of 0 or more'}")
+    if variable == "TUNDISH_PORT" and number > 65535:
+        raise SettingError(f"{variable} is {text!r}; set it to a port, 1 to 65535")
     return number

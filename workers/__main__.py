@@ -64,16 +64,18 @@ def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, 
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()
+        settings.demand("database_url", "redis_url", "blob_url")
         logs.configure(settings.log_format, settings.log_level)
         chosen = [] if reloaded else load_models(settings.models, Path.cwd())
         served = [each for each in chosen if each.pool == settings.pool]
         if not served and not reloaded:
             raise SettingError(f"no model is in pool {settings.pool!r}; set TUNDISH_MODELS, or TUNDISH_POOL")
         blobs = open_blobs(settings)
+        device = named(settings.device)
     except (SettingError, CatalogError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    return _serve(settings, served, blobs, named(settings.device), policy, reloaded)
+    return _serve(settings, served, blobs, device, policy, reloaded)
 
 
 def _serve(

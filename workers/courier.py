@@ -178,6 +178,7 @@ async def _main(settings: Settings) -> None:
 def main() -> int:
     try:
         settings = Settings.from_environment()
+        settings.demand("database_url", "redis_url")
         outbound.networks(settings.outbound_allow)
     except SettingError as error:
         print(f"courier: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ fault.
 import faulthandler
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import pynvml
+
+from tundish.settings import SettingError
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +172,12 @@ def _first_line(error: Exception) -> str:
 
 
 def named(name: str) -> Device:
-    """The device of that name."""
-    return Cuda(name) if name.startswith("cuda") else Cpu()
+    """The device of that name. Raises SettingError for one that no worker has."""
+    if name == "cpu":
+        return Cpu()
+    if re.fullmatch(r"cuda(:\d+)?", name):
+        return Cuda(name)
+    raise SettingError(f"TUNDISH_DEVICE is {name!r}; set it to cpu, or to a GPU such as cuda:0")
 
 
 def guard(device: Device, on_loss: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """What an operator and bad luck do to a running system: each ends in a clear line, and leaves no process behind."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -80,18 +81,19 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
     assert (gone.returncode, gone.stdout.strip()) == (1, "[]")
 
 
-def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local) -> None:
+def test_a_second_up_a_port_in_use_and_a_restart_that_finds_its_data(local: Local, tmp_path: Path) -> None:
     with local.running("--workers", "2"):
         assert {"worker-1", "worker-2"} <= set(local.ps())
         with local.client() as client:
             job = client.post("/v1/jobs", json={"model": "echo", "input": {"value": "kept"}}).json()
             assert client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
-        in_use = local.run("up")
+        in_use = Local(tmp_path / "other", local.settings, local.port).run("up")
         assert in_use.returncode == 1
         assert "set TUNDISH_PORT" in in_use.stdout
-        second = Local(local.folder, local.settings).run("up")
-        assert second.returncode == 1
-        assert "is in use by process" in second.stdout
+        for second in (local, Local(local.folder, local.settings)):
+            refused = second.run("up")
+            assert refused.returncode == 1
+            assert "is in use by process" in refused.stdout
     assert not processes(local)
     assert local.run("down").stdout.startswith("nothing runs")
     with local.running(), local.client() as client:
@@ -211,14 +213,21 @@ def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
         failed = local.run("up")
     assert failed.returncode == 1
     assert failed.stdout == f"up: 127.0.0.1:{local.port} cannot be used: Address already in use; set TUNDISH_PORT\n"
-    assert not local.folder.exists()
+    assert not list((local.folder / "logs").iterdir())
 
 
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
         ("TUNDISH_LEASE", "soon", "TUNDISH_LEASE is 'soon'; set it to a number over 0"),
+        ("TUNDISH_HOST", "192.0.2.1", "set TUNDISH_HOST\n"),
+        ("TUNDISH_HOST", "no host", "set TUNDISH_HOST\n"),
         ("TUNDISH_HOST", "0.0.0.0", "without a key the API serves loopback only; set TUNDISH_API_KEY"),
+        (
+            "TUNDISH_DATABASE_URL",
+            "postgresql://me@127.0.0.1:1/x",
+            "the migration failed: migrations: connection failed",
+        ),
         ("TUNDISH_BLOB_URL", "ftp://x", "set it to file:///directory or s3://bucket/prefix"),
         ("TUNDISH_OUTBOUND_ALLOW", "10.0.0.1/8", "TUNDISH_OUTBOUND_ALLOW"),
     ],
@@ -228,6 +237,24 @@ def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: 
     failed = local.run("up")
     assert failed.returncode == 1
     assert line in failed.stdout
+
+
+def test_ctrl_c_while_the_folder_is_waited_for_ends_without_a_traceback(local: Local) -> None:
+    local.folder.mkdir()
+    with (local.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with local.start("up") as process:
+            assert process.stdout
+            assert "still being stopped" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 130
+
+
+def test_a_start_that_fails_again_shows_no_more_of_the_log_than_its_own(local: Local) -> None:
+    local.settings["TUNDISH_OUTBOUND_ALLOW"] = "10.0.0.1/8"
+    first, second = (local.run("up").stdout.partition("ends with:")[2] for _ in range(2))
+    assert second.count("\n    ") == first.count("\n    ") == 1, (first, second)
 
 
 def test_the_demo_is_right(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from local.up import EXAMPLES
 from tests.local import TREE, Local, free_port, wait_until
 from tundish.catalog import load_models
 from tundish.settings import Settings
@@ -77,6 +78,10 @@ def test_compose_runs_the_procfiles_commands_over_the_three_stores(compose: dict
 def test_compose_gives_a_worker_longer_than_its_grace(compose: dict[str, Any]) -> None:
     for name in ("api", "worker", "worker-gpu", "courier"):
         assert int(compose["services"][name]["stop_grace_period"].removesuffix("s")) > Settings().grace
+
+
+def test_compose_serves_the_models_of_dev_up(compose: dict[str, Any]) -> None:
+    assert compose["services"]["worker"]["environment"]["TUNDISH_MODELS"] == f"${{TUNDISH_MODELS:-{EXAMPLES}}}"
 
 
 def test_compose_depends_and_mounts_on_what_is_there(compose: dict[str, Any]) -> None:

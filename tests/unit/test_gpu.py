@@ -12,6 +12,7 @@ import pynvml
 import pytest
 import torch
 
+from tundish.settings import SettingError
 from workers import gpu
 from workers.gpu import PROBE, Cpu, Cuda, guard, named
 
@@ -249,3 +250,9 @@ def test_a_device_is_named_as_torch_names_it() -> None:
     cpu = named("cpu")
     assert isinstance(cpu, Cpu)
     assert (cpu.name, cpu.memory(), cpu.fault(), cpu.probe()) == ("cpu", None, None, None)
+
+
+@pytest.mark.parametrize("name", ["gpu", "CUDA:0", "cuda:", "cuda0", "mps"])
+def test_a_device_that_no_worker_has_is_told(name: str) -> None:
+    with pytest.raises(SettingError, match=f"TUNDISH_DEVICE is '{name}'; set it to cpu, or to a GPU such as cuda:0"):
+        named(name)

@@ -65,6 +65,9 @@ def test_types_are_found_through_bases() -> None:
         ({"version": 1}, "version"),
         ({"max_batch": 0}, "max_batch"),
         ({"max_wait": -1}, "max_wait"),
+        ({"max_wait": "5 ms"}, "max_wait"),
+        ({"timeout": "5"}, "timeout"),
+        ({"timeout": 0}, "timeout"),
         ({"max_cost": 0}, "max_cost"),
         ({"artifact": "weights/"}, "artifact"),
         ({"artifact": "sha256:" + "0" * 63}, "artifact"),
@@ -188,6 +191,26 @@ def test_models_are_named_by_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it names no models"),
+        ('[[model]]\nclass = "tests.models:Echo"', "it names no models"),
+        ('models = ["tests.models:Echo"]', "and nothing else"),
+        ('[[models]]\npool = "gpu"', "has not a class"),
+        ('[[models]]\nclass = "tests.models:Echo"\npol = "gpu"', "and nothing else"),
+        ('[[models]]\nclass = "tests.models:Echo"\npool = 3', "3 names no pool"),
+        ('[[models]]\nclass = "Echo"', "'Echo' names no class"),
+        ("[[models]]\nclass = 3", "3 names no class"),
+        ("[[models]", "Expected"),
+    ],
+)
+def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "tundish.toml").write_text(text)
+    with pytest.raises(CatalogError, match=rf"tundish.toml: .*{message}.*; write \[\[models\]\]"):
+        load_models("", tmp_path)
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("", "no model is named; set TUNDISH_MODELS"),
@@ -208,3 +231,9 @@ def test_a_description_holds_what_the_catalog_shows() -> None:
     described = describe(Served(Later, "gpu"))
     assert (described.model, described.version, described.pool, described.max_batch) == ("twice", "2", "gpu", 2)
     assert (described.input_type, described.example) == ("application/json", {"x": 1, "y": 0.5})
+
+
+@pytest.mark.parametrize("example", [{"x": 1, "y": 0.5}, Point("one", 0.5), object()])  # type: ignore[arg-type]  # that is the point
+def test_an_example_that_is_no_input_is_told(example: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"\.example is .*; set it to an input, .*Point"):
+        describe(Served(type("Wrong", (Twice,), {"example": example})))

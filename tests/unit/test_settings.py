@@ -31,6 +31,27 @@ def test_a_number_that_is_none_is_named(value: str) -> None:
         Settings.from_environment({"TUNDISH_PORT": value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PORT", "65536", "TUNDISH_PORT is '65536'; set it to a port, 1 to 65535"),
+        ("LOG_LEVEL", "loud", "TUNDISH_LOG_LEVEL is 'loud'; set it to debug or info or warning or error"),
+        ("LOG_FORMAT", "xml", "TUNDISH_LOG_FORMAT is 'xml'; set it to json or text"),
+        ("DATABASE_URL", "mysql://me:secret@there/x", "TUNDISH_DATABASE_URL is no such URL; set it to postgresql://…"),
+        ("REDIS_URL", "there:6379", "TUNDISH_REDIS_URL is no such URL; set it to redis://…"),
+    ],
+)
+def test_a_value_that_a_setting_cannot_have_is_named(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        Settings.from_environment({f"TUNDISH_{name}": value})
+    assert str(refused.value).startswith(message)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_choice_may_be_in_capitals() -> None:
+    assert Settings.from_environment({"TUNDISH_LOG_LEVEL": "INFO"}) == Settings()
+
+
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     rows = re.findall(r"^\| `TUNDISH_(\w+)` \| ([^|]*) \|", (TREE / "README.md").read_text(), re.MULTILINE)
     documented = {name.lower(): default.strip().strip("`") for name, default in rows}

@@ -48,6 +48,7 @@ RETRY = 2.0
 def main() -> int:
     try:
         settings = Settings.from_environment()
+        settings.demand("database_url", "redis_url", "blob_url")
         logs.configure(settings.log_format, settings.log_level)
         blobs = open_blobs(settings)
     except SettingError as error:
