@@ -1,5 +1,6 @@
 """An alias' routing: the version that a job of it runs on, and the one that gets a copy. Pure, but for the dice."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,20 +15,15 @@ class Routing:
     shadow: str | None = None
 
     def draw(self, sticky_key: str | None = None) -> str:
-        """A version by its weight. A sticky key has its fixed place among the shares: jobs of one key get one version,
-        and where a share grows, who was in it stays in it."""
-        place = random.random() if sticky_key is None else _place(sticky_key)
-        left = place * sum(self.weights.values())
-        drawn = ""
-        for version in sorted(self.weights):
-            if self.weights[version]:
-                drawn = version
-                left -= self.weights[version]
-                if left < 0:
-                    break
-        return drawn
+        """A version by its weight. Jobs of one sticky key get one version: where the weight of one is raised, or one is
+        added, keys move to that one and to no other (weighted rendezvous hashing)."""
+        if sticky_key is None:
+            return random.choices(tuple(self.weights), self.weights.values())[0]  # type: ignore[arg-type]  # any iterable
+        drawn = {version: weight for version, weight in self.weights.items() if weight}
+        return min(drawn, key=lambda version: -math.log(_share(sticky_key, version)) / drawn[version])
 
 
-def _place(sticky_key: str) -> float:
-    """From 0 to below 1: 53 bits, all that a float holds exactly."""
-    return (int.from_bytes(sha256(sticky_key.encode()).digest()[:8], "big") >> 11) / (1 << 53)
+def _share(sticky_key: str, version: str) -> float:
+    """Over 0 and up to 1, the same for a key and a version for ever: 53 bits, all that a float holds exactly."""
+    digest = sha256(f"{version}\0{sticky_key}".encode()).digest()
+    return ((int.from_bytes(digest[:8], "big") >> 11) + 1) / (1 << 53)

@@ -33,13 +33,16 @@ def test_draws_follow_the_weights(sticky: bool) -> None:
     assert 3000 - 230 < drawn["3"] < 3000 + 230  # five standard deviations
 
 
+@given(weights, st.text(min_size=1), st.text("123456789.", min_size=1, max_size=3), st.integers(1, 1000))
+def test_keys_move_only_to_the_version_whose_weight_is_raised(
+    before: dict[str, int], key: str, raised: str, more: int
+) -> None:
+    after = before | {raised: before.get(raised, 0) + more}
+    assert Routing(after).draw(key) in (Routing(before).draw(key), raised)
+
+
 @given(st.text(min_size=1), st.integers(0, 99), st.integers(1, 100))
 def test_whoever_is_in_a_canary_stays_in_it_while_it_grows(key: str, before: int, more: int) -> None:
     after = min(100, before + more)
     if Routing({"1": 100 - before, "2": before}).draw(key) == "2":
         assert Routing({"1": 100 - after, "2": after}).draw(key) == "2"
-
-
-def test_the_largest_place_is_below_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tundish.routing._place", lambda key: 1 - 2**-53)
-    assert Routing({"1": 1, "2": 1_000_000, "3": 0}).draw("key") == "2"
