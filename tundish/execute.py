@@ -260,7 +260,7 @@ class _Run:
         return {position: results.get(position, Canceled()) for position in positions}
 
     def _largest(self, positions: list[int]) -> int:
-        return max(_size(self.items[position].body) for position in positions)
+        return max(size_of(self.items[position].body) for position in positions)
 
 
 def _failed(error: Exception) -> Failed:
@@ -295,7 +295,8 @@ def encoded(codec: Codec, value: Any) -> Done:
     return Done(body, f"{JSON}; charset=utf-8" if type == JSON else type)
 
 
-def _size(body: bytes | File) -> int:
+def size_of(body: bytes | File) -> int:
+    """Bytes."""
     if not isinstance(body, File):
         return len(body)
     try:

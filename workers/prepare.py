@@ -65,7 +65,7 @@ def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | F
     """The input of each job, as a file where there is a folder for it; Failed where it has none."""
     found: dict[UUID, bytes | File | execute.Failed] = dict(claim.failed)
     away = [job for job in claim.jobs if (job.blob is not None or folder) and job.id not in found]
-    read = transfers.each(partial(_read, blobs=blobs, folder=folder), away)
+    read = transfers.each(partial(_read, blobs=blobs, folder=folder), away, lambda job: job.size)
     found |= {job.id: body for job, body in zip(away, read, strict=True)}
     return [(found and found.get(job.id)) or job.body or b"" for job in claim.jobs]
 

@@ -92,34 +92,42 @@ def _one_by_one(
 
 def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> list[store.Finished]:
     outcomes = execute.encode(prediction.writes, prediction.results)
-    large = any(isinstance(each, execute.Done) and _is_large(each.body, inline_max) for each in outcomes)
-    ended = zip(prediction.claim.jobs, outcomes, strict=True)
+    ended = list(zip(prediction.claim.jobs, outcomes, strict=True))
+    ends = [_inline(job, outcome, inline_max) for job, outcome in ended]
+    away = [
+        (job, outcome)
+        for (job, outcome), end in zip(ended, ends, strict=True)
+        if end is None and isinstance(outcome, execute.Done)
+    ]
 
-    def end(of: tuple[store.ClaimedJob, execute.Outcome]) -> store.Finished:
-        return _end(*of, blobs, inline_max)
+    def put(of: tuple[store.ClaimedJob, execute.Done]) -> store.Finished:
+        return _put(*of, blobs, inline_max)
 
-    return transfers.each(end, ended) if large else list(map(end, ended))
-
-
-def _is_large(body: bytes | File, inline_max: int) -> bool:
-    """Whether it may go to a blob."""
-    return isinstance(body, File) or len(body) > inline_max
+    stored = iter(transfers.each(put, away, lambda of: execute.size_of(of[1].body)))
+    return [end or next(stored) for end in ends]
 
 
-def _end(job: store.ClaimedJob, outcome: execute.Outcome, blobs: Blobs, inline_max: int) -> store.Finished:
+def _inline(job: store.ClaimedJob, outcome: execute.Outcome, inline_max: int) -> store.Finished | None:
+    """An end that goes into a row; None where its output does not, or is a file."""
     if isinstance(outcome, execute.Done):
         body, content_type = outcome
-        if isinstance(body, File):
-            return _of_file(job, body, content_type, blobs, inline_max)
-        if len(body) <= inline_max:
-            return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
-        name = key(job.tenant, job.id, job.attempt, "output")
-        blobs.put(name, body, content_type)
-        return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
+        if isinstance(body, File) or len(body) > inline_max:
+            return None
+        return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
     if isinstance(outcome, execute.Failed):
         fault = error_json(outcome.code, outcome.message, outcome.details)
         return store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
     return store.Finished(job.id, job.attempt, Status.CANCELED)
+
+
+def _put(job: store.ClaimedJob, done: execute.Done, blobs: Blobs, inline_max: int) -> store.Finished:
+    """The end of a job whose output goes to its blob."""
+    body, content_type = done
+    if isinstance(body, File):
+        return _of_file(job, body, content_type, blobs, inline_max)
+    name = key(job.tenant, job.id, job.attempt, "output")
+    blobs.put(name, body, content_type)
+    return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
 
 
 def _of_file(job: store.ClaimedJob, output: File, content_type: str, blobs: Blobs, inline_max: int) -> store.Finished:

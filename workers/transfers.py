@@ -9,20 +9,23 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-#: Transfers of one batch at once. Each may hold a part of a file, 8 MiB of it.
+#: Transfers of one batch at once.
 AT_ONCE = 8
+#: Bytes over which they go one by one: there the trip is nothing, and the allocator keeps what each thread once held.
+LARGE = 1 << 20
 
 
-def each(verb: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
-    """What `verb` gives for each item, in order. Raises what the first that failed has raised, once all have ended: the
-    same items may be given again then."""
+def each(verb: Callable[[In], Out], items: Iterable[In], size: Callable[[In], int]) -> list[Out]:
+    """What `verb` gives for each item, of so many bytes, in order. Raises what the first that failed has raised, once
+    all have ended: the same items may be given again then."""
     futures: list[Future[Out]] = []
-    waiting: SimpleQueue[tuple[In, Future[Out]]] = SimpleQueue()
+    small: SimpleQueue[tuple[In, Future[Out]]] = SimpleQueue()
+    large: SimpleQueue[tuple[In, Future[Out]]] = SimpleQueue()
     for item in items:
         futures.append(Future())
-        waiting.put((item, futures[-1]))
+        (large if size(item) > LARGE else small).put((item, futures[-1]))
 
-    def run() -> None:
+    def run(waiting: SimpleQueue[tuple[In, Future[Out]]]) -> None:
         while True:
             try:
                 item, future = waiting.get_nowait()
@@ -34,9 +37,11 @@ def each(verb: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
                 future.set_exception(error)
 
     # Daemons: a process that ends does not wait for a store that hangs.
-    threads = [threading.Thread(target=run, name="transfer", daemon=True) for _ in futures[:AT_ONCE]]
+    count = min(AT_ONCE, small.qsize())
+    threads = [threading.Thread(target=run, args=(small,), name="transfer", daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
+    run(large)
     for thread in threads:
         thread.join()
     return [future.result() for future in futures]
