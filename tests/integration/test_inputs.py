@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 from collections import Counter, namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,21 @@ def sizes(part: Claim) -> list[int]:
     return [len(each.body or b"") for each in part.jobs]
 
 
-def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
-    gate = threading.Event()
+def two_but_late(path: str, gate: threading.Event) -> Callable[[socket.socket, str], None]:
+    """A server that answers 2, under this path once the gate is open."""
 
     def answer(peer: socket.socket, asked: str) -> None:
-        if asked.startswith("GET /slow"):
+        if asked.startswith(f"GET {path}"):
             gate.wait(10)
         peer.sendall(head(1) + b"2")
 
-    with serving(answer) as url:
+    return answer
+
+
+def test_what_has_arrived_goes_ahead_of_what_is_slow() -> None:
+    gate = threading.Event()
+
+    with serving(two_but_late("/slow", gate)) as url:
         slow, quick, here = job(f"{url}/slow"), job(f"{url}/quick"), job(None)
         whole = claim(slow, quick, here)
         parts = Fetcher(ALLOWED, 1000, 10_000, patience=1.0).parts(whole, threading.Event())
@@ -139,12 +145,7 @@ def test_a_worker_that_stops_waits_for_no_url() -> None:
 def test_one_that_hangs_fails_alone_at_the_time_limit() -> None:
     gate = threading.Event()
 
-    def answer(peer: socket.socket, asked: str) -> None:
-        if asked.startswith("GET /hangs"):
-            gate.wait(10)
-        peer.sendall(head(1) + b"2")
-
-    with serving(answer) as url:
+    with serving(two_but_late("/hangs", gate)) as url:
         hangs, quick = job(f"{url}/hangs"), job(f"{url}/quick")
         [whole] = Fetcher(ALLOWED, 1000, 10_000, within=1.0, patience=10.0).parts(
             claim(hangs, quick), threading.Event()

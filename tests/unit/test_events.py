@@ -155,9 +155,11 @@ def test_a_read_that_fails_however_it_does_is_answered_and_the_next_one_is_made(
     assert page.last == Position(1, 1)
 
 
-def test_events_are_forgotten_by_their_age_where_the_connection_is_cut() -> None:
+def test_events_are_forgotten_by_their_age_where_the_connection_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     async def cut(*_: object) -> None:
         raise RuntimeError("the handler is closed")
 
     client: Any = SimpleNamespace(delete=cut)
     asyncio.run(Streams(client).forget(new_uuid()))
+    assert "are kept for a while" in caplog.text
+    assert "the handler is closed" in caplog.text

@@ -92,9 +92,11 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
 
 
 def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
     class Stalled:
-        def lpush(self, *_: object) -> None:
-            """It does not come that far."""
+        def lpush(self, name: str, *_: object) -> None:
+            tried.append(name)
 
         async def execute(self) -> None:
             await asyncio.Event().wait()
@@ -102,17 +104,18 @@ def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) 
     async def stored(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
         return datetime.now(UTC)
 
-    async def run() -> None:
+    async def run() -> list[datetime]:
         client: Any = SimpleNamespace(pipeline=lambda transaction: Stalled())
         each = flush.Flush(cast(Any, None), client)
         running = asyncio.create_task(each.run())
-        for _ in range(3):
-            await each.submit([job()])
+        answers = [await each.submit([job()]) for _ in range(3)]
         running.cancel()
+        return answers
 
     monkeypatch.setattr(flush, "TELL", 0.01)
     monkeypatch.setattr(store, "run", stored)
-    asyncio.run(run())
+    assert len(asyncio.run(run())) == 3
+    assert len(tried) >= 2  # Redis was to hear of each before the next one went
 
 
 def test_a_store_of_blobs_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
