@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import redis.asyncio
-
 from api.patience import answered
+from api.sender import Sender
 from tundish import queue, store
 from tundish.errors import Unavailable
 
@@ -40,9 +39,9 @@ class _Group:
 class Flush:
     """Stores jobs, then sends their messages. `alone`: each job must run in a batch of its own."""
 
-    def __init__(self, engine: store.AsyncEngine, client: redis.asyncio.Redis, alone: bool = False) -> None:
-        self._engine = engine
-        self._client = client
+    def __init__(self, engine: store.AsyncEngine, sender: Sender, alone: bool = False) -> None:
+        self._kept = store.AsyncKept(engine)
+        self._sender = sender
         self._alone = alone
         self._groups: deque[_Group] = deque()
         self._waiting = 0
@@ -63,6 +62,11 @@ class Flush:
         self._groups.append(group)
         self._bell.set()
         return await answered(group.stored)
+
+    async def close(self) -> None:
+        """Let go of what it holds, once nothing runs."""
+        await self._kept.close()
+        await self._sender.close()
 
     async def run(self) -> None:
         """Flush until cancelled."""
@@ -96,7 +100,7 @@ class Flush:
         """The groups that are in Postgres now. One group's bad row must not fail its neighbours: each is then tried
         by itself."""
         try:
-            at = await store.run(self._engine, store.submit, [job for group in groups for job in group.jobs])
+            at = await self._kept.run(store.submit, [job for group in groups for job in group.jobs])
         except (store.RowError, store.TooOld) as error:
             if len(groups) > 1:
                 return [group for each in groups for group in await self._store([each])]
@@ -122,12 +126,9 @@ class Flush:
     async def send(self, jobs: Sequence[store.NewJob]) -> None:
         """Tell the workers of stored jobs and their shadows. What Redis does not take, a chore sends again: the jobs
         are safe."""
-        pipeline = self._client.pipeline(transaction=False)
         sent = ((job.queue, job.id) for job in store.with_shadows(jobs))
-        for name, messages in queue.bundles(sent, self._alone).items():
-            pipeline.lpush(name, *messages)
         try:
             async with asyncio.timeout(TELL):
-                await pipeline.execute()
+                await self._sender.push(queue.bundles(sent, self._alone))
         except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
             log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %r", len(jobs), error)

@@ -20,6 +20,7 @@ from api.once import Once
 from api.options import Rules
 from api.pins import Pins
 from api.reads import Reads
+from api.sender import Sender
 from api.streams import Streams
 from api.submit import Submitter
 from api.waiters import Bells, Waiters
@@ -120,7 +121,7 @@ def build(settings: Settings) -> Parts:
         blobs=blobs,
         models=models,
         # The only attempt is the last one, and that is alone.
-        flush=Flush(writers, client, alone=settings.max_attempts == 1),
+        flush=Flush(writers, Sender(settings.redis_url), alone=settings.max_attempts == 1),
         once=Once(keyed),
         keyed=keyed,
         asked=asked,
@@ -150,6 +151,8 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         yield
     finally:
         await end(tasks)
+        await parts.flush.close()
+        await parts.reads.close()
         await parts.client.aclose()
         await parts.writers.dispose()
         await parts.keyed.dispose()

@@ -20,7 +20,7 @@ class Reads:
     """Reads jobs by (id, tenant), each once for all who ask at the same time."""
 
     def __init__(self, engine: store.AsyncEngine) -> None:
-        self._engine = engine
+        self._kept = store.AsyncKept(engine)
         self._asked: dict[Key, list[asyncio.Future[store.JobRow | None]]] = {}
         self._bell = asyncio.Event()
 
@@ -30,6 +30,10 @@ class Reads:
         self._asked.setdefault((id, tenant), []).append(found)
         self._bell.set()
         return await answered(found)
+
+    async def close(self) -> None:
+        """Give back what is kept, once nothing runs."""
+        await self._kept.close()
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -41,7 +45,7 @@ class Reads:
             if not self._asked:
                 self._bell.clear()
             try:
-                jobs = await store.run(self._engine, store.read, list(asked))
+                jobs = await self._kept.run(store.read, list(asked))
             except Exception as error:
                 log.warning("a read failed: %s", error)
                 away = Unavailable("unavailable", "the database does not answer; try again", retry_after=2)

@@ -8,10 +8,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-import redis.asyncio
 import uvloop
 
 from bench.connection import Connection, connect
+from bench.ear import listen
 from local.supervise import TREE
 from tundish import queue
 from tundish.ids import from_text
@@ -55,13 +55,10 @@ class _Sender:
         self._over = asyncio.get_running_loop().create_future()
         self._idle = [await connect(order.host, order.port, self._answered, self._over) for _ in range(CONNECTIONS)]
         connections = list(self._idle)
-        client = redis.asyncio.Redis.from_url(order.redis_url)
-        async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(queue.DONE)
-            hearing = asyncio.create_task(self._hear(subscription))
-            await self._send()
-            await asyncio.wait([self._over], timeout=PATIENCE)
-            hearing.cancel()
+        ear = await listen(order.redis_url, queue.DONE, self._heard)
+        await self._send()
+        await asyncio.wait([self._over], timeout=PATIENCE)
+        ear.close()
         for connection in connections:
             connection.close()
         if not self._over.done():
@@ -91,13 +88,11 @@ class _Sender:
         self._idle.append(connection)
         self._look()
 
-    async def _hear(self, subscription: "redis.asyncio.client.PubSub") -> None:
-        async for message in subscription.listen():
-            at = time.perf_counter()
-            data = message["data"]
-            for place in range(0, len(data), 16):
-                self._done[data[place : place + 16]] = at
-            self._look()
+    def _heard(self, data: bytes) -> None:
+        at = time.perf_counter()
+        for place in range(0, len(data), 16):
+            self._done[data[place : place + 16]] = at
+        self._look()
 
     def _look(self) -> None:
         # A result may be stored before its submit is answered.

@@ -115,14 +115,14 @@ def _serve(
         end(exits.LOST)
 
     by_ids = store.engine(settings.database_url, by_ids=True)
-    autocommit = store.engine(settings.database_url, by_ids=True, autocommit=True)
+    kept = store.Kept(store.engine(settings.database_url, by_ids=True, autocommit=True))
     events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
 
     def leave(targets: frozenset[Target]) -> None:
         consumers.follow(consumers.targets - targets, "elsewhere")
 
     elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
-    bench = Bench(worker, settings, engine, by_ids, autocommit, client, events, blobs, shelf, device, elsewhere, pace)
+    bench = Bench(worker, settings, engine, by_ids, kept, client, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
 
     def memory() -> tuple[int, int] | None:
@@ -181,6 +181,7 @@ def _serve(
         os._exit(exits.LOST)  # nothing more may be asked of the device, not even to free its memory
     if ended:  # or a batch may still run on them
         shelf.close()
+        kept.close()
     share.close()
     log.info("stopped")
     return exits.BROKEN if pipeline.broken else (ends or [0])[0]

@@ -43,12 +43,12 @@ class Custody:
     """The claims in this worker's hands: `held` until what came of them is recorded, or they are given back."""
 
     def __init__(
-        self, worker: UUID, settings: Settings, engine: store.Engine, autocommit: store.Engine, client: redis.Redis
+        self, worker: UUID, settings: Settings, engine: store.Engine, kept: store.Kept, client: redis.Redis
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._engine = engine
-        self._autocommit = autocommit
+        self._kept = kept
         self._client = client
         self._unsure: UUID | None = None  # a claim whose answer was lost: Postgres may hold it for ours
         self.held: set[UUID] = set()
@@ -59,16 +59,15 @@ class Custody:
         if self._unsure:
             self._release([self._unsure])
         id = self._unsure = new_uuid()
-        with self._autocommit.connect() as connection:
-            claimed = store.claim(
-                connection,
-                id,
-                self._worker,
-                draft.ids,
-                lease=self._settings.lease,
-                max_attempts=self._settings.max_attempts,
-                begin=begin,
-            )
+        claimed = store.claim(
+            self._kept(),
+            id,
+            self._worker,
+            draft.ids,
+            lease=self._settings.lease,
+            max_attempts=self._settings.max_attempts,
+            begin=begin,
+        )
         self._unsure = None
         if not claimed:
             return None
@@ -79,7 +78,7 @@ class Custody:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again
         then; it may be held all the same."""
         self.held.add(part.id)
-        with self._autocommit.connect() as connection:
+        with store.autocommit(self._engine).connect() as connection:
             store.part(connection, claim.id, part.id, [job.id for job in part.jobs])
 
     def let_go(self, claims: Iterable[UUID]) -> None:

@@ -42,6 +42,7 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._silent_since = float("inf")
+        self._eager = False
         shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
@@ -111,12 +112,13 @@ class Intake:
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
                     self._shelf.drafted(draft.target)
-                    self._silent_since = float("inf")
+                    self._silent_since, self._eager = float("inf"), False
                     self._let_go()
                     return draft
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
                     self._let_go()
+                self._eager = choice is None and idle()
                 moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
                 self._bell.wait(None if soonest is None else max(0.0, soonest - now))
@@ -135,6 +137,11 @@ class Intake:
         with self._bell:
             target = Target(source.model, source.version)
             return target not in self.consumers.targets or self._batcher.room(target) > 0
+
+    @property
+    def eager(self) -> bool:
+        """Whether the next message is taken at once: what may follow it need not be fetched first."""
+        return self._eager
 
     @property
     def silent(self) -> float:
@@ -184,6 +191,7 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
+            eager = intake.eager
             try:
                 due = intake.put(
                     source, [queue.decode(message.payload[0])], partial(consumer.hub.call_soon, acknowledge)
@@ -193,7 +201,8 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
             if not due:  # or it would fill the window in which the messages of others come
                 acknowledge()
                 return
-            intake.fill(intake.consumers.names())
+            if not eager:
+                intake.fill(intake.consumers.names())
 
         return on_message
 

@@ -41,6 +41,7 @@ def unloaded(prepared: Prepared, reason: str) -> Prediction:
 
 def predict(
     engine: store.Engine,
+    kept: store.Kept,
     prepared: Prepared,
     watch: execute.Watch,
     events: Events,
@@ -50,7 +51,7 @@ def predict(
 ) -> Prediction | None:
     """Mark the claim as started, and run it; None where the claim was lost before. Raises execute.DeviceLost."""
     claim = prepared.claim
-    dropped = set() if claim.begun else _start(engine, claim, lease, public_url)
+    dropped = set() if claim.begun else _start(engine, kept, claim, lease, public_url)
     if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
@@ -68,11 +69,11 @@ def predict(
     return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)
 
 
-def _start(engine: store.Engine, claim: Claim, lease: float, public_url: str) -> set[UUID] | None:
+def _start(engine: store.Engine, kept: store.Kept, claim: Claim, lease: float, public_url: str) -> set[UUID] | None:
     """The jobs of a claim that need no predict any more; None where the claim was lost."""
-    with engine.connect() as connection:
-        started = store.start(connection, claim.id, lease=lease)
-        if started and started.heard:
-            told = [(job.id, job.tenant) for job in claim.jobs if job.id not in started.dropped]
+    started = store.start(kept(), claim.id, lease=lease)
+    if started and started.heard:
+        told = [(job.id, job.tenant) for job in claim.jobs if job.id not in started.dropped]
+        with engine.begin() as connection:
             announce_start(connection, told, public_url)
     return started.dropped if started else None

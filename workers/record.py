@@ -30,7 +30,7 @@ class Recorded:
 
 
 def record(
-    autocommit: store.Engine,
+    kept: store.Kept,
     engine: store.Engine,
     blobs: Blobs,
     predictions: Sequence[Prediction],
@@ -38,7 +38,7 @@ def record(
     inline_max: int,
     public_url: str,
 ) -> Recorded:
-    """Write the ends of all jobs of `predictions` in one transaction, by `autocommit` where one statement does. A
+    """Write the ends of all jobs of `predictions` in one transaction, by `kept` where one statement does. A
     result that comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and
     StoreError: nothing is written then, and the same call may be made again."""
     finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
@@ -49,10 +49,9 @@ def record(
 
     def write(ends: Sequence[store.Finished], close: bool) -> Recorded:
         # Without a webhook it is one statement, which writes nothing where an endpoint of the tenants is to hear of it.
-        if not urls and _heard.isdisjoint(tenants):
-            with autocommit.connect() as connection:
-                if done := store.record(connection, ends, ran, close=close, unheard_by=tenants):
-                    return Recorded(done, webhooks=False)
+        quiet = not urls and _heard.isdisjoint(tenants)
+        if quiet and (done := store.record(kept(), ends, ran, close=close, unheard_by=tenants)):
+            return Recorded(done, webhooks=False)
         with engine.begin() as connection:
             done = store.record(connection, ends, ran, close=close)
             tenant_of = {job.id: job.tenant for job in jobs}

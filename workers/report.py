@@ -73,7 +73,7 @@ class Reporter:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK
             try:
-                with self._engine.connect() as connection:
+                with store.autocommit(self._engine).connect() as connection:
                     self._canceled = store.to_cancel(connection, [job.id for job in self._jobs])
             except store.StoreError as error:
                 log.warning("cannot ask who cancelled: %s", error)

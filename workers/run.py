@@ -66,7 +66,7 @@ class Bench:
     settings: Settings
     engine: store.Engine
     by_ids: store.Engine  # for what takes arrays of ids
-    autocommit: store.Engine  # the same where it is one statement: for what every batch takes
+    kept: store.Kept  # the same where it is one statement: for what every batch takes
     client: redis.Redis
     events: Events
     blobs: Blobs
@@ -89,7 +89,7 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         bench.shelf.between = self.soon
-        self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.autocommit, bench.client)
+        self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.kept, bench.client)
         self._waits = Waits()
         self._prepared: Queue[Prepared | Between | None] = Queue(1)
         self._asked: SimpleQueue[Between] = SimpleQueue()
@@ -239,7 +239,8 @@ class Pipeline:
                 bench.pace.brought(1000 * (time.monotonic() - began))
                 return self._persist(
                     predict,
-                    bench.autocommit,
+                    bench.by_ids,
+                    bench.kept,
                     prepared,
                     self._watch,
                     bench.events,
@@ -259,7 +260,7 @@ class Pipeline:
             bench.events.settle()
             recorded = self._persist(
                 record,
-                bench.autocommit,
+                bench.kept,
                 bench.by_ids,
                 bench.blobs,
                 predictions,
@@ -362,7 +363,7 @@ class Pipeline:
         claim = self._running
         try:
             if claim:
-                with self._bench.autocommit.connect() as connection:
+                with store.autocommit(self._bench.engine).connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from uuid import uuid4
 
 import psycopg
@@ -46,6 +47,12 @@ def engine(database_url: str) -> Iterator[store.Engine]:
     engine = store.engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def kept(engine: store.Engine) -> Iterator[store.Kept]:
+    with closing(store.Kept(store.autocommit(engine))) as kept:
+        yield kept
 
 
 @pytest.fixture

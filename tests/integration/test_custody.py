@@ -19,9 +19,9 @@ from workers.claim import Custody
 
 
 @pytest.fixture
-def custody(system: Local, engine: store.Engine) -> Custody:
+def custody(system: Local, engine: store.Engine, kept: store.Kept) -> Custody:
     client = redis.Redis.from_url(system.ps()["valkey"]["url"])
-    return Custody(WORKER, Settings(), engine, store.autocommit(engine), client)
+    return Custody(WORKER, Settings(), engine, kept, client)
 
 
 def lose_an_answer(monkeypatch: pytest.MonkeyPatch, verb: str = "claim") -> None:

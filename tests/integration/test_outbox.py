@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Out
     id, jobs = claim(engine, ids)
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs), codec_for(str))
     blobs = Directory(folder, b"secret")
-    return record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
+    with closing(store.Kept(store.autocommit(engine))) as kept:
+        return record(kept, engine, blobs, [prediction], inline_max=100, public_url="")
 
 
 def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}", **given: Any) -> list[UUID]:

@@ -15,7 +15,7 @@ from workers.predict import Prediction
 from workers.record import record
 
 
-def test_outputs_go_to_blobs_several_at_once(engine: store.Engine, tmp_path: Path) -> None:
+def test_outputs_go_to_blobs_several_at_once(engine: store.Engine, kept: store.Kept, tmp_path: Path) -> None:
     both = threading.Barrier(2)
 
     class Slow(Directory):
@@ -27,21 +27,21 @@ def test_outputs_go_to_blobs_several_at_once(engine: store.Engine, tmp_path: Pat
     id, jobs = claim(engine, ids)
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, ["a" * 9, "b", "c" * 9], codec_for(str))
     blobs = Slow(tmp_path, b"secret")
-    done = record(store.autocommit(engine), engine, blobs, [prediction], inline_max=8, public_url="")
+    done = record(kept, engine, blobs, [prediction], inline_max=8, public_url="")
     assert sorted(done.ids) == ids
     with engine.begin() as connection:
         outputs = [store.read_output(connection, store.DEFAULT_TENANT, each.id) for each in jobs]
-    kept = [output and (output.body or blobs.get(output.blob or "")) for _, output in filter(None, outputs)]
-    assert kept == [b"a" * 9, b"b", b"c" * 9]
+    bodies = [output and (output.body or blobs.get(output.blob or "")) for _, output in filter(None, outputs)]
+    assert bodies == [b"a" * 9, b"b", b"c" * 9]
 
 
-def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, tmp_path: Path) -> None:
+def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, kept: store.Kept, tmp_path: Path) -> None:
     ids = submit(engine, 3)
     id, jobs = claim(engine, ids)
     outcomes: list[Outcome] = [Done(b"1", "text/plain"), Done(b"2", "text/\0plain"), Done(b"3", "text/plain")]
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes, codec_for(str))
     blobs = Directory(tmp_path, b"secret")
-    done = record(store.autocommit(engine), engine, blobs, [prediction], inline_max=100, public_url="")
+    done = record(kept, engine, blobs, [prediction], inline_max=100, public_url="")
     assert sorted(done.ids) == ids
     rows = [read(engine, each) for each in ids]
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]

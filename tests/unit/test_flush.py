@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -86,7 +86,7 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
 
     begun, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     monkeypatch.setattr("api.patience.PATIENCE", 0.05)
-    monkeypatch.setattr(store, "run", slow)
+    monkeypatch.setattr(store.AsyncKept, "run", slow)
     monkeypatch.setattr(flush.Flush, "send", sent)
     asyncio.run(run())
 
@@ -95,25 +95,22 @@ def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) 
     tried: list[str] = []
 
     class Stalled:
-        def lpush(self, name: str, *_: object) -> None:
-            tried.append(name)
-
-        async def execute(self) -> None:
+        async def push(self, lists: Mapping[str, object]) -> None:
+            tried.extend(lists)
             await asyncio.Event().wait()
 
     async def stored(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
         return datetime.now(UTC)
 
     async def run() -> list[datetime]:
-        client: Any = SimpleNamespace(pipeline=lambda transaction: Stalled())
-        each = flush.Flush(cast(Any, None), client)
+        each = flush.Flush(cast(Any, None), cast(Any, Stalled()))
         running = asyncio.create_task(each.run())
         answers = [await each.submit([job()]) for _ in range(3)]
         running.cancel()
         return answers
 
     monkeypatch.setattr(flush, "TELL", 0.01)
-    monkeypatch.setattr(store, "run", stored)
+    monkeypatch.setattr(store.AsyncKept, "run", stored)
     assert len(asyncio.run(run())) == 3
     assert len(tried) >= 2  # Redis was to hear of each before the next one went
 

@@ -126,6 +126,7 @@ from tundish.store.jobs import (
     submit,
     with_shadows,
 )
+from tundish.store.kept import AsyncKept, Kept
 from tundish.store.lines import LineRow, NewLine, add_lines, cancel_lines, count_lines, names_taken, read_lines
 from tundish.store.load import Arrivals, Backlog, arrivals, backlog, running
 from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
@@ -159,6 +160,7 @@ __all__ = [
     "Answer",
     "Arrivals",
     "AsyncEngine",
+    "AsyncKept",
     "Backlog",
     "BatchRow",
     "Catalog",
@@ -179,6 +181,7 @@ __all__ = [
     "Halt",
     "JobRow",
     "Judgement",
+    "Kept",
     "LineRow",
     "Listing",
     "Looked",

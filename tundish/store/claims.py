@@ -59,21 +59,20 @@ _CLAIM = Statement("""
         WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
               AND status = 0 AND expires_at > now() AND (:alone OR (deaths < :last AND NOT alone))
         RETURNING id, tenant, attempt, deaths
+    ), taken AS (
+        SELECT c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout, q.webhook, q.input_url,
+               q.size, q.etag
+        FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
     ), lease AS (
         INSERT INTO claims (id, worker, jobs, attempts, lease_until, started_at)
         SELECT :claim, :worker, array_agg(id), array_agg(attempt), now() + :lease * interval '1 second',
-               CASE WHEN :begin AND max(deaths) < :last
-                         AND NOT EXISTS (SELECT FROM requests q WHERE q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
-                                         AND (q.input_url IS NOT NULL OR q.blob IS NOT NULL))
+               CASE WHEN :begin AND max(deaths) < :last AND count(input_url) = 0 AND count(blob) = 0
                          AND NOT EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
                     THEN now() END
-        FROM claimed HAVING count(*) > 0
+        FROM taken HAVING count(*) > 0
         RETURNING started_at IS NOT NULL AS begun
     )
-    SELECT (SELECT begun FROM lease), c.id, c.tenant, c.attempt, c.deaths, q.content_type, q.body, q.blob, q.timeout,
-           q.webhook, q.input_url, q.size, q.etag
-    FROM claimed c JOIN requests q ON q.id = c.id AND q.id = ANY(:ids) AND q.id BETWEEN :low AND :high
-    ORDER BY c.id
+    SELECT (SELECT begun FROM lease), * FROM taken ORDER BY id
 """)
 
 
