@@ -191,17 +191,15 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
-            eager = intake.eager
+            lone = intake.eager
+            later = None if lone else partial(consumer.hub.call_soon, acknowledge)
             try:
-                due = intake.put(
-                    source, [queue.decode(message.payload[0])], partial(consumer.hub.call_soon, acknowledge)
-                )
+                due = intake.put(source, [queue.decode(message.payload[0])], later)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
-            if not due:  # or it would fill the window in which the messages of others come
+            if lone or not due:  # or it would fill the window in which the messages of others come
                 acknowledge()
-                return
-            if not eager:
+            else:
                 intake.fill(intake.consumers.names())
 
         return on_message

@@ -7,9 +7,11 @@ an event loop, half of what Postgres needs for the job: these spare it, and fail
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
 
 from tundish.store import stall
 
@@ -24,22 +26,28 @@ class Statement:
 
     def rows(self, connection: Connection, given: Mapping[str, object]) -> Sequence[tuple[Any, ...]]:
         """Run it; its rows as the driver has them. Raises StoreError, and RowError where a parameter does not fit."""
-        cursor = connection.connection.cursor()
+        driver: Any = connection.connection.driver_connection
         with stall.watched(connection):
             try:
-                cursor.execute(self._sql, given)
-                rows = cursor.fetchall()
+                if isinstance(driver, psycopg.AsyncConnection):
+                    return await_only(self._rows(driver, given))
+                # In binary a payload comes as it is, not as hexadecimal digits.
+                return driver.execute(self._sql, given, binary=True).fetchall()  # type: ignore[no-any-return]
             except BaseException as error:
-                raise self._told(connection, cursor, error) from error
-        cursor.close()
-        return rows
+                raise self._told(connection, error) from error
 
-    def _told(self, connection: Connection, cursor: Any, error: BaseException) -> BaseException:
+    async def _rows(
+        self, driver: "psycopg.AsyncConnection[Any]", given: Mapping[str, object]
+    ) -> Sequence[tuple[Any, ...]]:
+        cursor = await driver.execute(self._sql, given, binary=True)
+        return await cursor.fetchall()
+
+    def _told(self, connection: Connection, error: BaseException) -> BaseException:
         """The error as SQLAlchemy tells it. A connection that broke, or was left in the middle, is used no more."""
         driver, dialect = connection.connection.dbapi_connection, connection.dialect
         errors: type[Exception] = dialect.loaded_dbapi.Error
         known = isinstance(error, errors)
-        gone = not known or dialect.is_disconnect(error, driver, cursor)  # type: ignore[arg-type]
+        gone = not known or dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
         if gone:
             if known:  # the server went away: those that are older are broken, too
                 connection.engine.pool._invalidate(connection.connection, error)
