@@ -21,6 +21,8 @@ _STATUS = {each: each.name.lower() for each in Status}
 _PRIORITY = {each: each.name.lower() for each in Priority}
 _NULL = msgspec.Raw(b"null")
 _EMPTY = msgspec.Raw(b"{}")
+#: How a time ends, by its milliseconds.
+_REST = [f".{rest:03}Z" for rest in range(1000)]
 
 
 class Timings(msgspec.Struct):
@@ -72,12 +74,15 @@ encode = msgspec.json.Encoder().encode
 
 def rfc3339(at: datetime) -> str:
     """To the millisecond, in UTC."""
-    return _rfc3339(round(at.timestamp() * 1_000_000) // 1000)
+    return _shown(at.timestamp())
+
+
+def _shown(seconds: float) -> str:
+    return _rfc3339(round(seconds * 1_000_000) // 1000)
 
 
 def _rfc3339(milliseconds: int) -> str:
-    second, rest = divmod(milliseconds, 1000)
-    return f"{_second(second)}.{rest:03}Z"
+    return _second(milliseconds // 1000) + _REST[milliseconds % 1000]
 
 
 @lru_cache(maxsize=1024)
@@ -93,6 +98,8 @@ def job_view(
     row: it is the latest that a running job has told."""
     id = to_text("job", job.id)
     created = milliseconds_of(job.id)
+    started = job.started_at.timestamp() if job.started_at else None
+    finished = job.finished_at.timestamp() if job.finished_at else None
     here = f"{public_url}/v1/jobs/{id}"
     return JobView(
         id=id,
@@ -109,16 +116,16 @@ def job_view(
         priority=_PRIORITY[job.priority],
         metadata=msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
         created_at=_rfc3339(created),
-        started_at=rfc3339(job.started_at) if job.started_at else None,
-        finished_at=rfc3339(job.finished_at) if job.finished_at else None,
+        started_at=None if started is None else _shown(started),
+        finished_at=None if finished is None else _shown(finished),
         expires_at=rfc3339(job.expires_at),
         retry_of=shown_id("job", job.retry_of),
         batch=shown_id("bat", job.batch),
         shadow_of=shown_id("job", job.shadow_of),
         timings=Timings(
-            queued_ms=_ms(created, job.started_at),
+            queued_ms=_ms(created, started),
             predict_ms=round(job.predict_ms or 0.0, 3),
-            total_ms=_ms(created, job.finished_at),
+            total_ms=_ms(created, finished),
             batch_size=job.batch_size or 0,
         ),
         worker=shown_id("wrk", job.worker),
@@ -179,6 +186,6 @@ def shown_id(prefix: str, id: UUID | None) -> str | None:
     return None if id is None else to_text(prefix, id)
 
 
-def _ms(since: int, until: datetime | None) -> float:
+def _ms(since: int, until: float | None) -> float:
     # The id's time is the API's clock, the other the database's: a skew must not show as a negative time.
-    return 0.0 if until is None else max(0.0, round(until.timestamp() * 1000 - since, 3))
+    return 0.0 if until is None else max(0.0, round(until * 1000 - since, 3))
