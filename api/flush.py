@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import redis.asyncio
 
-from api.patience import answered
+from api.patience import Patience
 from tundish import queue, store
 from tundish.errors import Unavailable
 
@@ -48,6 +48,7 @@ class Flush:
         self._waiting = 0
         self._waiting_bytes = 0
         self._bell = asyncio.Event()
+        self._patience = Patience()
 
     async def submit(self, jobs: Sequence[store.NewJob]) -> datetime:
         """Store jobs, all or none; the database's time of it. They are durable when this returns. Raises Unavailable
@@ -62,7 +63,7 @@ class Flush:
         self._waiting_bytes += size
         self._groups.append(group)
         self._bell.set()
-        return await answered(group.stored)
+        return await self._patience.answered(group.stored)
 
     async def run(self) -> None:
         """Flush until cancelled."""

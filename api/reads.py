@@ -4,7 +4,7 @@ import asyncio
 import logging
 from uuid import UUID
 
-from api.patience import answered
+from api.patience import Patience
 from tundish import store
 from tundish.errors import Unavailable
 
@@ -23,34 +23,35 @@ class Reads:
         self._engine = engine
         self._asked: dict[Key, list[asyncio.Future[store.JobRow | None]]] = {}
         self._bell = asyncio.Event()
+        self._patience = Patience()
 
     async def get(self, id: UUID, tenant: int) -> store.JobRow | None:
         """The job as it is after this call began; None where the tenant has none such. Raises Unavailable."""
         found: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault((id, tenant), []).append(found)
         self._bell.set()
-        return await answered(found)
+        return await self._patience.answered(found)
 
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
             await self._bell.wait()
-            keys = list(self._asked)[:ROWS]
             # Taken out before the read: who asks from now on must see what happens from now on.
-            asked = {key: self._asked.pop(key) for key in keys}
+            pairs = list(self._asked.items())
+            asked, self._asked = pairs[:ROWS], dict(pairs[ROWS:])
             if not self._asked:
                 self._bell.clear()
             try:
-                jobs = await store.run(self._engine, store.read, list(asked))
+                jobs = await store.run(self._engine, store.read, [key for key, _ in asked])
             except Exception as error:
                 log.warning("a read failed: %s", error)
                 away = Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-                for waiting in asked.values():
+                for _, waiting in asked:
                     for future in waiting:
                         if not future.done():
                             future.set_exception(away)
             else:
-                for key, waiting in asked.items():
+                for key, waiting in asked:
                     for future in waiting:
                         if not future.done():
                             future.set_result(jobs.get(key))

@@ -52,6 +52,10 @@ _API_STATEMENT, _API_STALLED, _API_POOL = 5, 6.0, 2.0
 _BY_IDS = " -c enable_nestloop=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
 
 
+#: The execution option of an engine whose statements commit themselves.
+_AUTOCOMMIT = "tundish_autocommit"
+
+
 def engine(url: str, pool: int = 4, *, by_ids: bool = False, autocommit: bool = False) -> Engine:
     """For workers and chores; `by_ids` where every verb takes arrays of ids, `autocommit` where every verb is one
     statement: it commits itself, and spares the trips for BEGIN and COMMIT. A thread that finds no connection waits for
@@ -101,9 +105,13 @@ async def run(
     engine: AsyncEngine, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Run a verb in a transaction of its own, committed when this returns."""
+    sync = engine.sync_engine
+    # Of a statement that commits itself SQLAlchemy's transaction knows nothing: to begin and commit it took as long as
+    # the rest of what SQLAlchemy does.
+    begin = sync.connect if sync.get_execution_options().get(_AUTOCOMMIT) else sync.begin
 
     def transact() -> T:
-        with engine.sync_engine.begin() as connection:
+        with begin() as connection:
             return verb(connection, *args, **kwargs)
 
     # In one greenlet: AsyncConnection makes one for each of its calls (0.09 ms a transaction).
@@ -116,7 +124,10 @@ def lock_timed_out(error: Exception) -> bool:
 
 
 def _transactions(autocommit: bool) -> dict[str, Any]:
-    return {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True} if autocommit else {}
+    if not autocommit:
+        return {}
+    options = {_AUTOCOMMIT: True}
+    return {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, "execution_options": options}
 
 
 def _connect(statement: int, by_ids: bool) -> dict[str, Any]:
