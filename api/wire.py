@@ -6,6 +6,7 @@ is not HTTP it answers in plain text."""
 
 import asyncio
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import httptools
@@ -19,6 +20,7 @@ TOGETHER = 65536
 #: Seconds in which a client that is waited for has to take some of its answer.
 PATIENCE = 60.0
 
+_NAME = itemgetter(0)
 #: What no head holds but at the ends of its lines.
 _CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 
@@ -148,7 +150,7 @@ class _Cycle(RequestResponseCycle):
             return
         status, headers, body = message["status"], message["headers"], message["body"]
         plain = self.keep_alive and not self.access_log and self.scope["method"] != "HEAD" and not self.response_started
-        if plain and _plain(tuple([name for name, _ in headers])) and (b"content-length", b"%d" % len(body)) in headers:
+        if plain and _plain(tuple(map(_NAME, headers))) and (b"content-length", b"%d" % len(body)) in headers:
             self._write(status, headers, body)
         else:
             await super().send({"type": "http.response.start", "status": status, "headers": headers})

@@ -74,11 +74,11 @@ encode = msgspec.json.Encoder().encode
 
 def rfc3339(at: datetime) -> str:
     """To the millisecond, in UTC."""
-    return _shown(at.timestamp())
+    return _rfc3339(_microseconds(at) // 1000)
 
 
-def _shown(seconds: float) -> str:
-    return _rfc3339(round(seconds * 1_000_000) // 1000)
+def _microseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
 
 
 def _rfc3339(milliseconds: int) -> str:
@@ -98,8 +98,8 @@ def job_view(
     row: it is the latest that a running job has told."""
     id = to_text("job", job.id)
     created = milliseconds_of(job.id)
-    started = job.started_at.timestamp() if job.started_at else None
-    finished = job.finished_at.timestamp() if job.finished_at else None
+    started = _microseconds(job.started_at) if job.started_at else None
+    finished = _microseconds(job.finished_at) if job.finished_at else None
     here = f"{public_url}/v1/jobs/{id}"
     return JobView(  # in its order: by their names, they took a tenth of all this
         id,
@@ -116,8 +116,8 @@ def job_view(
         _PRIORITY[job.priority],
         msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
         _rfc3339(created),
-        None if started is None else _shown(started),
-        None if finished is None else _shown(finished),
+        None if started is None else _rfc3339(started // 1000),
+        None if finished is None else _rfc3339(finished // 1000),
         rfc3339(job.expires_at),
         shown_id("job", job.retry_of),
         shown_id("bat", job.batch),
@@ -186,6 +186,7 @@ def shown_id(prefix: str, id: UUID | None) -> str | None:
     return None if id is None else to_text(prefix, id)
 
 
-def _ms(since: int, until: float | None) -> float:
+def _ms(since: int, until: int | None) -> float:
+    """Of milliseconds and microseconds since 1970."""
     # The id's time is the API's clock, the other the database's: a skew must not show as a negative time.
-    return 0.0 if until is None else max(0.0, round(until * 1000 - since, 3))
+    return 0.0 if until is None else max(0, until - since * 1000) / 1000
