@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.options import unfit
 from tundish import strictjson
@@ -22,6 +23,9 @@ from tundish.lineup import escape
 from tundish.media import JSON, essence
 
 T = TypeVar("T")
+
+#: An extension of ASGI that api/wire.py offers: a message of this type is a whole answer, its status, headers and body.
+WHOLE = "tundish.http.response"
 
 #: The longest that one request waits for a job's end, in seconds.
 WAIT_MAX = 60.0
@@ -193,6 +197,16 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
                     await each
+
+
+async def answer(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a response: in one message where it is all there, and the server takes it so."""
+    there = type(response).__call__ is Response.__call__ and response.background is None
+    if there and WHOLE in scope.get("extensions", ()):
+        head = {"type": WHOLE, "status": response.status_code, "headers": response.raw_headers}
+        await send({**head, "body": response.body})
+    else:
+        await response(scope, receive, send)
 
 
 class _Json(Response):

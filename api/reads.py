@@ -39,22 +39,22 @@ class Reads:
         """Read until cancelled."""
         while True:
             await self._bell.wait()
-            keys = list(self._asked)[:ROWS]
             # Taken out before the read: who asks from now on must see what happens from now on.
-            asked = {key: self._asked.pop(key) for key in keys}
+            pairs = list(self._asked.items())
+            asked, self._asked = pairs[:ROWS], dict(pairs[ROWS:])
             if not self._asked:
                 self._bell.clear()
             try:
-                jobs = await self._kept.run(store.read, list(asked))
+                jobs = await self._kept.run(store.read, [key for key, _ in asked])
             except Exception as error:
                 log.warning("a read failed: %s", error)
                 away = Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-                for waiting in asked.values():
+                for _, waiting in asked:
                     for future in waiting:
                         if not future.done():
                             future.set_exception(away)
             else:
-                for key, waiting in asked.items():
+                for key, waiting in asked:
                     for future in waiting:
                         if not future.done():
                             future.set_result(jobs.get(key))

@@ -73,9 +73,13 @@ def time_of(id: UUID) -> datetime:
 
 def to_text(prefix: str, id: UUID) -> str:
     """`job`, UUID → `job_01…`."""
-    number = id.int
-    pairs = [_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]
-    return f"{prefix}_{''.join(pairs)}"
+    at, pairs = id.int, _PAIRS
+    return (
+        f"{prefix}_{pairs[at >> 120]}{pairs[at >> 110 & 1023]}{pairs[at >> 100 & 1023]}{pairs[at >> 90 & 1023]}"
+        f"{pairs[at >> 80 & 1023]}{pairs[at >> 70 & 1023]}{pairs[at >> 60 & 1023]}{pairs[at >> 50 & 1023]}"
+        f"{pairs[at >> 40 & 1023]}{pairs[at >> 30 & 1023]}{pairs[at >> 20 & 1023]}{pairs[at >> 10 & 1023]}"
+        f"{pairs[at & 1023]}"
+    )
 
 
 def from_text(prefix: str, text: str) -> UUID | None:

@@ -21,6 +21,8 @@ _STATUS = {each: each.name.lower() for each in Status}
 _PRIORITY = {each: each.name.lower() for each in Priority}
 _NULL = msgspec.Raw(b"null")
 _EMPTY = msgspec.Raw(b"{}")
+#: How a time ends, by its milliseconds.
+_REST = [f".{rest:03}Z" for rest in range(1000)]
 
 
 class Timings(msgspec.Struct):
@@ -72,12 +74,15 @@ encode = msgspec.json.Encoder().encode
 
 def rfc3339(at: datetime) -> str:
     """To the millisecond, in UTC."""
-    return _rfc3339(round(at.timestamp() * 1_000_000) // 1000)
+    return _rfc3339(_microseconds(at) // 1000)
+
+
+def _microseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
 
 
 def _rfc3339(milliseconds: int) -> str:
-    second, rest = divmod(milliseconds, 1000)
-    return f"{_second(second)}.{rest:03}Z"
+    return _second(milliseconds // 1000) + _REST[milliseconds % 1000]
 
 
 @lru_cache(maxsize=1024)
@@ -93,36 +98,38 @@ def job_view(
     row: it is the latest that a running job has told."""
     id = to_text("job", job.id)
     created = milliseconds_of(job.id)
+    started = _microseconds(job.started_at) if job.started_at else None
+    finished = _microseconds(job.finished_at) if job.finished_at else None
     here = f"{public_url}/v1/jobs/{id}"
-    return JobView(
-        id=id,
-        model=job.model,
-        version=job.version,
-        status=_STATUS[job.status],
-        cancel_requested=job.cancel_requested,
-        output=_output(job, output_max),
-        output_type=job.output_type,
-        output_size=job.output_size,
-        error=msgspec.Raw(job.error) if job.error is not None else _NULL,
-        progress=progress,
-        attempt=job.attempt,
-        priority=_PRIORITY[job.priority],
-        metadata=msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
-        created_at=_rfc3339(created),
-        started_at=rfc3339(job.started_at) if job.started_at else None,
-        finished_at=rfc3339(job.finished_at) if job.finished_at else None,
-        expires_at=rfc3339(job.expires_at),
-        retry_of=shown_id("job", job.retry_of),
-        batch=shown_id("bat", job.batch),
-        shadow_of=shown_id("job", job.shadow_of),
-        timings=Timings(
-            queued_ms=_ms(created, job.started_at),
+    return JobView(  # in its order: by their names, they took a tenth of all this
+        id,
+        job.model,
+        job.version,
+        _STATUS[job.status],
+        job.cancel_requested,
+        _output(job, output_max),
+        job.output_type,
+        job.output_size,
+        msgspec.Raw(job.error) if job.error is not None else _NULL,
+        progress,
+        job.attempt,
+        _PRIORITY[job.priority],
+        msgspec.Raw(job.metadata) if job.metadata is not None else _EMPTY,
+        _rfc3339(created),
+        None if started is None else _rfc3339(started // 1000),
+        None if finished is None else _rfc3339(finished // 1000),
+        rfc3339(job.expires_at),
+        shown_id("job", job.retry_of),
+        shown_id("bat", job.batch),
+        shown_id("job", job.shadow_of),
+        Timings(
+            queued_ms=_ms(created, started),
             predict_ms=round(job.predict_ms or 0.0, 3),
-            total_ms=_ms(created, job.finished_at),
+            total_ms=_ms(created, finished),
             batch_size=job.batch_size or 0,
         ),
-        worker=shown_id("wrk", job.worker),
-        urls=Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
+        shown_id("wrk", job.worker),
+        Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
     )
 
 
@@ -179,6 +186,7 @@ def shown_id(prefix: str, id: UUID | None) -> str | None:
     return None if id is None else to_text(prefix, id)
 
 
-def _ms(since: int, until: datetime | None) -> float:
+def _ms(since: int, until: int | None) -> float:
+    """Of milliseconds and microseconds since 1970."""
     # The id's time is the API's clock, the other the database's: a skew must not show as a negative time.
-    return 0.0 if until is None else max(0.0, round(until.timestamp() * 1000 - since, 3))
+    return 0.0 if until is None else max(0, until - since * 1000) / 1000

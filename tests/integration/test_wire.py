@@ -1,19 +1,59 @@
-"""Who does not read, over real connections."""
+"""Answers over real connections: whole ones, and who does not read."""
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event, Thread
 
 import pytest
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import api.wire
 from api.events import EventStream, Say
+from api.http import WHOLE, answer, json_response
 from tests.local import free_port, wait_until
 
 PIECE = b"x" * 65_536
+#: Seconds that a connection is kept without a request.
+IDLE = 2
+
+
+class Unlogged(api.wire.Protocol):
+    """As in production; pytest's handlers would have it log each request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.access_log = False
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[uvicorn.Server]:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            port=free_port(),
+            http=Unlogged,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_keep_alive=IDLE,
+        )
+    )
+    serving = Thread(target=server.run)
+    serving.start()
+    wait_until(lambda: server.started, "the server listens")
+    yield server
+    server.should_exit = True
+    serving.join()
 
 
 @pytest.fixture
@@ -26,16 +66,164 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
             await say(PIECE)
             await asyncio.sleep(0)  # what is said to nobody waits for nothing
 
-    config = uvicorn.Config(
-        EventStream(tell), port=free_port(), http=api.wire.Protocol, ws="none", lifespan="off", log_config=None
-    )
-    server = uvicorn.Server(config)
-    serving = Thread(target=server.run)
-    serving.start()
-    wait_until(lambda: server.started, "the server listens")
-    yield server
-    server.should_exit = True
-    serving.join()
+    with served(EventStream(tell)) as server:
+        yield server
+
+
+#: Paths whose answers began, and those whose callers hung up before.
+asked: list[str] = []
+left: list[str] = []
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the path, each path in its own way."""
+    path = scope["path"]
+    asked.append(path)
+    response = json_response(path.encode())
+    if path == "/slow":
+        await asyncio.sleep(0.2)
+    elif path == "/left":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.append(path)
+    elif path == "/none":
+        response = Response(status_code=204)
+    elif path == "/large":
+        response = json_response(PIECE * 400)
+    elif path == "/body":
+        response = json_response(await Request(scope, receive).body())
+    elif path in ("/value", "/name"):
+        response.raw_headers.append((b"x-a", b"b\r\nx-c: d") if path == "/value" else (b"x a", b"b"))
+    elif path == "/length":
+        response.raw_headers[1] = (b"content-length", b"1")
+    await answer(response, scope, receive, send)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    asked.clear()
+    left.clear()
+    with served(whole) as server:
+        yield server.config.port
+
+
+def heard(port: int, said: bytes) -> bytes:
+    """All that is answered until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(said)
+        return b"".join(iter(lambda: client.recv(1 << 20), b""))
+
+
+def get(path: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", *headers, "", ""]).encode()
+
+
+def ok(body: str, *more: str, shown: bool = True) -> bytes:
+    head = ["HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {len(body)}", *more, "", ""]
+    return ("\r\n".join(head) + (body if shown else "")).encode()
+
+
+CLOSE = "connection: close"
+
+
+def test_pipelined_requests_are_answered_in_their_order(port: int) -> None:
+    said = get("/slow") + get("/none") + get("/b") + get("/c", CLOSE)
+    none = b"HTTP/1.1 204 No Content\r\n\r\n"
+    assert heard(port, said) == ok("/slow") + none + ok("/b") + ok("/c", CLOSE)
+    assert asked == ["/slow", "/none", "/b", "/c"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (get("/a", CLOSE), ok("/a", CLOSE)),
+        (get("/a", version="1.0"), ok("/a", CLOSE)),
+        (get("/a", CLOSE, method="HEAD"), ok("/a", CLOSE, shown=False)),
+        (get("/a", method="HEAD") + get("/b", CLOSE), ok("/a", shown=False) + ok("/b", CLOSE)),
+        (get("/none", CLOSE), f"HTTP/1.1 204 No Content\r\n{CLOSE}\r\n\r\n".encode()),
+        (
+            get("/body", "Expect: 100-continue", "Content-Length: 2", method="POST") + b"ab" + get("/c", CLOSE),
+            b"HTTP/1.1 100 Continue\r\n\r\n" + ok("ab") + ok("/c", CLOSE),
+        ),
+        (
+            get("/a", "Expect: 100-continue", "Content-Length: 2", method="POST") + b"ab" + get("/c", CLOSE),
+            ok("/a") + ok("/c", CLOSE),
+        ),
+    ],
+    ids=["close", "1.0", "head", "head and on", "204", "a body that is expected", "a body that nobody asks for"],
+)
+def test_a_whole_answer_reads_as_any(port: int, said: bytes, answered: bytes) -> None:
+    assert heard(port, said) == answered
+
+
+@pytest.mark.parametrize("path", ["/value", "/name"])
+def test_a_header_that_breaks_its_line_is_not_sent(port: int, path: str) -> None:
+    assert heard(port, get(path)) == b""
+    assert heard(port, get("/a", CLOSE)) == ok("/a", CLOSE)
+
+
+def test_a_body_that_is_not_as_long_as_its_header_says_is_not_sent(port: int) -> None:
+    assert heard(port, get("/length")).endswith(b"content-length: 1\r\n\r\n")
+
+
+def test_who_hangs_up_before_its_answer_harms_nobody(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(get("/left"))
+        wait_until(lambda: asked, "it is asked")
+    wait_until(lambda: left, "it is noticed")
+    assert heard(port, get("/a", CLOSE)) == ok("/a", CLOSE)
+
+
+def test_a_connection_is_kept_for_a_while_after_its_last_answer(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for _ in range(3):
+            client.sendall(get("/a"))
+            assert client.recv(1000) == ok("/a")
+            began = time.monotonic()
+            time.sleep(IDLE / 2)
+        assert client.recv(1000) == b""
+    assert IDLE - 0.1 <= time.monotonic() - began < IDLE + 1
+
+
+def test_who_is_about_to_say_more_is_not_idle(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(get("/a"))
+        assert client.recv(1000) == ok("/a")
+        client.sendall(get("/b", CLOSE)[:9])
+        time.sleep(IDLE + 0.5)
+        client.sendall(get("/b", CLOSE)[9:])
+        assert client.recv(1000) == ok("/b", CLOSE)
+
+
+def test_who_does_not_read_a_whole_answer_is_held_back_and_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api.wire, "PATIENCE", 1.0)
+    asked.clear()
+    with served(whole) as server, socket.create_connection(("127.0.0.1", server.config.port)) as client:
+        client.sendall(get("/large") * 3)
+        wait_until(lambda: len(asked) == 2, "the second is asked")
+        connections = server.server_state.connections
+        [connection] = connections
+        assert isinstance(connection, api.wire.Protocol)
+        assert connection.flow.write_paused
+        wait_until(lambda: not connections, "it is hung up on")
+        assert len(asked) == 2
+
+
+def test_another_server_is_answered_as_it_asks_for() -> None:
+    said: list[str] = []
+
+    async def send(message: object) -> None:
+        said.append(message["type"])  # type: ignore[index]
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/a"}
+    asyncio.run(whole(scope, receive, send))
+    asyncio.run(whole({**scope, "extensions": {WHOLE: {}}}, receive, send))
+    assert said == ["http.response.start", "http.response.body", WHOLE]
 
 
 def test_who_does_not_read_is_hung_up_on_and_who_does_goes_on(server: uvicorn.Server) -> None:

