@@ -40,6 +40,7 @@ class _Gate:
         self._app = app
         self._parts = parts
         self._health = health
+        self._jobs = Jobs(parts)
         self._served: dict[str, list[Route]] = {}
         for route in self._routes():
             for method in route.methods or ():
@@ -48,6 +49,23 @@ class _Gate:
     def stop(self) -> None:
         """Answer who waits, and end the streams: the process is about to end."""
         self._parts.waiters.stop()
+
+    def soon(self, scope: Scope, then: Callable[[Response | None], None]) -> bool:
+        """Of a request that waits for one read alone: `then` gets its answer, or None where it is to be called after
+        all. False where it is to be called at once; that is also what finds the words for what is refused."""
+        if scope["method"] != "GET" or scope["query_string"]:
+            return False
+
+        def answered(response: Response | None) -> None:
+            if response:
+                response.raw_headers.append((b"x-request-id", new_request_id().encode()))
+                self._health.count("GET", response.status_code)
+            then(response)
+
+        try:
+            return self._jobs.soon(scope["path"], self._tenant(scope), answered)
+        except Problem:
+            return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # so that the router raises what it refuses
@@ -68,8 +86,7 @@ class _Gate:
 
         try:
             if needs_key(scope["path"]):
-                given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-                scope["state"]["tenant"] = tenant_of(given, self._parts.settings.api_key)
+                scope["state"]["tenant"] = self._tenant(scope)
             if handler := self._handler(scope):
                 await answer(await handler(Request(scope, receive, send)), scope, receive, sending)
             else:  # what is mounted, and what the router refuses
@@ -85,6 +102,15 @@ class _Gate:
             if not started:
                 fault = f"this is a fault of the service; its log has it under request {request_id}"
                 await answer(_problem(Problem("internal", fault), scope, request_id), scope, receive, sending)
+
+    def _tenant(self, scope: Scope) -> int:
+        """Raises Unauthorized."""
+        given = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                given = value
+                break
+        return tenant_of(given, self._parts.settings.api_key)
 
     def _handler(self, scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
         """That of the first route for the path and method of a request."""

@@ -26,10 +26,14 @@ class Reads:
 
     async def get(self, id: UUID, tenant: int) -> store.JobRow | None:
         """The job as it is after this call began; None where the tenant has none such. Raises Unavailable."""
+        return await answered(self.ask(id, tenant))
+
+    def ask(self, id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
+        """The same for who does not wait; nothing bounds it."""
         found: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault((id, tenant), []).append(found)
         self._bell.set()
-        return await answered(found)
+        return found
 
     async def close(self) -> None:
         """Give back what is kept, once nothing runs."""

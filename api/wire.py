@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 import httptools
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.http import WHOLE, new_request_id, problem_response
@@ -71,6 +72,20 @@ class Protocol(HttpToolsProtocol):
             self.scope["extensions"] = {WHOLE: {}}
             super().on_headers_complete()
             self.cycle.__class__ = _Cycle  # nothing of it has run
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Not where the application has the answer soon. A client that does not read waits in a task."""
+
+        def then(response: Response | None) -> None:
+            if response is None or not cycle.keep_alive or self.flow.write_paused:
+                go_on(cycle, app)
+            elif not cycle.disconnected:
+                cycle.write(response.status_code, response.raw_headers, response.body)
+
+        go_on = super()._start_asgi_task
+        soon = getattr(app, "soon", None)
+        if soon is None or cycle.access_log or not soon(cycle.scope, then):
+            go_on(cycle, app)
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -151,12 +166,12 @@ class _Cycle(RequestResponseCycle):
         status, headers, body = message["status"], message["headers"], message["body"]
         plain = self.keep_alive and not self.access_log and self.scope["method"] != "HEAD" and not self.response_started
         if plain and _plain(tuple(map(_NAME, headers))) and (b"content-length", b"%d" % len(body)) in headers:
-            self._write(status, headers, body)
+            self.write(status, headers, body)
         else:
             await super().send({"type": "http.response.start", "status": status, "headers": headers})
             await super().send({"type": "http.response.body", "body": body})
 
-    def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Of a connection that goes on, with headers that stand for themselves: as uvicorn does it, at once."""
         self.response_started = True
         lines = [*map(b": ".join, self.default_headers), *map(b": ".join, headers)]
