@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 class _Gate:
     """Gives a request its id and tenant, and its problem an answer. A route is called as the router would call it, less
-    the router, which took a tenth of a status answer, and two layers for exceptions, which are caught here."""
+    the router and its two layers for exceptions, which are caught here."""
 
     def __init__(self, app: Router, parts: Parts, health: Health) -> None:
         self._app = app

@@ -144,7 +144,7 @@ class Jobs:
         return Response(status_code=204)
 
     def soon(self, path: str, tenant: int, then: Callable[[Response | None], None]) -> bool:
-        """The status of the job at a path, without a task of its own: a third of what it took. `then` gets the answer
+        """The status of the job at a path, without a task of its own. `then` gets the answer
         once it was read, or None where `get` has more to say: where there is none, or it runs. False for what is not
         such a path. Raises NotFound."""
         match = _STATUS.fullmatch(path)

@@ -1,8 +1,8 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for four things. It takes the head of an answer and its body apart,
-and writes them so: the system sends a packet for each and wakes the client twice, and all that was a fifth of a status
-answer. It waits for a client that does not read until TCP gives up, which is never while the client's system is there.
-Of a request that offers to go on in another protocol, as clients in Java do at their first, it loses the body. And what
-is not HTTP it answers in plain text."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for five things. It takes the head of an answer and its body apart,
+and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each request, also
+where the application has the answer as soon as it has read a row. It waits for a client that does not read until TCP
+gives up, which is never while the client's system is there. Of a request that offers to go on in another protocol, as
+clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text."""
 
 import asyncio
 from functools import lru_cache
@@ -92,7 +92,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, with one timer a connection: to cancel one and arm the next took 2 % of a status answer."""
+        """As uvicorn's, with one timer a connection, not one cancelled and one armed for each request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

@@ -101,7 +101,7 @@ def job_view(
     started = _microseconds(job.started_at) if job.started_at else None
     finished = _microseconds(job.finished_at) if job.finished_at else None
     here = f"{public_url}/v1/jobs/{id}"
-    return JobView(  # in its order: by their names, they took a tenth of all this
+    return JobView(  # in its order: their names take time
         id,
         job.model,
         job.version,

@@ -1,0 +1,65 @@
+"""Which statuses are answered without a task, and what is called for the rest."""
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from starlette.responses import Response
+
+from api.jobs import Jobs
+from tundish import store
+from tundish.ids import new_uuid, to_text
+from tundish.job import Priority, Status
+
+ID = new_uuid()
+PATH = f"/v1/jobs/{to_text('job', ID)}"
+AWAY = RuntimeError("away")
+
+
+def row(status: Status) -> store.JobRow:
+    return store.JobRow(ID, 1, "m", "1", status, False, 1, Priority.NORMAL, datetime.now(UTC))
+
+
+async def answer(found: store.JobRow | Exception | None) -> Response | None:
+    """What the caller gets once the read ends; a read that ends with AWAY never does."""
+
+    def ask(id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
+        assert (id, tenant) == (ID, 1)
+        asked: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
+        if isinstance(found, Exception):
+            return asked
+        asked.set_result(found)
+        return asked
+
+    settings = SimpleNamespace(public_url="")
+    parts = SimpleNamespace(reads=SimpleNamespace(ask=ask), settings=settings, in_retention=lambda id: None)
+    answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+    assert Jobs(cast(Any, parts)).soon(PATH, 1, answered.set_result)
+    return await asyncio.wait_for(answered, 10)
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
+def test_a_job_that_does_not_run_is_shown(status: Status) -> None:
+    response = asyncio.run(answer(row(status)))
+    assert response
+    assert (response.status_code, response.media_type) == (200, "application/json")
+    assert f'"status":"{status.name.lower()}"'.encode() in bytes(response.body)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, AWAY, row(Status.RUNNING), row(Status.SUCCEEDED)._replace(expires_at=cast(Any, "a fault"))],
+    ids=["no such job", "no answer", "it runs", "it cannot be shown"],
+)
+def test_who_has_more_to_say_is_called(found: store.JobRow | Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.patience.PATIENCE", 0.01)
+    assert asyncio.run(answer(found)) is None
+
+
+@pytest.mark.parametrize("path", [f"{PATH}/result", "/v1/jobs", "/v1/jobs/job_x", f"{PATH}/"])
+def test_another_path_is_called_at_once(path: str) -> None:
+    nobody = cast(Any, SimpleNamespace())
+    assert not Jobs(nobody).soon(path, 1, nobody)
