@@ -1,8 +1,8 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for five things. It takes the head of an answer and its body apart,
-and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each request, also
-where the application has the answer as soon as it has read a row. It waits for a client that does not read until TCP
-gives up, which is never while the client's system is there. Of a request that offers to go on in another protocol, as
-clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for five things. It takes the head of an answer and its body
+apart, and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each
+request, also where the application has the answer as soon as it has read a row. It waits for a client that does not
+read until TCP gives up, which is never while the client's system is there. Of a request that offers to go on in another
+protocol, as clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text."""
 
 import asyncio
 from functools import lru_cache
