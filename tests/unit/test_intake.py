@@ -10,6 +10,7 @@ import pytest
 import redis
 from celery import Celery, Task
 
+from tests.local import wait_until
 from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
 from tundish import queue
@@ -41,7 +42,8 @@ class Delivered:
 class Side:
     """Celery's side of an intake, and a thread that takes its batches."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, idle: bool = True) -> None:
+        self._idle = idle
         consumer = SimpleNamespace(
             hub=SimpleNamespace(call_soon=lambda call: call()), connection_errors=(), task_consumer=None, app=None
         )
@@ -56,7 +58,7 @@ class Side:
         self._start(message, None, None, None, None)
 
     def _take(self) -> None:
-        while self._intake.take(lambda: True, lambda: True):
+        while self._intake.take(lambda: self._idle, lambda: True):
             self.took.release()
 
 
@@ -88,4 +90,19 @@ def test_a_message_whose_jobs_are_taken_at_once_is_acknowledged(intake: Intake, 
 def test_a_message_of_no_jobs_is_acknowledged(intake: Intake) -> None:
     message = Delivered([])
     Side(intake).deliver(message)
+    assert message.acknowledged.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_redis_is_asked_for_more_unless_what_came_runs_at_once(intake: Intake, monkeypatch: Any, idle: bool) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(intake, "fill", asked.append)
+    side = Side(intake, idle)
+    wait_until(lambda: intake.silent > 0, "a batch is waited for")
+    intake.ring()  # it has the lock until it waits
+    assert intake.eager == idle
+    message = Delivered([new_uuid().hex])
+    side.deliver(message)
+    assert len(asked) == (0 if idle else 1)
+    assert side.took.acquire(timeout=PATIENCE)
     assert message.acknowledged.wait(PATIENCE)
