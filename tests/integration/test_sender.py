@@ -38,7 +38,8 @@ def test_a_connection_that_redis_closed_is_made_anew(url: str, client: "redis.Re
     async def run() -> None:
         sender = Sender(url)
         await sender.push({"sent": [b"1"]})
-        client.client_kill_filter(_type="normal", skipme=True)
+        newest = max(int(each["id"]) for each in client.client_list() if each["cmd"] == "lpush")
+        client.client_kill_filter(_id=str(newest))
         await sender.push({"sent": [b"2"]})
         await sender.close()
 
