@@ -1,14 +1,14 @@
 """The limit that a profile named, for each bench: what a figure cannot pass without another design."""
 
 WALLS: dict[str, str] = {
-    "submit": "one API process takes a whole core, 64 us a request; Postgres 9 (costs); py-spy: 55 % of it handler",
-    "status": "one API process takes a whole core, 48 us a read, of which uvicorn 30; Postgres 5 (costs)",
+    "submit": "one API process takes a whole core, and Postgres a sixth of one (CPU time)",
+    "status": "one API process takes a whole core: job's JSON 18 %, write 22, parse 13, rows 14 of it (py-spy)",
     "drain": "two full cores: a job takes 14 us of the workers' Python and 12 of Postgres (costs)",
     "single": "one worker: 13 us of its Python a job, 77 % of a core and one interpreter; Postgres 10 (CPU time)",
     "model": "two full cores: of 13.6 ms of CPU a batch the network takes 6.4, worker 4.1, Postgres 2.5 (schedstat)",
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
     "gpu": "",
-    "latency": "CPU, one process behind the other: API 0.75 ms a job, worker 1.15, Postgres 0.7 (at 200 jobs/s)",
+    "latency": "CPU, one process behind the other; the slowest 3 % wait in one of three statements (stamps)",
     "wake": "half are answered in 1.9 ms; no core is full, the API takes 26 % of one: the tail is the machine's",
     "backlog": "Postgres takes 9.7 us of CPU a job of 100,000 queued, 10.9 of a million: an index level more (buffers)",
     "memory": "",
