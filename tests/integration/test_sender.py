@@ -61,6 +61,8 @@ def test_who_gave_up_leaves_no_answer_to_the_next(url: str, client: "redis.Redis
         client.set("other", "no list")
         with pytest.raises(redis.ResponseError):
             await sender.push({"other": [b"3"], "sent": [b"4"]})
+        with pytest.raises(redis.ResponseError):  # this one's own answer, not what was left of the last
+            await sender.push({"other": [b"3"]})
         await sender.push({"sent": [b"5"]})
         await sender.close()
 
