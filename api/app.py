@@ -63,7 +63,7 @@ class _Gate:
             then(response)
 
         try:
-            return self._jobs.soon(scope["path"], self._tenant(scope), answered)
+            return self._jobs.soon(scope, self._tenant(scope), answered)
         except Problem:
             return False
 

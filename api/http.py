@@ -203,8 +203,8 @@ async def answer(response: Response, scope: Scope, receive: Receive, send: Send)
     """Send a response: in one message where it is all there, and the server takes it so."""
     there = type(response).__call__ is Response.__call__ and response.background is None
     if there and WHOLE in scope.get("extensions", ()):
-        head = {"type": WHOLE, "status": response.status_code, "headers": response.raw_headers}
-        await send({**head, "body": response.body})
+        status, headers, body = response.status_code, response.raw_headers, response.body
+        await send({"type": WHOLE, "status": status, "headers": headers, "body": body})
     else:
         await response(scope, receive, send)
 

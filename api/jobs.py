@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +13,8 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
+from starlette.types import Scope
 
 from api.blobs import INERT
 from api.http import (
@@ -56,7 +56,8 @@ log = logging.getLogger(__name__)
 _LISTED = ("status", "model", "batch", "created_after", "created_before", "metadata.", "limit", "cursor")
 
 
-_STATUS = re.compile(r"/v1/jobs/([^/]+)")
+_JOB = "/v1/jobs/{id}"
+_PATH = compile_path(_JOB)[0]
 
 
 class Jobs:
@@ -68,11 +69,11 @@ class Jobs:
     def routes(self) -> list[Route]:
         return [
             # Tried in this order: what is called most comes first.
-            Route("/v1/jobs/{id}", self.get, methods=["GET"]),
+            Route(_JOB, self.get, methods=["GET"]),
             Route("/v1/jobs", self.create, methods=["POST"]),
             Route("/v1/jobs", self.list, methods=["GET"]),
             Route("/v1/jobs:batch", self.create_batch, methods=["POST"]),
-            Route("/v1/jobs/{id}", self.delete, methods=["DELETE"]),
+            Route(_JOB, self.delete, methods=["DELETE"]),
             Route("/v1/jobs/{id}/result", self.result, methods=["GET"]),
             Route("/v1/jobs/{id}/input", self.input, methods=["GET"]),
             Route("/v1/jobs/{id}/cancel", self.cancel, methods=["POST"]),
@@ -143,12 +144,11 @@ class Jobs:
         await self._parts.streams.forget(id)
         return Response(status_code=204)
 
-    def soon(self, path: str, tenant: int, then: Callable[[Response | None], None]) -> bool:
-        """The status of the job at a path, without a task of its own. `then` gets the answer
-        once it was read, or None where `get` has more to say: where there is none, or it runs. False for what is not
-        such a path. Raises NotFound."""
-        match = _STATUS.fullmatch(path)
-        id = from_text("job", match[1]) if match else None
+    def soon(self, scope: Scope, tenant: int, then: Callable[[Response | None], None]) -> bool:
+        """The status of a job, without a task of its own. `then` gets the answer once it was read, or None where `get`
+        has more to say: it finds the job in the scope, where there is one. False for another path. Raises NotFound."""
+        match = _PATH.match(scope["path"])
+        id = from_text("job", match["id"]) if match else None
         if id is None:
             return False
         self._parts.in_retention(id)
@@ -159,7 +159,8 @@ class Jobs:
             timer.cancel()
             response = None
             with suppress(Exception):  # what `get` finds again, and answers with
-                if (job := asked.result()) and job.status is not Status.RUNNING:
+                job = scope["state"]["job"] = asked.result()
+                if job and job.status is not Status.RUNNING:
                     response = json_response(job_json(job, self._parts.settings.public_url))
             then(response)
 
@@ -170,7 +171,8 @@ class Jobs:
         id = job_id(request)
         given = known_parameters(request, ("wait",))
         if "wait" not in given:
-            return await self._running(await self._parts.job(request.state.tenant, id))
+            read = request.scope["state"].get("job")
+            return await self._running(read or await self._parts.job(request.state.tenant, id))
         wait = seconds(given["wait"], "wait")
         job = await unless_gone(request, self._ended(request, id, wait))
         return await self._running(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)

@@ -74,17 +74,20 @@ class Protocol(HttpToolsProtocol):
             self.cycle.__class__ = _Cycle  # nothing of it has run
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Not where the application has the answer soon. A client that does not read waits in a task."""
+        """Not where the application has the answer soon. A connection that closes, or whose client does not read, is
+        left to uvicorn."""
+        go_on = super()._start_asgi_task
 
         def then(response: Response | None) -> None:
-            if response is None or not cycle.keep_alive or self.flow.write_paused:
-                go_on(cycle, app)
-            elif not cycle.disconnected:
+            if cycle.disconnected:
+                return
+            if response and cycle.keep_alive and not self.flow.write_paused:
                 cycle.write(response.status_code, response.raw_headers, response.body)
+            else:
+                go_on(cycle, app)
 
-        go_on = super()._start_asgi_task
         soon = getattr(app, "soon", None)
-        if soon is None or cycle.access_log or not soon(cycle.scope, then):
+        if not (soon and cycle.keep_alive and not cycle.access_log and soon(cycle.scope, then)):
             go_on(cycle, app)
 
     def on_message_complete(self) -> None:

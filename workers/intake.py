@@ -118,7 +118,7 @@ class Intake:
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
                     self._let_go()
-                self._eager = choice is None and idle()
+                self._eager = choice is None and len(self._batcher) == 0 and idle()
                 moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
                 self._bell.wait(None if soonest is None else max(0.0, soonest - now))

@@ -2,6 +2,7 @@
 one that is not fills its window, and nothing comes any more."""
 
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -106,3 +107,18 @@ def test_redis_is_asked_for_more_unless_what_came_runs_at_once(intake: Intake, m
     assert len(asked) == (0 if idle else 1)
     assert side.took.acquire(timeout=PATIENCE)
     assert message.acknowledged.wait(PATIENCE)
+
+
+def test_what_waits_keeps_the_next_message_in_redis(intake: Intake, monkeypatch: Any) -> None:
+    monkeypatch.setattr(intake, "fill", lambda names: None)
+    intake.hold_back(ECHO, time.monotonic() + 3600)
+    side = Side(intake)
+    wait_until(lambda: intake.silent > 0, "a batch is waited for")
+    intake.ring()
+    first, second = Delivered([new_uuid().hex]), Delivered([new_uuid().hex])
+    side.deliver(first)
+    wait_until(lambda: not intake.eager, "it cannot run now")
+    side.deliver(second)
+    assert not second.acknowledged.is_set()
+    intake.hold_back(ECHO, 0)
+    assert second.acknowledged.wait(PATIENCE)

@@ -7,7 +7,9 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from api.jobs import Jobs
 from tundish import store
@@ -23,21 +25,33 @@ def row(status: Status) -> store.JobRow:
     return store.JobRow(ID, 1, "m", "1", status, False, 1, Priority.NORMAL, datetime.now(UTC))
 
 
-async def answer(found: store.JobRow | Exception | None) -> Response | None:
-    """What the caller gets once the read ends; a read that ends with AWAY never does."""
+def jobs(found: store.JobRow | Exception | None) -> Jobs:
+    """Those of an API that reads this; a read of AWAY never ends."""
 
     def ask(id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
         assert (id, tenant) == (ID, 1)
         asked: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
-        if isinstance(found, Exception):
-            return asked
-        asked.set_result(found)
+        if not isinstance(found, Exception):
+            asked.set_result(found)
         return asked
 
+    async def progress(job: store.JobRow) -> float:
+        return 0.5
+
+    reads, streams = SimpleNamespace(ask=ask), SimpleNamespace(progress=progress)
     settings = SimpleNamespace(public_url="")
-    parts = SimpleNamespace(reads=SimpleNamespace(ask=ask), settings=settings, in_retention=lambda id: None)
+    parts = SimpleNamespace(reads=reads, streams=streams, settings=settings, in_retention=lambda id: None)
+    return Jobs(cast(Any, parts))
+
+
+def asks(path: str = PATH) -> Scope:
+    return {"type": "http", "path": path, "query_string": b"", "path_params": {"id": PATH[9:]}, "state": {}}
+
+
+async def answer(found: store.JobRow | Exception | None, scope: Scope | None = None) -> Response | None:
+    """What the caller gets."""
     answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
-    assert Jobs(cast(Any, parts)).soon(PATH, 1, answered.set_result)
+    assert jobs(found).soon(scope or asks(), 1, answered.set_result)
     return await asyncio.wait_for(answered, 10)
 
 
@@ -61,5 +75,13 @@ def test_who_has_more_to_say_is_called(found: store.JobRow | Exception | None, m
 
 @pytest.mark.parametrize("path", [f"{PATH}/result", "/v1/jobs", "/v1/jobs/job_x", f"{PATH}/"])
 def test_another_path_is_called_at_once(path: str) -> None:
-    nobody = cast(Any, SimpleNamespace())
-    assert not Jobs(nobody).soon(path, 1, nobody)
+    assert not jobs(None).soon(asks(path), 1, cast(Any, None))
+
+
+def test_a_job_that_runs_is_read_once() -> None:
+    async def shown() -> Response:
+        scope = asks()
+        assert await answer(row(Status.RUNNING), scope) is None
+        return await jobs(AWAY).get(Request(scope))
+
+    assert b'"progress":0.5' in bytes(asyncio.run(shown()).body)
