@@ -10,6 +10,7 @@ from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
 from tundish.lineup import escape
+from tundish.settings import Network
 
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
@@ -71,7 +72,7 @@ class SubmitBatch(Options, kw_only=True):
 class Rules:
     """Checks of options that a type cannot say. `pointer` leads to a field: `/webhook` in a body."""
 
-    def __init__(self, retention: float, allowed: Sequence[outbound.Network]) -> None:
+    def __init__(self, retention: float, allowed: Sequence[Network]) -> None:
         self._retention = retention
         self._allowed = allowed
 

@@ -24,7 +24,7 @@ from api.sender import Sender
 from api.streams import Streams
 from api.submit import Submitter
 from api.waiters import Bells, Waiters
-from tundish import events, outbound, queue, store
+from tundish import events, queue, store
 from tundish.blobs import Blobs, open_blobs
 from tundish.ids import seconds_of
 from tundish.settings import Settings
@@ -111,7 +111,7 @@ def build(settings: Settings) -> Parts:
     waiters.hear(queue.CATALOG, models.changed)
     listeners = Bells()
     waiters.hear(events.CHANNEL, listeners.told)
-    rules = Rules(settings.retention, outbound.networks(settings.outbound_allow))
+    rules = Rules(settings.retention, settings.outbound_allow)
     pins = Pins(readers, blobs, settings.retention)
     return Parts(
         settings=settings,

@@ -25,10 +25,9 @@ from urllib.parse import urljoin
 
 import certifi
 
-from tundish.settings import SettingError
+from tundish.settings import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: The addresses of a name. Raises OSError.
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
@@ -114,14 +113,6 @@ def trust() -> ssl.SSLContext:
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(certifi.where())
     return trusted
-
-
-def networks(text: str) -> list[Network]:
-    """The networks of TUNDISH_OUTBOUND_ALLOW. Raises SettingError for one that is none."""
-    try:
-        return [ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip()]
-    except ValueError as error:
-        raise SettingError(f"TUNDISH_OUTBOUND_ALLOW: {error}; give networks such as 10.0.0.0/8") from error
 
 
 def parse(url: str) -> Destination:

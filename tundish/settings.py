@@ -4,10 +4,13 @@ Each field's comment gives its variable's unit. The README's settings table list
 two together.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: What the value of a setting begins with.
 _SCHEMES = {
@@ -55,7 +58,7 @@ class Settings:
     retention: float = 604800.0  # seconds that a job is kept
     max_body: int = 16777216  # bytes of a request's body, and of an input that is fetched from a URL into memory
     inline_max: int = 65536  # bytes of a payload kept in Postgres; larger ones are blobs
-    outbound_allow: str = ""  # networks, comma-separated, that webhooks and input URLs may reach though private
+    outbound_allow: tuple[Network, ...] = ()  # networks that webhooks and input URLs may reach though private
     log_format: str = ""  # json or text; empty: text on a terminal, else json
     log_level: str = "info"  # debug, info, warning or error
 
@@ -88,6 +91,8 @@ class Settings:
 
 def _parse(variable: str, text: str, default: object) -> object:
     kind = type(default)
+    if kind is tuple:
+        return _networks(variable, text)
     if kind not in (int, float):
         # A URL may hold a password, and is not shown.
         if variable in _SCHEMES and not text.startswith(_SCHEMES[variable]):
@@ -107,3 +112,10 @@ def _parse(variable: str, text: str, default: object) -> object:
     if variable == "TUNDISH_PORT" and number > 65535:
         raise SettingError(f"{variable} is {text!r}; set it to a port, 1 to 65535")
     return number
+
+
+def _networks(variable: str, text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
+    except ValueError as error:
+        raise SettingError(f"{variable}: {error}; give networks such as 10.0.0.0/8") from error

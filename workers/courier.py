@@ -19,7 +19,7 @@ from uuid import UUID
 import redis.asyncio
 import uvloop
 
-from tundish import files, logs, outbound, queue, store
+from tundish import files, logs, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.tasks import end
@@ -160,7 +160,7 @@ async def serve(settings: Settings, stopped: asyncio.Event) -> None:
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )
     try:
-        async with Post(outbound.networks(settings.outbound_allow)) as post:
+        async with Post(settings.outbound_allow) as post:
             await Courier(engine, post, client).run(stopped, settings.grace)
     finally:
         await client.aclose()
@@ -179,7 +179,6 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         settings.demand("database_url", "redis_url")
-        outbound.networks(settings.outbound_allow)
     except SettingError as error:
         print(f"courier: {error}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ import httpx
 
 from tundish import outbound
 from tundish.blobs import CHUNK, UPLOAD_MAX
+from tundish.settings import Network
 
 #: Seconds of a fetch for each STEP bytes; those of the first bring lookups and redirects, too.
 TIMEOUT = 30.0
@@ -42,9 +43,7 @@ class Unavailable(Exception):
     """A URL that does not give what it should; the message is for its caller, and names no address."""
 
 
-async def fetch(
-    url: str, allowed: Sequence[outbound.Network], write: Callable[[bytes], Awaitable[None]], bounds: Bounds
-) -> str:
+async def fetch(url: str, allowed: Sequence[Network], write: Callable[[bytes], Awaitable[None]], bounds: Bounds) -> str:
     """Write what `url` leads to, piece by piece. Its Content-Type; empty where it says none. Raises Unavailable."""
     now = asyncio.get_running_loop().time
     until = now() + bounds.in_all
@@ -76,7 +75,7 @@ def _transport() -> httpx.AsyncHTTPTransport:
     )
 
 
-async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[outbound.Network]) -> httpx.Response:
+async def _follow(transport: httpx.AsyncHTTPTransport, url: str, allowed: Sequence[Network]) -> httpx.Response:
     """The answer at the end of the redirects, its body not read yet."""
     destination = outbound.parse(url)
     for _ in range(REDIRECTS + 1):

@@ -20,11 +20,12 @@ from io import BytesIO
 from typing import NamedTuple
 from uuid import UUID
 
-from tundish import execute, outbound, store
+from tundish import execute, store
 from tundish.blobs import CHUNK
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from tundish.media import OCTETS, essence
+from tundish.settings import Network
 from workers.claim import Claim
 from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
 from workers.folders import Arriving, DiskFull, Folder, Folders
@@ -58,7 +59,7 @@ class Fetcher:
 
     def __init__(
         self,
-        allowed: Sequence[outbound.Network],
+        allowed: Sequence[Network],
         limit: int,
         room: int,
         *,

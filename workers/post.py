@@ -5,6 +5,7 @@ import ipaddress
 import math
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -18,6 +19,7 @@ from yarl import URL
 from tundish import outbound, store, webhooks
 from tundish.ids import to_text
 from tundish.media import JSON
+from tundish.settings import Network
 from workers.verdict import Answer
 
 #: Seconds that a try may take, from the look-up of the name to the end of the answer (Standard Webhooks).
@@ -68,7 +70,7 @@ class _Connector(aiohttp.TCPConnector):
 class Post:
     """Sends; keeps connections and judged addresses. Use it as an async context manager."""
 
-    def __init__(self, allowed: list[outbound.Network]) -> None:
+    def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
         self._origins: dict[tuple[str, str, int], _Origin] = {}
         # Apart, so that names whose DNS hangs keep none waiting that answered lately.

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import redis
 
-from tundish import outbound, store
+from tundish import store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
@@ -82,7 +82,7 @@ class Pipeline:
     def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._bench = bench
         self._fetcher = Fetcher(
-            outbound.networks(bench.settings.outbound_allow),
+            bench.settings.outbound_allow,
             bench.settings.max_body,
             room=int(INPUTS_SHARE * host_memory()),
         )

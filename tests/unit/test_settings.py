@@ -1,5 +1,6 @@
 import re
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_a_value_that_a_setting_cannot_have_is_named(name: str, value: str, mess
     assert "secret" not in str(refused.value)
 
 
+def test_networks_are_listed_with_commas() -> None:
+    given = Settings.from_environment({"TUNDISH_OUTBOUND_ALLOW": "10.0.0.0/8, ::1/128,"})
+    assert given.outbound_allow == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "internal", "10.0.0.0/8;::1"])
+def test_a_setting_that_names_no_networks(text: str) -> None:
+    with pytest.raises(SettingError, match=r"^TUNDISH_OUTBOUND_ALLOW: .*(network|host bits)"):
+        Settings.from_environment({"TUNDISH_OUTBOUND_ALLOW": text})
+
+
 def test_a_choice_may_be_in_capitals() -> None:
     assert Settings.from_environment({"TUNDISH_LOG_LEVEL": "INFO"}) == Settings()
 
@@ -65,4 +77,6 @@ def test_the_example_file_names_settings_alone() -> None:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
     return f"{default:g}" if isinstance(default, float) and default < 1e6 else str(default).removesuffix(".0")
