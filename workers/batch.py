@@ -8,6 +8,11 @@ from typing import Any
 
 from tundish.model import Model
 
+#: Seconds of the device's work that are claimed at once: what a worker holds beyond its next batch.
+AHEAD = 0.1
+#: Jobs that one statement takes, unless a batch is larger: what measured best.
+ROWS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -54,11 +59,18 @@ _Arrived = tuple[str, float]
 
 @dataclass(slots=True)
 class _Line:
-    """The jobs that wait for one target: first in, first out within a priority; the small number goes first."""
+    """The jobs that wait for one target: first in, first out within a priority; the small number goes first. `took`:
+    seconds of a batch of late, on average."""
 
     limits: Limits
+    took: float = AHEAD
     by_priority: dict[int, deque[_Arrived]] = field(default_factory=dict)
     alone: deque[_Arrived] = field(default_factory=deque)
+
+    @property
+    def width(self) -> int:
+        """How many batches may be taken at once."""
+        return max(1, min(int(AHEAD / self.took), ROWS // self.limits.max_batch))
 
     def heads(self) -> Iterator[tuple[int, float]]:
         """Each priority that waits, and since when its first does."""
@@ -109,12 +121,18 @@ class Batcher:
         waiting = line.alone if alone else line.by_priority.setdefault(priority, deque())
         waiting.extend(zip(ids, repeat(now)))
 
+    def ran(self, target: Target, seconds: float) -> None:
+        """The device took so long for a batch of the target: as many as it runs in AHEAD seconds may be taken at
+        once, up to ROWS jobs."""
+        if line := self._lines.get(target):
+            line.took += 0.2 * (seconds - line.took)
+
     def room(self, target: Target) -> int:
-        """How many more ids of a target are worth fetching: enough for the batch that runs and the two after it, so
-        that the device never waits while the rest stays in the queue for other workers. None of one that is not
+        """How many more ids of a target are worth fetching: enough for the batches that are taken at once and two more,
+        so that the device never waits while the rest stays in the queue for other workers. None of one that is not
         served."""
         line = self._lines.get(target)
-        return max(0, 3 * line.limits.max_batch - line.count() - len(line.alone)) if line else 0
+        return max(0, (2 + line.width) * line.limits.max_batch - line.count() - len(line.alone)) if line else 0
 
     def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""
@@ -123,14 +141,24 @@ class Batcher:
     def take(self, now: float, *, idle: bool, among: Container[Target] | None = None) -> Draft | None:
         """The next batch that is due, the best priority first and then the oldest; None where none is. `among`: of
         these targets alone."""
-        due = [(*self._rank(line), target) for target, line in self._running(now, among) if self._due(line, now, idle)]
-        if not due:
+        target = self._first(now, idle, among)
+        if target is None:
             return None
-        target = min(due, key=lambda each: each[:2])[2]
         line = self._lines[target]
         if line.alone:
             return Draft(target, (line.alone.popleft()[0],))
         return Draft(target, tuple(self._pop(line)))
+
+    def take_behind(self, draft: Draft, now: float) -> list[Draft]:
+        """The batches to be claimed with one that was just taken: what takes the device no time is claimed many at
+        once. They are due, and of its target; whatever goes before one ends the row."""
+        target, taken = draft.target, list[Draft]()
+        line = self._lines[target]
+        if len(draft.ids) < line.limits.max_batch:  # nothing was behind it, or it must be alone
+            return taken
+        while len(taken) + 1 < line.width and not line.alone and self._first(now, idle=False) == target:
+            taken.append(Draft(target, tuple(self._pop(line))))
+        return taken
 
     def due_at(self, now: float, among: Container[Target] | None = None) -> float | None:
         """When to ask again on a busy device: a batch becomes due, or is held back no more; None where none will."""
@@ -144,6 +172,11 @@ class Batcher:
             allowed = target not in self.paused and self.held_back.get(target, now) <= now
             if allowed and (among is None or target in among):
                 yield target, line
+
+    def _first(self, now: float, idle: bool, among: Container[Target] | None = None) -> Target | None:
+        """Whose batch is the next that is due."""
+        due = [(*self._rank(line), target) for target, line in self._running(now, among) if self._due(line, now, idle)]
+        return min(due, key=lambda each: each[:2])[2] if due else None
 
     @staticmethod
     def _due(line: _Line, now: float, idle: bool) -> bool:

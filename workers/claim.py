@@ -23,14 +23,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A batch in this worker's hands; `failed` are those of its jobs whose input cannot be had, and why. `begun`: it
-    has started as it was claimed. `folder` has the inputs that were fetched as files, `hold` is the room of those that
-    lie in memory until they are predicted."""
+    has started as it was claimed; `more`: others were claimed with it, and follow. `folder` has the inputs that were
+    fetched as files, `hold` is the room of those that lie in memory until they are predicted."""
 
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
     failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
     begun: bool = False
+    more: bool = False
     folder: Folder | None = None
     hold: Hold | None = None
 
@@ -50,29 +51,31 @@ class Custody:
         self._engine = engine
         self._kept = kept
         self._client = client
-        self._unsure: UUID | None = None  # a claim whose answer was lost: Postgres may hold it for ours
+        self._unsure: list[UUID] = []  # claims whose answer was lost: Postgres may hold them for ours
         self.held: set[UUID] = set()
 
-    def take(self, draft: Draft, *, begin: bool) -> Claim | None:
-        """Take what is still queued of a draft, and `begin` where predict follows at once; None where nothing is:
-        another worker has it, or it was a duplicate. Raises StoreError, and may be called again then."""
+    def take(self, drafts: Sequence[Draft], *, begin: bool) -> list[Claim]:
+        """Take what is still queued of drafts, and `begin` the first where predict follows at once. No claim comes of
+        one that nothing is left of: another worker has it, or it was a duplicate. Raises StoreError, and may be called
+        again then."""
         if self._unsure:
-            self._release([self._unsure])
-        id = self._unsure = new_uuid()
-        claimed = store.claim(
+            self._release(self._unsure)
+        wanted = {new_uuid(): draft for draft in drafts}
+        self._unsure = list(wanted)
+        taken = store.claim(
             self._kept(),
-            id,
+            {id: draft.ids for id, draft in wanted.items()},
             self._worker,
-            draft.ids,
             lease=self._settings.lease,
             max_attempts=self._settings.max_attempts,
-            begin=begin,
+            begin=self._unsure[0] if begin else None,
         )
-        self._unsure = None
-        if not claimed:
-            return None
-        self.held.add(id)
-        return Claim(id, draft.target, claimed.jobs, begun=claimed.begun)
+        self.held.update(taken)
+        self._unsure = []
+        last = next(reversed(taken), None)
+        return [
+            Claim(id, wanted[id].target, each.jobs, begun=each.begun, more=id != last) for id, each in taken.items()
+        ]
 
     def part(self, claim: Claim, part: Claim) -> None:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again
@@ -96,7 +99,7 @@ class Custody:
 
     def end(self) -> None:
         """Give back all that is held."""
-        if held := [*self.held, *([self._unsure] if self._unsure else [])]:
+        if held := [*self.held, *self._unsure]:
             self.give_back(held)
 
     def _release(self, claims: Sequence[UUID], again: bool = True) -> None:

@@ -91,17 +91,17 @@ class Intake:
             self._let_go()
         self.consumers.serve(entries)
 
-    def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
-        """Wait for the next batch that is due; None once closed. `idle` tells whether the device has nothing to do,
-        `ready` whether a batch is wanted at all."""
-        draft = self._take(idle, ready)
-        if draft and not self._shelf.complete:
+    def take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> list[Draft]:
+        """Wait for the next batch that is due, with those that are claimed with it; none once closed. `idle` tells
+        whether the device has nothing to do, `ready` whether a batch is wanted at all."""
+        drafts = self._take(idle, ready)
+        if drafts and not self._shelf.complete:
             # Celery was told to leave what there was no room for, and may be waiting on other queues.
             with suppress(redis.RedisError):
-                self.fill(set(self.consumers.names()).intersection(each.name for each in queues([draft.target])))
-        return draft
+                self.fill(set(self.consumers.names()).intersection(each.name for each in queues([drafts[0].target])))
+        return drafts
 
-    def _take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> Draft | None:
+    def _take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> list[Draft]:
         with self._bell:
             self._silent_since = time.monotonic()
             while not self._closed:
@@ -114,7 +114,7 @@ class Intake:
                     self._shelf.drafted(draft.target)
                     self._silent_since, self._eager = float("inf"), False
                     self._let_go()
-                    return draft
+                    return [draft, *(self._batcher.take_behind(draft, now) if choice is None else ())]
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
                     self._let_go()
@@ -122,7 +122,7 @@ class Intake:
                 moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
                 self._bell.wait(None if soonest is None else max(0.0, soonest - now))
-            return None
+            return []
 
     def _choose(self, now: float, idle: bool) -> Choice | None:
         """What may be drafted; None for everything: all is loaded, as most of the time."""
@@ -149,8 +149,14 @@ class Intake:
         return time.monotonic() - self._silent_since
 
     def ring(self) -> None:
-        """Look again: the device fell idle."""
+        """Look again: something has changed."""
         with self._bell:
+            self._bell.notify()
+
+    def ran(self, target: Target, seconds: float) -> None:
+        """The device took so long for a batch, and is free."""
+        with self._bell:
+            self._batcher.ran(target, seconds)
             self._bell.notify()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
 from tundish.settings import Settings
-from workers.batch import Target
+from workers.batch import AHEAD, ROWS, Target
 from workers.between import Between
 from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
@@ -54,8 +54,8 @@ BROKEN = 5.0
 SLOW = 1.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
-#: Predictions that one record statement takes at most: with batches of 64, the 512 rows that measured best.
-GATHER = 8
+#: Seconds that what was claimed together may take until it is recorded together.
+TOGETHER = 2 * AHEAD
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Pipeline:
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
         self._recorded = threading.Condition()
+        self._gathering = threading.Lock()
         #: The models are on the shelf.
         self.filled = threading.Event()
         self.jobs = 0
@@ -115,14 +116,15 @@ class Pipeline:
 
     def _claim(self) -> None:
         bench = self._bench
-        while draft := self._intake.take(self.idle, self._ready):
+        while drafts := self._intake.take(self.idle, self._ready):
             begin = bench.shelf.complete and self._hungry and self._prepared.empty()
-            claimed = self._persist(self._custody.take, draft, begin=begin)
-            if not claimed:
-                bench.shelf.dropped(draft.target)
-            elif not self._prepare_now(claimed):
-                bench.shelf.dropped(draft.target)  # others need not wait for what is fetched
-                self._fetch_later(claimed)
+            claims = self._persist(self._custody.take, drafts, begin=begin)
+            if not claims:
+                bench.shelf.dropped(drafts[0].target)
+            for claimed in claims or ():
+                if not self._prepare_now(claimed):
+                    bench.shelf.dropped(claimed.target)  # others need not wait for what is fetched
+                    self._fetch_later(claimed)
         self._prepared.put(None)
 
     def _prepare_now(self, claimed: Claim) -> bool:
@@ -198,12 +200,12 @@ class Pipeline:
             claimed = self._running = prepared.claim
             with self._watch.batch():
                 prediction = self._run(prepared)
-                self._took[claimed.target] = self._watch.running
+                took = self._took[claimed.target] = self._watch.running
             self._running = None
             if claimed.hold:
                 claimed.hold.give()
                 prediction = prediction and replace(prediction, claim=claimed.without_bodies())
-            self._intake.ring()
+            self._intake.ran(claimed.target, took)
             if self.lost:
                 return
             if prediction:
@@ -369,16 +371,23 @@ class Pipeline:
             log.warning("cannot say that a claim is over its time-out: %s", error)
 
     def _gather(self) -> list[Prediction]:
-        """All predictions that are ready, at least one; none once the last is recorded."""
+        """All predictions that are ready, at least one, and those of what was claimed with them, if they do not take
+        long; none once the last is recorded."""
         gathered: list[Prediction] = []
-        prediction = self._predicted.get()
-        while prediction:
-            gathered.append(prediction)
-            if len(gathered) == GATHER or self._predicted.empty():
-                return gathered
+        with self._gathering:
             prediction = self._predicted.get()
-        self._predicted.put(None)
-        return gathered
+            until = time.monotonic() + TOGETHER
+            while prediction:
+                gathered.append(prediction)
+                left = until - time.monotonic()
+                if sum(len(each.results) for each in gathered) >= ROWS:
+                    return gathered
+                try:
+                    prediction = self._predicted.get(prediction.claim.more and left > 0, max(0.0, left))
+                except Empty:
+                    return gathered
+            self._predicted.put(None)
+            return gathered
 
     def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""

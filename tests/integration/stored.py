@@ -30,13 +30,15 @@ def begin(engine: store.Engine, id: UUID) -> tuple[UUID, bool]:
     """A claim whose predict follows at once, and whether it has begun."""
     claimed = new_uuid()
     with engine.begin() as connection:
-        return claimed, store.claim(connection, claimed, WORKER, [id], lease=30.0, max_attempts=3, begin=True).begun
+        taken = store.claim(connection, {claimed: [id]}, WORKER, lease=30.0, max_attempts=3, begin=claimed)
+    return claimed, taken[claimed].begun
 
 
 def claim(engine: store.Engine, ids: Sequence[UUID], lease: float = 30.0) -> tuple[UUID, list[store.ClaimedJob]]:
     id = new_uuid()
     with engine.begin() as connection:
-        return id, store.claim(connection, id, WORKER, ids, lease=lease, max_attempts=3).jobs
+        taken = store.claim(connection, {id: ids}, WORKER, lease=lease, max_attempts=3)
+    return id, taken[id].jobs if taken else []
 
 
 def end(job: store.ClaimedJob, status: Status = Status.SUCCEEDED) -> store.Finished:

@@ -105,7 +105,7 @@ def run(tools: Tools, most: int | None = None, status: JobStatus = JobStatus.SUC
             connection.execute(text("SELECT id FROM jobs WHERE status = 0 ORDER BY id LIMIT :n"), {"n": most}).scalars()
         )
         claim = new_uuid()
-        jobs = store.claim(connection, claim, new_uuid(), ids, lease=60, max_attempts=3).jobs
+        jobs = store.claim(connection, {claim: ids}, new_uuid(), lease=60, max_attempts=3)[claim].jobs
         given = {"content_type": "application/json", "body": b'{\n "value": 1}'} | output
         ends = [store.Finished(job.id, job.attempt, status, **given) for job in jobs]
         store.record(connection, ends, [store.Ran(claim, 1.0)])

@@ -39,9 +39,9 @@ class Quiet:
     def drain(self):
         pass
 def draft():
-    while drafted := intake.take(lambda: True, lambda: True):
+    while drafts := intake.take(lambda: True, lambda: True):
         with open(sys.argv[2], "a") as file:
-            file.write(drafted.target.model + "\\n")
+            file.write(drafts[0].target.model + "\\n")
 def follow():
     for line in sys.stdin:
         consumers.follow([targets[name] for name in json.loads(line)], "pause")

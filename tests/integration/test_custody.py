@@ -47,10 +47,9 @@ def test_a_claim_whose_answer_is_lost_is_given_back_before_the_next(
     draft = Draft(Target("m", "1"), (id.hex,))
     lose_an_answer(monkeypatch)
     with pytest.raises(store.StoreError):
-        custody.take(draft, begin=True)
+        custody.take([draft], begin=True)
     assert (claims(engine), custody.held) == (1, set())
-    taken = custody.take(draft, begin=True)
-    assert taken
+    [taken] = custody.take([draft], begin=True)
     assert (claims(engine), custody.held) == (1, {taken.id})
     [job] = taken.jobs
     assert (job.id, job.attempt, job.deaths) == (id, 2, 0)
@@ -60,10 +59,10 @@ def test_at_the_end_all_is_given_back_that_may_be_held(
     custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = submit(engine, 2)
-    assert custody.take(Draft(Target("m", "1"), (first.hex,)), begin=True)
+    assert custody.take([Draft(Target("m", "1"), (first.hex,))], begin=True)
     lose_an_answer(monkeypatch)
     with pytest.raises(store.StoreError):
-        custody.take(Draft(Target("m", "1"), (second.hex,)), begin=True)
+        custody.take([Draft(Target("m", "1"), (second.hex,))], begin=True)
     custody.end()
     assert (claims(engine), custody.held) == (0, set())
     assert [job and job.started_at for job in (read(engine, first), read(engine, second))] == [None, None]
@@ -73,8 +72,7 @@ def test_a_part_whose_answer_is_lost_is_given_back_at_the_end(
     custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = submit(engine, 2)
-    taken = custody.take(Draft(Target("m", "1"), tuple(id.hex for id in ids)), begin=False)
-    assert taken
+    [taken] = custody.take([Draft(Target("m", "1"), tuple(id.hex for id in ids))], begin=False)
     lose_an_answer(monkeypatch, "part")
     with pytest.raises(store.StoreError):
         custody.part(taken, replace(taken, id=new_uuid(), jobs=taken.jobs[:1]))
@@ -82,3 +80,30 @@ def test_a_part_whose_answer_is_lost_is_given_back_at_the_end(
     custody.end()
     assert (claims(engine), custody.held) == (0, set())
     assert [status(engine, id) for id in ids] == [Status.QUEUED] * 2
+
+
+def test_batches_that_are_claimed_together_start_one_by_one(custody: Custody, engine: store.Engine) -> None:
+    ids = submit(engine, 5)
+    gone, *drafts = [Draft(Target("m", "1"), tuple(id.hex for id in some)) for some in (ids[:1], ids[1:3], ids[3:])]
+    custody.take([gone], begin=False)
+    first, second = custody.take([gone, *drafts], begin=False)
+    assert [[job.id for job in each.jobs] for each in (first, second)] == [ids[1:3], ids[3:]]
+    assert [(each.begun, each.more) for each in (first, second)] == [(False, True), (False, False)]
+    assert custody.held > {first.id, second.id}
+    assert claims(engine) == 3
+    custody.end()
+    first, second = custody.take(drafts, begin=True)
+    assert [(each.begun, each.more) for each in (first, second)] == [(True, True), (False, False)]
+    assert [status(engine, id) for id in ids] == [Status.QUEUED] + [Status.RUNNING] * 2 + [Status.QUEUED] * 2
+
+
+def test_claims_whose_answer_is_lost_are_all_given_back(
+    custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = [Draft(Target("m", "1"), (id.hex,)) for id in submit(engine, 2)]
+    lose_an_answer(monkeypatch)
+    with pytest.raises(store.StoreError):
+        custody.take(drafts, begin=True)
+    assert claims(engine) == 2
+    custody.end()
+    assert claims(engine) == 0

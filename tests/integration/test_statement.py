@@ -1,12 +1,17 @@
 """A statement of the hot path behaves as one of SQLAlchemy's."""
 
 import asyncio
+import math
 import threading
+from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from tundish import store
+from tundish.ids import new_uuid
+from tundish.store.arrays import array
 from tundish.store.statement import Statement
 
 PID = Statement("SELECT pg_backend_pid()")
@@ -25,6 +30,34 @@ def pid(engine: store.Engine) -> int:
 def test_rows_and_percents(engine: store.Engine) -> None:
     with engine.begin() as connection:
         assert list(DIVIDE.rows(connection, {"by": 7})) == [(2, True)]
+
+
+@pytest.mark.parametrize(
+    ("type", "values"),
+    [
+        ("uuid", [UUID(int=0), None, UUID(int=2**128 - 1)]),
+        ("int2", [-(2**15), 2**15 - 1, None]),
+        ("int4", [-(2**31), 2**31 - 1]),
+        ("int8", [-(2**63), None, 2**63 - 1]),
+        ("float8", [0.1, -math.inf, None]),
+        ("text", ["", 'a"b\\{},NULL', None, "\u00e9\U0001f600"]),
+        ("bytea", [b"", bytes(range(256)), None]),
+        ("timestamptz", [datetime(1969, 7, 20, 20, 17, 40, 1, UTC), None, datetime(2126, 1, 1, tzinfo=UTC)]),
+    ],
+)
+def test_an_array_arrives_as_it_was(engine: store.Engine, type: str, values: list[object]) -> None:
+    """By the driver and by SQLAlchemy, also where there is nothing in it."""
+    sql = f"SELECT given FROM unnest(CAST(:given AS {type}[])) AS given"
+    statement = Statement(sql)
+    for some in (values, [None, None], []):
+        with engine.begin() as connection:
+            assert [each for (each,) in statement.rows(connection, {"given": array(type, some)})] == some
+            assert list(connection.execute(text(sql), {"given": array(type, some)}).scalars()) == some
+
+
+def test_ids_may_be_digits() -> None:
+    id = new_uuid()
+    assert array("uuid", [id]) == array("uuid", [id.hex])
 
 
 def test_it_takes_part_in_the_transaction(engine: store.Engine) -> None:

@@ -266,7 +266,7 @@ def test_a_cancel_that_waits_for_a_claim_drops_its_job_from_it(engine: store.Eng
 
     with ThreadPoolExecutor(1) as thread:
         with engine.begin() as connection:
-            assert store.claim(connection, claimed, WORKER, [id], lease=30.0, max_attempts=3)
+            assert store.claim(connection, {claimed: [id]}, WORKER, lease=30.0, max_attempts=3)
             canceled = thread.submit(cancel)
             with engine.begin() as look:
                 wait_until(lambda: look.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")), "it waits")

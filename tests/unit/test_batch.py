@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tundish.ids import new_uuid
-from workers.batch import Batcher, Draft, Limits, Target
+from workers.batch import AHEAD, ROWS, Batcher, Draft, Limits, Target
 
 A, B, C = (Target(name, "1") for name in "abc")
 HIGH, NORMAL, LOW = 0, 1, 2
@@ -59,13 +59,65 @@ def test_a_job_that_must_be_alone_is() -> None:
     assert {draft.ids for draft in taken if draft} == {(lonely[0],), (lonely[1],), tuple(others)}
 
 
-def test_room_is_for_the_batch_that_runs_and_two_more() -> None:
+def test_room_is_for_the_batch_that_is_taken_and_two_more() -> None:
     each = batcher()
     assert each.room(A) == 12
     each.add(A, ids(10), priority=NORMAL, now=0.0)
     assert each.room(A) == 2
     each.add(A, ids(10), priority=NORMAL, now=0.0)
     assert each.room(A) == 0
+
+
+def ran(each: Batcher, target: Target, seconds: float) -> None:
+    """So many times that nothing else is remembered."""
+    for _ in range(100):
+        each.ran(target, seconds)
+
+
+def taken_together(each: Batcher, now: float) -> list[int]:
+    """The sizes of the next batch and of those that are taken with it."""
+    first = each.take(now, idle=True)
+    assert first
+    return [len(draft.ids) for draft in (first, *each.take_behind(first, now))]
+
+
+def test_what_takes_the_device_no_time_is_taken_many_batches_at_once() -> None:
+    each = batcher()
+    each.add(A, ids(22), priority=NORMAL, now=0.0)
+    assert taken_together(each, 0.0) == [4], "nobody knows yet"
+    ran(each, A, AHEAD / 3.5)
+    assert each.room(A) == 5 * 4 - 18
+    assert taken_together(each, 0.0) == [4, 4, 4]
+    assert taken_together(each, 0.0) == [4], "the rest is no full batch"
+    each.ran(A, 9 * AHEAD)
+    each.ran(A, AHEAD / 3.5)
+    each.add(A, ids(8), priority=NORMAL, now=0.0)
+    assert taken_together(each, 0.0) == [4], "the next one may take as long"
+
+
+def test_one_statement_has_its_bounds() -> None:
+    for limit, together in ((ROWS // 2, 2), (2 * ROWS, 1)):
+        each = Batcher({A: Limits(limit, 0.5)})
+        ran(each, A, 0.0)
+        each.add(A, ids(4 * ROWS), priority=NORMAL, now=0.0)
+        assert len(taken_together(each, 0.0)) == together
+
+
+def test_what_goes_before_ends_the_row() -> None:
+    each = batcher()
+    ran(each, A, 0.0)
+    each.add(A, ids(8), priority=NORMAL, now=0.0)
+    each.add(A, ids(4), priority=LOW, now=0.0)
+    each.add(B, ids(2), priority=NORMAL, now=0.1)
+    assert taken_together(each, 0.1) == [4, 4]
+    assert taken_together(each, 0.1) == [2]
+    each.add(A, ids(8), priority=LOW, now=0.2)
+    draft = each.take(0.2, idle=True)
+    each.add(A, ids(1), priority=NORMAL, now=0.2, alone=True)
+    assert draft
+    assert each.take_behind(draft, 0.2) == []
+    assert taken_together(each, 0.2) == [1], "it must be alone"
+    assert taken_together(each, 0.2) == [4, 4]
 
 
 def test_what_is_paused_is_never_due_and_waits_for_the_end_of_the_pause() -> None:

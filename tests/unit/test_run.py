@@ -2,18 +2,23 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from tests.local import wait_until
 from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
 from tundish.catalog import Served
 from tundish.ids import new_uuid
 from tundish.settings import Settings
+from workers.batch import ROWS, Target
+from workers.claim import Claim
 from workers.gpu import Cpu
 from workers.pace import Pace
+from workers.predict import Prediction
 from workers.run import Bench, Pipeline
 from workers.shelf import Shelf
 
@@ -52,3 +57,40 @@ def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits
     pipeline._give_back()
     comes.set()
     done.result(PATIENCE)
+
+
+def predicted(count: int, more: bool = False) -> Prediction:
+    claim = Claim(new_uuid(), Target("echo", "1"), [], more=more)
+    return Prediction(claim, 1.0, [None] * count, Mock())
+
+
+def test_what_was_claimed_together_is_recorded_together(pipeline: Pipeline) -> None:
+    first, second, next = predicted(1, more=True), predicted(1), predicted(1)
+    pipeline._predicted.put(first)
+    with ThreadPoolExecutor() as pool:
+        gathered = pool.submit(pipeline._gather)
+        wait_until(pipeline._predicted.empty, "the first was taken")
+        pipeline._predicted.put(second)
+        assert gathered.result(PATIENCE) == [first, second]
+        pipeline._predicted.put(next)
+        assert pipeline._gather() == [next]
+
+
+def test_what_does_not_come_is_not_waited_for(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.run.TOGETHER", 0.05)
+    lone = predicted(1, more=True)
+    pipeline._predicted.put(lone)
+    assert pipeline._gather() == [lone]
+
+
+def test_one_statement_records_so_many_rows(pipeline: Pipeline) -> None:
+    for _ in range(3):
+        pipeline._predicted.put(predicted(ROWS // 2, more=True))
+    assert len(pipeline._gather()) == 2
+
+
+def test_the_end_is_heard_by_whoever_gathers_next(pipeline: Pipeline) -> None:
+    last = predicted(1)
+    pipeline._predicted.put(last)
+    pipeline._predicted.put(None)
+    assert [pipeline._gather(), pipeline._gather(), pipeline._gather()] == [[last], [], []]

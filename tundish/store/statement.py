@@ -14,6 +14,20 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
 from tundish.store import stall
+from tundish.store.arrays import ARRAYS, Array
+
+
+class _ArrayDumper(psycopg.adapt.Dumper):
+    """As it is."""
+
+    format = psycopg.pq.Format.BINARY
+
+    def dump(self, obj: Array) -> Array:
+        return obj
+
+
+for _of in ARRAYS:
+    psycopg.adapters.register_dumper(_of, type("_ArrayDumper", (_ArrayDumper,), {"oid": _of.oid}))
 
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
