@@ -8,9 +8,9 @@ from typing import Any
 
 from tundish.model import Model
 
-#: Seconds of the device's work that are claimed at once: what a worker holds beyond its next batch.
+#: Seconds of work that a worker claims at once.
 AHEAD = 0.1
-#: Jobs that one statement takes, unless a batch is larger: what measured best.
+#: Jobs from which on a statement takes no further batch: what measured best.
 ROWS = 512
 
 
@@ -39,10 +39,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Jobs that shall be claimed together, in the order they shall run; ids as messages carry them."""
+    """Jobs that shall be claimed together, in the order they shall run; ids as messages carry them. `alone`: a job that
+    must be."""
 
     target: Target
     ids: tuple[str, ...]
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,14 @@ class Batcher:
 
     A batch is due once it is full, once its oldest job has waited `max_wait`, or at once while the device is idle: a
     lone job is never held back for company that may not come. What is `paused` is never due; what is `held_back` is not
-    before that moment.
+    before that moment; what is `single` is taken one batch at a time until then.
     """
 
     def __init__(self, limits: Mapping[Target, Limits]) -> None:
         self._lines = {target: _Line(each) for target, each in limits.items()}
         self.paused: frozenset[Target] = frozenset()
         self.held_back: dict[Target, float] = {}
+        self.single: dict[Target, float] = {}
 
     def serve(self, limits: Mapping[Target, Limits]) -> None:
         """Make batches of these targets from now on. What waits for one that stays goes on waiting; what waits for
@@ -122,8 +125,8 @@ class Batcher:
         waiting.extend(zip(ids, repeat(now)))
 
     def ran(self, target: Target, seconds: float) -> None:
-        """The device took so long for a batch of the target: as many as it runs in AHEAD seconds may be taken at
-        once, up to ROWS jobs."""
+        """A batch of the target took this worker so long: as many as it runs in AHEAD seconds may be taken at once, up
+        to ROWS jobs."""
         if line := self._lines.get(target):
             line.took += 0.2 * (seconds - line.took)
 
@@ -146,17 +149,21 @@ class Batcher:
             return None
         line = self._lines[target]
         if line.alone:
-            return Draft(target, (line.alone.popleft()[0],))
+            return Draft(target, (line.alone.popleft()[0],), alone=True)
         return Draft(target, tuple(self._pop(line)))
 
     def take_behind(self, draft: Draft, now: float) -> list[Draft]:
-        """The batches to be claimed with one that was just taken: what takes the device no time is claimed many at
-        once. They are due, and of its target; whatever goes before one ends the row."""
+        """The batches to be claimed with one that was just taken: what takes no time is claimed many at once. They are
+        full, as it is, and of its target; whatever goes before one ends the row, and nothing follows what is alone."""
         target, taken = draft.target, list[Draft]()
         line = self._lines[target]
-        if len(draft.ids) < line.limits.max_batch:  # nothing was behind it, or it must be alone
-            return taken
-        while len(taken) + 1 < line.width and not line.alone and self._first(now, idle=False) == target:
+        while (
+            self.single.get(target, now) <= now
+            and len(taken) + 1 < line.width
+            and line.count() >= line.limits.max_batch
+            and not (draft.alone or line.alone)
+            and self._first(now, idle=False) == target
+        ):
             taken.append(Draft(target, tuple(self._pop(line))))
         return taken
 

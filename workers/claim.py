@@ -74,8 +74,14 @@ class Custody:
         self._unsure = []
         last = next(reversed(taken), None)
         return [
-            Claim(id, wanted[id].target, each.jobs, begun=each.begun, more=id != last) for id, each in taken.items()
+            # Nothing runs before the end of a job on its last attempt is recorded.
+            Claim(id, wanted[id].target, each.jobs, begun=each.begun, more=id != last and not self.last(each.jobs))
+            for id, each in taken.items()
         ]
+
+    def last(self, jobs: Sequence[store.ClaimedJob]) -> bool:
+        """Whether it is the last attempt of a job, which then is alone."""
+        return jobs[0].deaths >= self._settings.max_attempts - 1
 
     def part(self, claim: Claim, part: Claim) -> None:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again

@@ -83,6 +83,11 @@ class Intake:
             self._batcher.held_back[target] = until
             self._bell.notify()
 
+    def single(self, target: Target, until: float) -> None:
+        """Hand out one batch of it at a time until this moment."""
+        with self._bell:
+            self._batcher.single[target] = until
+
     def exchange(self, entries: Mapping[Target, Entry]) -> None:
         """Hand out batches of these from now on, and of no others: they take the place of what is on the shelf."""
         with self._bell:
@@ -154,7 +159,7 @@ class Intake:
             self._bell.notify()
 
     def ran(self, target: Target, seconds: float) -> None:
-        """The device took so long for a batch, and is free."""
+        """A batch took so long, and the device is free."""
         with self._bell:
             self._batcher.ran(target, seconds)
             self._bell.notify()

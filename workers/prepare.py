@@ -1,6 +1,7 @@
 """Prepare: a claimed batch's inputs are fetched and decoded, while the device computes the batch before."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,18 +28,20 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A batch that can run on `loaded`: for each job, in order, its item and its input, or Failed where it has none;
-    `folder` holds those that are files, and takes outputs that will be."""
+    `folder` holds those that are files, and takes outputs that will be. It took so many `seconds`."""
 
     claim: Claim
     loaded: Loaded
     items: Sequence[execute.Item]
     inputs: list[Any]
     folder: Folder | None
+    seconds: float
 
 
 def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_body: int) -> Prepared:
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. What no submit has seen is
     checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable."""
+    began = time.monotonic()
     timeout = loaded.known.version.timeout or timeout
     try:
         folder = claim.folder or (loaded.folders.new() if loaded.folders else None)
@@ -58,7 +61,7 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     inputs = execute.decode(loaded.reads, items)
     for place, failed in missing.items():
         inputs[place] = failed
-    return Prepared(claim, loaded, items, inputs, folder)
+    return Prepared(claim, loaded, items, inputs, folder, time.monotonic() - began)
 
 
 def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | File | execute.Failed]:

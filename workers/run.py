@@ -2,7 +2,7 @@
 
 Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
 device never waits for a database. Recording has two, so that one gathers while the other waits for the disk (13 % of
-the no-op drain). The queues between the stages are short: they bound what a worker holds.
+the no-op drain). The queues between the stages are short: they, and what is claimed at once, bound what a worker holds.
 """
 
 import logging
@@ -52,6 +52,8 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
 SLOW = 1.0
+#: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
+WAITED = 60.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
 #: Seconds that what was claimed together may take until it is recorded together.
@@ -118,13 +120,17 @@ class Pipeline:
         bench = self._bench
         while drafts := self._intake.take(self.idle, self._ready):
             begin = bench.shelf.complete and self._hungry and self._prepared.empty()
-            claims = self._persist(self._custody.take, drafts, begin=begin)
+            claims = self._persist(self._custody.take, drafts, begin=begin) or []
             if not claims:
                 bench.shelf.dropped(drafts[0].target)
-            for claimed in claims or ():
+            for place, claimed in enumerate(claims):
+                if place and not self._ready():  # the device has become slow meanwhile
+                    self._custody.give_back([each.id for each in claims[place:]])
+                    break
                 if not self._prepare_now(claimed):
                     bench.shelf.dropped(claimed.target)  # others need not wait for what is fetched
-                    self._fetch_later(claimed)
+                    self._intake.single(claimed.target, time.monotonic() + WAITED)
+                    self._fetch_later(replace(claimed, more=False))
         self._prepared.put(None)
 
     def _prepare_now(self, claimed: Claim) -> bool:
@@ -191,7 +197,6 @@ class Pipeline:
             self._predicted.put(None)
 
     def _predict_all(self) -> None:
-        settings = self._bench.settings
         self._bench.shelf.fill()
         self.filled.set()
         while prepared := self._next():
@@ -205,12 +210,15 @@ class Pipeline:
             if claimed.hold:
                 claimed.hold.give()
                 prediction = prediction and replace(prediction, claim=claimed.without_bodies())
-            self._intake.ran(claimed.target, took)
+            if prediction:
+                self._intake.ran(claimed.target, max(took, prepared.seconds))
+            else:
+                self._intake.ring()
             if self.lost:
                 return
             if prediction:
                 self._predicted.put(prediction)
-                if claimed.jobs[0].deaths >= settings.max_attempts - 1:
+                if self._custody.last(claimed.jobs):
                     self._wait_for_record(claimed.id)
             elif not self._closing.is_set():
                 self._custody.let_go([claimed.id])
@@ -329,8 +337,10 @@ class Pipeline:
             self._prepared.put_nowait(between)
 
     def _ready(self) -> bool:
-        """Claim ahead of the device, but not behind a batch that takes long."""
+        """Claim ahead of the device, but not behind a batch that takes long, nor at the end."""
         running = self._running
+        if self._closing.is_set():
+            return False
         return running is None or max(self._watch.running, self._took.get(running.target, 0.0)) < SLOW
 
     def _close(self) -> None:

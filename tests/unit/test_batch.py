@@ -120,6 +120,31 @@ def test_what_goes_before_ends_the_row() -> None:
     assert taken_together(each, 0.2) == [4, 4]
 
 
+def test_what_is_single_is_taken_one_batch_at_a_time_until_then() -> None:
+    each = batcher()
+    ran(each, A, 0.0)
+    each.add(A, ids(16), priority=NORMAL, now=0.0)
+    each.single[A] = 5.0
+    assert taken_together(each, 4.9) == [4]
+    assert taken_together(each, 5.0) == [4, 4, 4]
+
+
+def test_what_is_old_but_not_full_follows_nothing() -> None:
+    each = batcher()
+    ran(each, A, 0.0)
+    each.add(A, ids(6), priority=NORMAL, now=0.0)
+    assert taken_together(each, 9.0) == [4]
+
+
+def test_nothing_follows_what_must_be_alone_where_all_are() -> None:
+    each = Batcher({A: Limits(1, 0.5)})
+    ran(each, A, 0.0)
+    each.add(A, ids(1), priority=NORMAL, now=0.0, alone=True)
+    each.add(A, ids(3), priority=NORMAL, now=0.0)
+    assert taken_together(each, 0.0) == [1]
+    assert taken_together(each, 0.0) == [1, 1, 1]
+
+
 def test_what_is_paused_is_never_due_and_waits_for_the_end_of_the_pause() -> None:
     each, paused, other = batcher(), ids(4), ids(1)
     each.add(A, paused[:3], priority=HIGH, now=0.0)

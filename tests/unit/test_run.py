@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from queue import Full
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -19,10 +22,11 @@ from workers.claim import Claim
 from workers.gpu import Cpu
 from workers.pace import Pace
 from workers.predict import Prediction
-from workers.run import Bench, Pipeline
+from workers.run import SLOW, Bench, Pipeline
 from workers.shelf import Shelf
 
 PATIENCE = 10.0
+ECHO = Target("echo", "1")
 
 
 @pytest.fixture
@@ -34,7 +38,8 @@ def pipeline() -> Iterator[Pipeline]:
     bench = Bench(new_uuid(), Settings(), away, away, away, away, away, away, shelf, device, away, Pace(0.0))
     pipeline = Pipeline(bench, Mock(), on_failure=lambda: None)
     yield pipeline
-    pipeline._prepared.put(None)
+    with suppress(Full):
+        pipeline._prepared.put_nowait(None)
 
 
 def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits_behind_a_long_one(
@@ -59,9 +64,12 @@ def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits
     done.result(PATIENCE)
 
 
+def claimed(more: bool = False) -> Claim:
+    return Claim(new_uuid(), ECHO, [], more=more)
+
+
 def predicted(count: int, more: bool = False) -> Prediction:
-    claim = Claim(new_uuid(), Target("echo", "1"), [], more=more)
-    return Prediction(claim, 1.0, [None] * count, Mock())
+    return Prediction(claimed(more), 1.0, [None] * count, Mock())
 
 
 def test_what_was_claimed_together_is_recorded_together(pipeline: Pipeline) -> None:
@@ -94,3 +102,44 @@ def test_the_end_is_heard_by_whoever_gathers_next(pipeline: Pipeline) -> None:
     pipeline._predicted.put(last)
     pipeline._predicted.put(None)
     assert [pipeline._gather(), pipeline._gather(), pipeline._gather()] == [[last], [], []]
+
+
+@pytest.fixture
+def together(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
+    """The claims that are taken at once, by the only statement."""
+    claims = [claimed(more=True), claimed(more=True), claimed()]
+    cast(Mock, pipeline._intake).take.side_effect = [[Mock()], []]
+    custody = Mock()
+    custody.take.return_value = claims
+    monkeypatch.setattr(pipeline, "_custody", custody)
+    return claims
+
+
+@pytest.mark.parametrize("why", ["slow", "closing"])
+def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
+    pipeline: Pipeline, together: list[Claim], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    def prepare(claim: Claim) -> bool:
+        if why == "slow":
+            pipeline._running = claim
+            pipeline._took[ECHO] = 2 * SLOW
+        else:
+            pipeline._closing.set()
+        return True
+
+    monkeypatch.setattr(pipeline, "_prepare_now", prepare)
+    pipeline._claim()
+    cast(Mock, pipeline._custody).give_back.assert_called_once_with([claim.id for claim in together[1:]])
+    assert pipeline._prepared.get_nowait() is None
+
+
+def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
+    pipeline: Pipeline, together: list[Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Mock()
+    monkeypatch.setattr(pipeline, "_prepare_now", lambda claim: claim is not together[0])
+    monkeypatch.setattr(pipeline, "_fetch_later", later)
+    pipeline._claim()
+    later.assert_called_once_with(replace(together[0], more=False))
+    assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
+    assert pipeline._prepared.get_nowait() is None

@@ -5,14 +5,12 @@ statement to read them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from operator import attrgetter
 from struct import Struct
 from typing import Any, ClassVar
 from uuid import UUID
 
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _int4 = Struct("!i").pack
 _head = Struct("!iiiii").pack
 _NULL = _int4(-1)
@@ -29,13 +27,6 @@ def _text(value: str) -> bytes:
 
 def _uuid(value: UUID | str) -> bytes:
     return _SIXTEEN + (bytes.fromhex(value) if isinstance(value, str) else value.bytes)
-
-
-_int8 = partial(Struct("!iq").pack, 8)
-
-
-def _timestamptz(value: datetime) -> bytes:
-    return _int8((value - _EPOCH) // timedelta(microseconds=1))
 
 
 class Array(bytes):
@@ -58,11 +49,10 @@ _TYPES = {
     "uuid": _Type(2950, 2951, _uuid),
     "int2": _Type(21, 1005, partial(Struct("!ih").pack, 2)),
     "int4": _Type(23, 1007, partial(Struct("!ii").pack, 4)),
-    "int8": _Type(20, 1016, _int8),
+    "int8": _Type(20, 1016, partial(Struct("!iq").pack, 8)),
     "float8": _Type(701, 1022, partial(Struct("!id").pack, 8)),
     "text": _Type(25, 1009, _text),
     "bytea": _Type(17, 1001, _sized),
-    "timestamptz": _Type(1184, 1185, _timestamptz),
 }
 #: The classes that `array` makes.
 ARRAYS = [each.array for each in _TYPES.values()]

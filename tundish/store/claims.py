@@ -1,6 +1,7 @@
 """Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -95,11 +96,14 @@ def claim(
     begin: UUID | None = None,
 ) -> dict[UUID, Claimed]:
     """Take what is still queued of the ids of each of these claims, under a lease of `lease` seconds: by claim, in
-    their order, less those of which nothing was. A job on its last allowed attempt is taken only where it is the only
-    id. `begin`: the claim that predict follows at once. It starts then, unless an endpoint is to hear of that, an input
-    must be brought from elsewhere first, or a job is on its last attempt."""
+    their order, less those of which nothing was. A job on its last allowed attempt is taken only where each claim has
+    one id. `begin`: the claim that predict follows at once. It starts then, unless an endpoint is to hear of that, an
+    input must be brought from elsewhere first, or a job is on its last attempt."""
+    wanted = [(id, claim) for claim, ids in claims.items() for id in ids]
+    if len(claims) > 1:
+        wanted.sort(key=itemgetter(0))  # so that all lock their rows in one order
     given = {
-        **span([id for each in claims.values() for id in each]),
+        **span([id for id, _ in wanted]),
         "worker": worker,
         "lease": lease,
         "alone": all(len(ids) == 1 for ids in claims.values()),
@@ -111,8 +115,7 @@ def claim(
     if len(claims) == 1:
         rows = _CLAIM.rows(connection, {**given, "claim": next(iter(claims))})
     else:
-        by = array("uuid", [claim for claim, ids in claims.items() for _ in ids])
-        rows = _CLAIMS.rows(connection, {**given, "claims": by})
+        rows = _CLAIMS.rows(connection, {**given, "claims": array("uuid", [claim for _, claim in wanted])})
     for row in rows:
         jobs[row[1]].append(ClaimedJob._make(row[2:]))
         if row[0]:
