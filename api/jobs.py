@@ -146,7 +146,7 @@ class Jobs:
 
     def soon(self, scope: Scope, tenant: int, then: Callable[[Response | None], None]) -> bool:
         """The status of a job, without a task of its own. `then` gets the answer once it was read, or None where `get`
-        has more to say: it finds the job in the scope, where there is one. False for another path. Raises NotFound."""
+        has more to say: it finds in the scope what was read. False for another path. Raises NotFound."""
         match = _PATH.match(scope["path"])
         id = from_text("job", match["id"]) if match else None
         if id is None:
@@ -158,8 +158,9 @@ class Jobs:
         def read(asked: asyncio.Future[store.JobRow | None]) -> None:
             timer.cancel()
             response = None
-            with suppress(Exception):  # what `get` finds again, and answers with
-                job = scope["state"]["job"] = asked.result()
+            scope["state"]["read"] = asked
+            with suppress(Exception):  # that is what `get` answers with
+                job = asked.result()
                 if job and job.status is not Status.RUNNING:
                     response = json_response(job_json(job, self._parts.settings.public_url))
             then(response)
@@ -171,8 +172,11 @@ class Jobs:
         id = job_id(request)
         given = known_parameters(request, ("wait",))
         if "wait" not in given:
-            read = request.scope["state"].get("job")
-            return await self._running(read or await self._parts.job(request.state.tenant, id))
+            read = request.scope["state"].get("read")
+            found = read.result() if read else await self._parts.job(request.state.tenant, id)
+            if found is None:
+                raise no_such_job()
+            return await self._running(found)
         wait = seconds(given["wait"], "wait")
         job = await unless_gone(request, self._ended(request, id, wait))
         return await self._running(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)

@@ -68,6 +68,8 @@ def _guard_store(verbs: tuple[str, ...], at: Callable[[str], None]) -> None:
             if name == "register" or result is None or result:
                 connection.info.setdefault("wrote", set()).add(name)
                 at(f"{name}.after")
+                if connection.connection.driver_connection.autocommit:  # it may be kept, and never given back
+                    returned(None, connection)
             return result
 
         return call
@@ -83,9 +85,9 @@ def _guard_store(verbs: tuple[str, ...], at: Callable[[str], None]) -> None:
 
 def _guard_calls(at: Callable[[str], None]) -> None:
     import redis
-    import redis.asyncio.client
     import redis.client
 
+    from api.sender import Sender
     from tundish.blobs import Directory
     from workers.post import Post
 
@@ -118,7 +120,7 @@ def _guard_calls(at: Callable[[str], None]) -> None:
     guard(redis.client.Pipeline, "execute", "push")
     guard(redis.Redis, "lmpop", "pop")
     guard(redis.Redis, "publish", "notify")
-    guard_async(redis.asyncio.client.Pipeline, "execute", "push")
+    guard_async(Sender, "_push", "push")
     guard_async(Post, "send", "send")
 
 

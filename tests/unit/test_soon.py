@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from api.jobs import Jobs
 from tundish import store
+from tundish.errors import NotFound, Unavailable
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority, Status
 
@@ -78,10 +79,25 @@ def test_another_path_is_called_at_once(path: str) -> None:
     assert not jobs(None).soon(asks(path), 1, cast(Any, None))
 
 
-def test_a_job_that_runs_is_read_once() -> None:
+def then_shown(found: store.JobRow | Exception | None) -> bytes:
+    """What is answered after all, by an API that can read nothing any more."""
+
     async def shown() -> Response:
         scope = asks()
-        assert await answer(row(Status.RUNNING), scope) is None
+        assert await answer(found, scope) is None
         return await jobs(AWAY).get(Request(scope))
 
-    assert b'"progress":0.5' in bytes(asyncio.run(shown()).body)
+    return bytes(asyncio.run(shown()).body)
+
+
+def test_a_job_that_runs_is_read_once() -> None:
+    assert b'"progress":0.5' in then_shown(row(Status.RUNNING))
+
+
+@pytest.mark.parametrize(("found", "says"), [(None, NotFound), (AWAY, Unavailable)])
+def test_a_read_that_finds_nothing_or_fails_is_not_made_again(
+    found: Exception | None, says: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.patience.PATIENCE", 0.01)
+    with pytest.raises(says):
+        then_shown(found)
