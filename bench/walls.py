@@ -5,7 +5,7 @@ WALLS: dict[str, str] = {
     "status": "one API process takes a whole core: job's JSON 18 %, write 22, parse 13, rows 14 of it (py-spy)",
     "drain": "two full cores: a job takes 14 us of the workers' Python and 12 of Postgres (costs)",
     "single": "one worker: 13 us of its Python a job, 77 % of a core and one interpreter; Postgres 10 (CPU time)",
-    "model": "two full cores: of 13.6 ms of CPU a batch the network takes 6.4, worker 4.1, Postgres 2.5 (schedstat)",
+    "model": "two full cores: of 13.5 ms of CPU a batch predict takes 8.4, the worker 2.3, Postgres 2.3 (schedstat)",
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
     "gpu": "",
     "latency": "CPU, one process behind the other; the slowest 3 % wait in one of three statements (stamps)",
