@@ -1,16 +1,19 @@
 """Models for a worker whose device does not hold them all, and a device that goes away when it is told to."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from threading import Event
 from typing import ClassVar
+from unittest.mock import patch
 
 from tests.models import Gate, Gated, Value
 from tundish import Batch, Model, Reject
 from workers import gpu, quarantine
 from workers.__main__ import main
+from workers.heart import Heart
 
 
 class Sized(Model[Value, Value]):
@@ -119,6 +122,16 @@ class Breakable(gpu.Cpu):
         return self.fault()
 
 
+class Hasty(Heart):
+    """Is told to stop right behind its first beat, where there is a file."""
+
+    def start(self) -> None:
+        super().start()
+        if Path(os.environ["SHELF"], "stop").exists():
+            signal.raise_signal(signal.SIGTERM)
+
+
 if __name__ == "__main__":
     quarantine.WAIT = (float(os.environ["WAIT"]),) * 2
-    sys.exit(main(named=lambda name: Breakable()))
+    with patch("workers.__main__.Heart", Hasty):
+        sys.exit(main(named=lambda name: Breakable()))

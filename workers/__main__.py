@@ -22,6 +22,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
+from celery.worker import state
 
 from tundish import logs, store
 from tundish.artifact import Cache
@@ -157,6 +158,11 @@ def _serve(
         reload.publish(engine, client, others)
         heart.beat()
 
+    def close(**_: object) -> None:
+        intake.close()
+        heart.drain()
+
+    _heed(close)
     if reloaded:
         reloaded.start(exchange)
     heart.start()
@@ -170,7 +176,7 @@ def _serve(
     gc.freeze()  # the models and torch are looked at no more: each look stopped the device
     log.info("serving %s", ", ".join(presence().models), extra={"worker": to_text("wrk", worker)})
     listens = reload.LISTENS if reloaded else app.BRPOP_TIMEOUT
-    _consume(app.make(settings.redis_url, intake, listens), f"{settings.pool}-{worker.hex[-8:]}", intake, heart)
+    _consume(app.make(settings.redis_url, intake, listens), f"{settings.pool}-{worker.hex[-8:]}")
     # A second interrupt does not wait for the running batch: its lease runs out, and another worker has its jobs.
     signal.signal(signal.SIGINT, lambda *_: os._exit(exits.INTERRUPTED))
     pauses.stop()
@@ -213,14 +219,21 @@ def _shelf(
     )
 
 
-def _consume(application: Celery, name: str, intake: Intake, heart: Heart) -> None:
-    """Let Celery feed the intake until SIGTERM or SIGINT; from the signal on, no batch is claimed."""
+def _heed(close: Callable[..., None]) -> None:
+    """From here on SIGTERM and SIGINT end the worker in good order: `close` is called, so that no batch is claimed any
+    more. Before Celery has started its own handlers are not there yet, and it must be told at once to stop."""
 
-    def close(**_: object) -> None:
-        intake.close()
-        heart.drain()
+    def early(*_: object) -> None:
+        close()
+        state.should_stop = 0  # type: ignore[assignment]  # its types know None alone
 
-    worker_shutting_down.connect(close)
+    signal.signal(signal.SIGTERM, early)
+    signal.signal(signal.SIGINT, early)
+    worker_shutting_down.connect(close, weak=False)
+
+
+def _consume(application: Celery, name: str) -> None:
+    """Let Celery feed the intake until it is told to stop."""
     # It warns of pickle under root; JSON alone is accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = application.Worker(

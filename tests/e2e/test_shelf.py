@@ -1,7 +1,6 @@
 """Many models on one device, a worker that leaks, and a device that goes away."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -256,12 +255,6 @@ class Fragile:
     def states(self, pid: int) -> list[str]:
         return [state for state, _, _ in self.rows(pid)]
 
-    def heeds(self, pid: int) -> bool:
-        """Whether SIGTERM ends it in good order: it says that it is idle a moment before Celery has started."""
-        status = Path(f"/proc/{pid}/status").read_text()
-        caught = status.partition("SigCgt:")[2].split()[0]
-        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
     def submit(self, client: httpx.Client, name: str) -> str:
         gate = {"model": "lonely", "input": {"folder": str(self.folder), "name": name}}
         id: str = client.post("/v1/jobs", json=gate).json()["id"]
@@ -336,11 +329,19 @@ def test_no_model_is_unloaded_under_a_batch_that_runs_past_the_grace_time(system
         assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "canceled"
         with fragile.started() as worker:
             wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
-            wait_until(lambda: fragile.heeds(worker.pid), "Celery has started")
             worker.terminate()
             worker.communicate(timeout=20)
         assert worker.returncode == 0
         assert (fragile.folder / "unloaded").exists()
+
+
+def test_a_worker_that_is_stopped_before_celery_has_started_ends_in_good_order(fragile: Fragile) -> None:
+    (fragile.folder / "stop").touch()
+    with fragile.started() as worker:
+        _, said = worker.communicate(timeout=20)
+    assert worker.returncode == 0, said
+    assert fragile.states(worker.pid) == ["stopped"]
+    assert (fragile.folder / "unloaded").exists()
 
 
 def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:

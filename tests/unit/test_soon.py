@@ -74,7 +74,11 @@ def test_who_has_more_to_say_is_called(found: store.JobRow | Exception | None, m
     assert asyncio.run(answer(found)) is None
 
 
-@pytest.mark.parametrize("path", [f"{PATH}/result", "/v1/jobs", "/v1/jobs/job_x", f"{PATH}/"])
+@pytest.mark.parametrize(
+    "path",
+    [f"{PATH}/result", "/v1/jobs", "/v1/jobs/job_x", f"{PATH}/"],
+    ids=["its result", "all jobs", "no id", "a slash more"],
+)
 def test_another_path_is_called_at_once(path: str) -> None:
     assert not jobs(None).soon(asks(path), 1, cast(Any, None))
 
