@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,19 @@ class Api:
             return error.code
         except OSError:
             return None
+
+    def ready(self) -> bool | str:
+        """Whether it can take a submit; else what it misses, where it says so."""
+        try:
+            with _OPENER.open(self._request("/readyz"), timeout=5):
+                return True
+        except urllib.error.HTTPError as error:
+            with suppress(ValueError, KeyError):
+                checks = json.load(error)["checks"]
+                return "; ".join(f"{name}: {found}" for name, found in checks.items() if found != "ok")
+            return f"/readyz answers {error.code}"
+        except OSError:
+            return False
 
     def get(self, path: str) -> Any:
         return self._ask(self._request(path))

@@ -121,15 +121,17 @@ class Supervisor:
         self._write()
         return process.pid
 
-    def wait_for(self, what: str, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until `ready`. Raises Stop where a child dies meanwhile, a signal comes, or time is up."""
+    def wait_for(self, what: str, ready: Callable[[], bool | str], timeout: float) -> None:
+        """Wait until `ready` is True; a text says what is missing. Raises Stop where a child dies meanwhile, a signal
+        comes, or time is up."""
         until = time.monotonic() + timeout
-        while not ready():
+        while (state := ready()) is not True:
             try:
                 event = self._events.get(timeout=0.05)
             except queue.Empty:
                 if time.monotonic() > until:
-                    raise Stop(f"{what} was not ready after {timeout:.0f} s; see {self._place.logs}") from None
+                    missing = f" ({state})" if state else ""
+                    raise Stop(f"{what} was not ready after {timeout:.0f} s{missing}; see {self._place.logs}") from None
                 continue
             if isinstance(event, _Exit):
                 raise Stop(self._obituary(event))

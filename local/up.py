@@ -21,6 +21,7 @@ from local.place import Place
 from local.say import Stop, say, step
 from local.supervise import TREE, Child, Supervisor
 from tundish import store
+from tundish.blobs import BlobUnavailable, open_blobs
 from tundish.settings import SettingError, Settings
 
 EXAMPLES = "examples.minilm:Embed,examples.eta:Arrival,examples.ranker:Rank,examples.generator:Generator"
@@ -69,6 +70,7 @@ def running(given: Settings, workers: int = 1, reload: Path | None = None) -> It
     # The place first: what runs in it has the port too, and what still ends there is waited for.
     with closing(Place(given.data_dir)) as place:
         _check_port(given)
+        _check_blobs(given)
         environment = _environment(given, place) | threads(workers)
         supervisor = Supervisor(place, environment)
         try:
@@ -135,7 +137,7 @@ def _start(
     supervisor.start(python("courier", "workers.courier", grace=given.grace))
     supervisor.start(python("chores", "workers.chores"))
     with step("starting the API"):
-        supervisor.wait_for("the API", lambda: api.status("/readyz") == 200, 60)
+        supervisor.wait_for("the API", api.ready, 60)
     with step("loading the models"):
         supervisor.wait_for("a worker", lambda: _serve(names, supervisor, environment["TUNDISH_DATABASE_URL"]), 300)
     return System(api, place, supervisor, given)
@@ -186,6 +188,15 @@ def _check_port(given: Settings) -> None:
         except OSError as error:
             name = "TUNDISH_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "TUNDISH_HOST"
             raise Stop(f"{given.host}:{given.port} cannot be used: {error.strerror}; set {name}") from error
+
+
+def _check_blobs(given: Settings) -> None:
+    """A folder that is given must be there: it may be one of another machine, which is not mounted."""
+    if given.blob_url.startswith("file:"):
+        try:
+            open_blobs(given).check()
+        except BlobUnavailable as error:
+            raise Stop(f"TUNDISH_BLOB_URL: {error}; make it, or mount it") from error
 
 
 def _welcome(system: System) -> str:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,10 @@ import psutil
 import psycopg
 import pytest
 
+from local.http import Api
+from local.place import Place
+from local.say import Stop
+from local.supervise import Supervisor
 from tests.local import TREE, Local, wait_until
 
 
@@ -71,6 +76,7 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
             unready = client.get("/readyz")
             assert (unready.status_code, unready.json()["status"]) == (503, "unavailable")
             assert "cannot be used" in unready.json()["checks"]["blobs"]
+            assert "cannot be used" in str(Api(local.url).ready())
             assert client.get("/healthz").status_code == 200
             (local.folder / "elsewhere").rename(local.folder / "blobs")
         process.send_signal(signal.SIGINT)
@@ -229,6 +235,7 @@ def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
             "the migration failed: migrations: connection failed",
         ),
         ("TUNDISH_BLOB_URL", "ftp://x", "set it to file:///directory or s3://bucket/prefix"),
+        ("TUNDISH_BLOB_URL", "file:///no/folder", "the blob directory /no/folder cannot be used: No such file"),
         ("TUNDISH_OUTBOUND_ALLOW", "10.0.0.1/8", "TUNDISH_OUTBOUND_ALLOW"),
     ],
 )
@@ -237,6 +244,17 @@ def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: 
     failed = local.run("up")
     assert failed.returncode == 1
     assert line in failed.stdout
+
+
+def test_what_is_missing_when_time_is_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # those of the tests stay
+    with closing(Place(tmp_path / "place")) as place:
+        supervisor = Supervisor(place, {})
+        try:
+            with pytest.raises(Stop, match=r"^the API was not ready after 0 s \(blobs: away\); see /"):
+                supervisor.wait_for("the API", lambda: "blobs: away", 0)
+        finally:
+            supervisor.stop()
 
 
 def test_ctrl_c_while_the_folder_is_waited_for_ends_without_a_traceback(local: Local) -> None:
