@@ -23,7 +23,7 @@ from api.reads import Reads
 from api.sender import Sender
 from api.streams import Streams
 from api.submit import Submitter
-from api.waiters import Bells, Waiters
+from api.waiters import Bells, Waiters, hear
 from tundish import events, queue, store
 from tundish.blobs import Blobs, open_blobs
 from tundish.ids import seconds_of
@@ -107,10 +107,6 @@ def build(settings: Settings) -> Parts:
     )
     blobs = open_blobs(settings)
     models = Models(readers, seen_within=settings.lease)
-    waiters = Waiters(client)
-    waiters.hear(queue.CATALOG, models.changed)
-    listeners = Bells()
-    waiters.hear(events.CHANNEL, listeners.told)
     rules = Rules(settings.retention, settings.outbound_allow)
     pins = Pins(readers, blobs, settings.retention)
     return Parts(
@@ -126,8 +122,8 @@ def build(settings: Settings) -> Parts:
         keyed=keyed,
         asked=asked,
         reads=Reads(asked),
-        waiters=waiters,
-        listeners=listeners,
+        waiters=Waiters(client),
+        listeners=Bells(client, events.CHANNEL),
         streams=Streams(client),
         submitter=Submitter(models, blobs, pins, rules, inline_max=settings.inline_max, max_body=settings.max_body),
         pins=pins,
@@ -144,7 +140,9 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         parts.streams.run,
         parts.waiters.run,
         partial(parts.waiters.look, parts.asked),
+        parts.listeners.run,
         parts.models.run,
+        partial(hear, parts.client, queue.CATALOG, parts.models.changed, parts.models.changed),
     ]
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
