@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from api.http import bad_query, encoded, known_parameters, moment
 from api.parts import Parts
+from api.patience import of_blobs
 from api.pins import no_blobs
 from tundish import store
 from tundish.agree import Agreement, agree
@@ -72,7 +73,7 @@ class Compare:
     async def _whole(self, pairs: Sequence[store.Pair]) -> list[store.Pair]:
         """With the outputs that lie in blobs. Raises Unavailable."""
         try:
-            return await asyncio.to_thread(self._read_all, pairs)
+            return await of_blobs(self._read_all, pairs)
         except BlobUnavailable as error:
             raise no_blobs() from error
 

@@ -39,9 +39,14 @@ async def of_blobs(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     has begun may still be done later."""
     try:
         async with asyncio.timeout(PATIENCE):
-            return await asyncio.get_running_loop().run_in_executor(_blobs, partial(verb, *args, **kwargs))
+            return await of_blobs_at_length(verb, *args, **kwargs)
     except TimeoutError as error:
         raise BlobUnavailable(f"the store of blobs does not answer within {PATIENCE:g} s") from error
+
+
+async def of_blobs_at_length(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same, however long it takes: gigabytes that are copied or read."""
+    return await asyncio.get_running_loop().run_in_executor(_blobs, partial(verb, *args, **kwargs))
 
 
 def _give_up(future: asyncio.Future[T]) -> None:

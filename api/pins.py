@@ -1,12 +1,11 @@
 """Pins: an upload becomes somebody's input. What its caller overwrites from then on is not read."""
 
-import asyncio
 from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
 
 from api import database
-from api.patience import of_blobs
+from api.patience import of_blobs, of_blobs_at_length
 from tundish import store
 from tundish.blobs import CHUNK, BlobError, BlobMissing, Blobs, Stat, upload_key
 from tundish.errors import Conflict, NotFound, Unavailable
@@ -46,7 +45,7 @@ class Pins:
         key = upload_key(tenant, upload.id)
         try:
             found = await of_blobs(self._blobs.stat, key)
-            await asyncio.to_thread(self._check, key, upload, found)
+            await of_blobs_at_length(self._check, key, upload, found)
         except BlobMissing as error:
             detail = "the upload holds nothing yet; PUT its bytes to its url first, with its headers"
             raise Conflict("upload_incomplete", detail) from error

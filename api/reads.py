@@ -29,7 +29,7 @@ class Reads:
         return await answered(self.ask(id, tenant))
 
     def ask(self, id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
-        """The same for who does not wait; nothing bounds it."""
+        """The same as a future, which the caller bounds."""
         found: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault((id, tenant), []).append(found)
         self._bell.set()

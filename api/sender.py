@@ -1,5 +1,5 @@
-"""Messages to their lists in Redis, over a connection of its own: a pool, which looks at each connection first, and a
-time-out around each write let all answers of a flush be written before its messages."""
+"""Messages to their lists in Redis, over a connection of its own, and before the answers of their flush: behind a pool,
+which looks at each connection first, and a time-out around each write, all answers were written before them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

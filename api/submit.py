@@ -14,7 +14,7 @@ from api.http import parsed
 from api.inputs import Input
 from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
-from api.patience import of_blobs
+from api.patience import of_blobs, of_blobs_at_length
 from api.pins import Pinned, Pins, no_blobs
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
@@ -113,7 +113,7 @@ class Submitter:
             return new
         name = key(new.tenant, new.id, 0, "input")
         try:
-            await asyncio.to_thread(self._blobs.copy, job.blob, name, job.content_type, job.etag)
+            await of_blobs_at_length(self._blobs.copy, job.blob, name, job.content_type, job.etag)
         except BlobMissing as error:
             raise Conflict("input_unavailable", "the job's input is gone; submit it anew") from error
         except BlobError as error:
@@ -121,7 +121,7 @@ class Submitter:
         return new._replace(blob=name, etag=None)
 
     async def drop(self, jobs: Sequence[NewJob]) -> None:
-        """Delete the blobs of jobs that are not stored after all; what is in the way then goes with its day."""
+        """Delete the blobs of jobs that are not stored after all; what is in the way goes when its day is dropped."""
         for job in with_shadows(jobs):
             if job.blob is not None:
                 try:

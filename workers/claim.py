@@ -1,6 +1,7 @@
 """Claim: a batch's jobs become this worker's, under one lease, and their inputs arrive with them."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
@@ -18,6 +19,9 @@ from workers.resend import resend
 from workers.room import Hold
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two looks for claims whose answer was lost.
+LOOK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +55,31 @@ class Custody:
         self._engine = engine
         self._kept = kept
         self._client = client
-        self._unsure: list[UUID] = []  # claims whose answer was lost: Postgres may hold them for ours
+        self._unsure: dict[UUID, float] = {}  # claims whose answer was lost, and until when Postgres may make them ours
+        self._looked = -LOOK
         self.held: set[UUID] = set()
 
     def take(self, drafts: Sequence[Draft], *, begin: bool) -> list[Claim]:
         """Take what is still queued of drafts, and `begin` the first where predict follows at once. No claim comes of
         one that nothing is left of: another worker has it, or it was a duplicate. Raises StoreError, and may be called
         again then."""
-        if self._unsure:
-            self._release(self._unsure)
+        if self._unsure and time.monotonic() >= self._looked + LOOK:
+            self._give_back_unsure()
         wanted = {new_uuid(): draft for draft in drafts}
-        self._unsure = list(wanted)
+        self._unsure |= dict.fromkeys(wanted, time.monotonic() + self._settings.lease)
         taken = store.claim(
             self._kept(),
             {id: draft.ids for id, draft in wanted.items()},
             self._worker,
             lease=self._settings.lease,
             max_attempts=self._settings.max_attempts,
-            begin=self._unsure[0] if begin else None,
+            begin=next(iter(wanted)) if begin else None,
         )
         self.held.update(taken)
-        self._unsure = []
+        for id in wanted:
+            del self._unsure[id]
+        if self._unsure and len(taken) < len(wanted):  # it waited for one of these, perhaps
+            self._give_back_unsure()
         last = next(reversed(taken), None)
         return [
             # Nothing runs before the end of a job on its last attempt is recorded.
@@ -108,6 +116,12 @@ class Custody:
         if held := [*self.held, *self._unsure]:
             self.give_back(held)
 
+    def _give_back_unsure(self) -> None:
+        """Again and again for a lease: a claim may be made long after its answer was given up, as by a slow disk."""
+        self._looked = time.monotonic()
+        self._release(list(self._unsure))
+        self._unsure = {id: until for id, until in self._unsure.items() if until > self._looked}
+
     def _release(self, claims: Sequence[UUID], again: bool = True) -> None:
         with self._engine.begin() as connection:
             given_back = store.release(connection, claims)
@@ -115,4 +129,5 @@ class Custody:
         notify(self._client, [id for id, _ in given_back.ended])
         if again:
             resend(self._client, given_back.unsent, self._settings.max_attempts)
-        log.info("gave back %d jobs", len(given_back.unsent))
+        if given_back.unsent:
+            log.info("gave back %d jobs", len(given_back.unsent))

@@ -66,7 +66,7 @@ def record(
     except store.RowError:
         recorded = _one_by_one(finished, write)
     if late := len(finished) - len(recorded.ids):
-        log.info("%d results came too late and were dropped", late)
+        log.info("%d results were not taken: they came too late, or by a first try whose answer was lost", late)
     for each in predictions:
         if each.folder:
             each.folder.remove()

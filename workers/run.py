@@ -8,7 +8,7 @@ the no-op drain). The queues between the stages are short: they, and what is cla
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
 from tundish.settings import Settings
-from workers.batch import AHEAD, ROWS, Target
+from workers.batch import AHEAD, ROWS, Draft, Target
 from workers.between import Between
 from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
@@ -90,13 +90,14 @@ class Pipeline:
         )
         self._intake = intake
         self._on_failure = on_failure
-        bench.shelf.between = self.soon
+        bench.shelf.soon = self.soon
         self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.kept, bench.client)
         self._waits = Waits()
-        self._prepared: Queue[Prepared | Between | None] = Queue(1)
+        self._prepared: Queue[Prepared | Between] = Queue(1)
         self._asked: SimpleQueue[Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
+        self._drained = False  # no more claims come
         self._hungry = False  # the device waits for a batch, and for nothing else
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
         self._watch = Watch(self._give_back, self._overdue)
@@ -119,8 +120,7 @@ class Pipeline:
     def _claim(self) -> None:
         bench = self._bench
         while drafts := self._intake.take(self.idle, self._ready):
-            begin = bench.shelf.complete and self._hungry and self._prepared.empty()
-            claims = self._persist(self._custody.take, drafts, begin=begin) or []
+            claims = self._persist(self._take, drafts) or []
             if not claims:
                 bench.shelf.dropped(drafts[0].target)
             for place, claimed in enumerate(claims):
@@ -131,7 +131,12 @@ class Pipeline:
                     bench.shelf.dropped(claimed.target)  # others need not wait for what is fetched
                     self._intake.single(claimed.target, time.monotonic() + WAITED)
                     self._fetch_later(replace(claimed, more=False))
-        self._prepared.put(None)
+        self._drained = True
+        self.soon(lambda: None)  # wakes whoever waits for a batch
+
+    def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
+        begin = self._bench.shelf.complete and self._hungry and self._prepared.empty()
+        return self._custody.take(drafts, begin=begin)
 
     def _prepare_now(self, claimed: Claim) -> bool:
         """False where its inputs have to be waited for."""
@@ -225,10 +230,12 @@ class Pipeline:
             del prepared, claimed, prediction  # they are large, and the next one may be long in coming
 
     def _next(self) -> Prepared | None:
-        """The next batch, after all that was to be done before it. Raises DeviceLost."""
+        """The next batch, after all that was to be done before it; None where no more come. Raises DeviceLost."""
         while True:
             while not self._asked.empty():
                 self._asked.get().call()
+            if self._drained and self._prepared.empty():
+                return None
             self._hungry = True
             prepared = self._prepared.get()
             self._hungry = False
@@ -357,14 +364,12 @@ class Pipeline:
 
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed behind it goes to whoever is free."""
-        waiting: list[Prepared | Between | None] = []
+        waiting: list[Prepared | Between] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
         for each in waiting:
-            if each is None:  # no more claims come
-                self._prepared.put(None)
-            elif isinstance(each, Between):  # the batch may have ended meanwhile
+            if isinstance(each, Between):  # the batch may have ended meanwhile
                 self._wake(each)
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._custody.give_back([claim.id for claim in given_back])
@@ -374,15 +379,15 @@ class Pipeline:
     def _overdue(self) -> None:
         claim = self._running
         try:
-            if claim:
+            if claim and self._watch.overdue:  # and not the next one already
                 with store.autocommit(self._bench.engine).connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)
 
     def _gather(self) -> list[Prediction]:
-        """All predictions that are ready, at least one, and those of what was claimed with them, if they do not take
-        long; none once the last is recorded."""
+        """What is ready, at least one prediction and up to about ROWS results; after one whose claim has more behind
+        it, those are waited for, if they do not take long. Empty once predict has ended and all was gathered."""
         gathered: list[Prediction] = []
         with self._gathering:
             prediction = self._predicted.get()
@@ -405,7 +410,7 @@ class Pipeline:
             try:
                 return verb(*args, **kwargs)
             except (store.StoreError, BlobUnavailable) as error:
-                log.warning("%s has to wait: %s", verb.__name__, error)
+                log.warning("%s has to wait: %s", verb.__name__.strip("_"), error)
                 if self._closing.wait(RETRY):
                     return None
 

@@ -92,7 +92,7 @@ class Shelf:
         #: Called when what is on the device has changed.
         self.changed: Callable[[], None] = lambda: None
         #: Called with what is to be done between two batches, by the thread that predicts.
-        self.between: Callable[[Callable[[], None]], object] = lambda verb: None
+        self.soon: Callable[[Callable[[], None]], object] = lambda verb: None
 
     @property
     def complete(self) -> bool:
@@ -143,7 +143,7 @@ class Shelf:
         self._chosen = self._policy(*with_others(standings, fitting, budget, self._share.others.wish, keep), now)
         if self._chosen.target == OTHERS and idle:
             self._moving = True
-            self.between(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
+            self.soon(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
         if self._chosen.target:
             return Choice(frozenset([self._chosen.target] if idle else []), None)
         moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
@@ -158,7 +158,8 @@ class Shelf:
 
     def dropped(self, target: Target) -> None:
         """The batch that was drafted does not come."""
-        if self._next and self._next.target == target:
+        drafted = self._next  # the other thread may have brought it meanwhile
+        if drafted and drafted.target == target:
             self._next = None
 
     # Done by the thread that predicts.
@@ -233,7 +234,8 @@ class Shelf:
     def _bring(self, target: Target) -> None:
         entry = self._entries[target]
         # A batch that was fetched comes when it comes: what was decided for another's is not its own.
-        leaving = self._next.leaving if self._next and self._next.target == target else ()
+        drafted = self._next
+        leaving = drafted.leaving if drafted and drafted.target == target else ()
         self._moving = True
         try:
             if entry.place is Place.NOWHERE:
@@ -272,6 +274,9 @@ class Shelf:
                 for entry in leaving:
                     self._put_away(entry)
             self._left_at = time.monotonic()
+        except Exception:  # nobody waits for what comes of it; the next choice tries again
+            log.exception("cannot make room for other workers")
+            raise
         finally:
             self._settle()
 

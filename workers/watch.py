@@ -38,6 +38,7 @@ class Watch:
         self._on_overdue = on_overdue
         self._began = float("inf")
         self._deadline = float("inf")
+        self._told = float("inf")  # the last deadline that was passed
         self._fires = 0.0  # when the timer in C does; 0 while it is not armed
         self._arming = threading.Lock()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
@@ -86,19 +87,24 @@ class Watch:
                 faulthandler.cancel_dump_traceback_later()
 
     def _run(self) -> None:
-        told = float("inf")  # the last deadline that was passed
         while True:
             time.sleep(LOOK)
-            if self.running > LONG:
-                self._on_long()
-            self._disarm()
-            deadline = self._deadline
-            over = time.monotonic() - deadline
-            if over > 0 and deadline != told:
-                told = deadline
-                log.error("predict is over its time-out")
-                self._on_overdue()
-            if over > PATIENCE:
-                log.critical("predict hangs: this worker ends, its batch goes on elsewhere")
-                faulthandler.dump_traceback(file=sys.__stderr__ or 2)
-                os._exit(HUNG)
+            try:
+                self._look()
+            except Exception:  # or nobody would end a predict that hangs
+                log.exception("a look at the running batch failed")
+
+    def _look(self) -> None:
+        if self.running > LONG:
+            self._on_long()
+        self._disarm()
+        deadline = self._deadline
+        over = time.monotonic() - deadline
+        if over > 0 and deadline != self._told:
+            self._told = deadline
+            log.error("predict is over its time-out")
+            self._on_overdue()
+        if over > PATIENCE:
+            log.critical("predict hangs: this worker ends, its batch goes on elsewhere")
+            faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+            os._exit(HUNG)

@@ -1,6 +1,7 @@
 """The claims in a worker's hands, against a real Postgres and Redis."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,6 +54,32 @@ def test_a_claim_whose_answer_is_lost_is_given_back_before_the_next(
     assert (claims(engine), custody.held) == (1, {taken.id})
     [job] = taken.jobs
     assert (job.id, job.attempt, job.deaths) == (id, 2, 0)
+
+
+def test_a_claim_that_is_made_after_its_answer_was_given_up_is_given_back(
+    custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [id] = submit(engine)
+    draft = Draft(Target("m", "1"), (id.hex,))
+    claim, late = store.claim, []
+
+    def given_up(*given: Any, **options: Any) -> Any:
+        late.append(partial(claim, *given, **options))
+        raise OperationalError("claim", None, Exception("the disk stalls"))
+
+    def made_meanwhile(*given: Any, **options: Any) -> Any:
+        late.pop()()
+        monkeypatch.undo()
+        return claim(*given, **options)
+
+    monkeypatch.setattr(store, "claim", given_up)
+    with pytest.raises(store.StoreError):
+        custody.take([draft], begin=True)
+    monkeypatch.setattr(store, "claim", made_meanwhile)
+    assert custody.take([draft], begin=True) == []
+    assert (claims(engine), status(engine, id)) == (0, Status.QUEUED)
+    [taken] = custody.take([draft], begin=True)
+    assert [(job.attempt, job.deaths) for job in taken.jobs] == [(2, 0)]
 
 
 def test_at_the_end_all_is_given_back_that_may_be_held(

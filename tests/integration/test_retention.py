@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from tests.local import Local
 from tundish import store
-from tundish.blobs import BlobMissing, Directory, key
+from tundish.blobs import BlobMissing, BlobUnavailable, Directory, job_prefix, key
 from tundish.ids import floor_uuid
 from tundish.job import Priority
 from tundish.settings import Settings
@@ -43,6 +43,11 @@ def tools(old_ids: None, engine: store.Engine, system: Local, tmp_path: Path) ->
 def days(tools: Tools) -> list[str]:
     with tools.engine.begin() as connection:
         return store.past_days(connection, NOW - timedelta(days=7))
+
+
+def jobs(tools: Tools) -> int:
+    with tools.engine.begin() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM jobs")).scalar_one())
 
 
 def test_a_day_of_ended_jobs_goes_with_its_blobs(tools: Tools) -> None:
@@ -94,15 +99,28 @@ def test_one_process_drops_at_a_time(tools: Tools) -> None:
         assert days(tools) == [DAY]
 
 
-def test_a_retention_under_a_day_deletes_rows(tools: Tools) -> None:
+def test_a_retention_under_a_day_deletes_rows_once_their_blobs_are_gone(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tools.engine.begin() as connection:
         recent = UUID(int=floor_uuid(datetime.now(UTC) - timedelta(minutes=1)).int + 1)
         store.submit(connection, [store.NewJob(recent, 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 1, b"1")])
         connection.execute(text("UPDATE jobs SET status = 2"))
     short = Tools(Settings(retention=30.0), tools.engine, tools.client, tools.blobs)
+    delete = tools.blobs.delete_prefix
+
+    def away(prefix: str) -> None:
+        if prefix == job_prefix(1, recent):
+            raise BlobUnavailable("away")
+        delete(prefix)
+
+    monkeypatch.setattr(tools.blobs, "delete_prefix", away)
+    with pytest.raises(BlobUnavailable):
+        retention.run(short)
+    assert jobs(tools) == 1
+    monkeypatch.undo()
     assert retention.run(short) == 1
-    with tools.engine.begin() as connection:
-        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
+    assert jobs(tools) == 0
 
 
 def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Tools) -> None:

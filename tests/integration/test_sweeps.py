@@ -74,6 +74,7 @@ def test_retention_takes_ended_jobs_alone(engine: store.Engine) -> None:
         store.record(connection, [end(jobs[0])], [store.Ran(claimed, 1.5)])
         assert store.past_retention(connection, floor_uuid(datetime(2020, 1, 1, tzinfo=UTC))) == []
         assert store.past_retention(connection, new_uuid()) == [(ids[0], 1)]
+        store.delete_ended(connection, ids)
     assert read(engine, ids[0]) is None
     assert read(engine, ids[1])
 

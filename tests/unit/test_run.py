@@ -3,13 +3,12 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from queue import Full
 from typing import Any, cast
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.local import wait_until
 from tests.models import Echo
@@ -24,6 +23,7 @@ from workers.pace import Pace
 from workers.predict import Prediction
 from workers.run import SLOW, Bench, Pipeline
 from workers.shelf import Shelf
+from workers.watch import Watch
 
 PATIENCE = 10.0
 ECHO = Target("echo", "1")
@@ -38,8 +38,8 @@ def pipeline() -> Iterator[Pipeline]:
     bench = Bench(new_uuid(), Settings(), away, away, away, away, away, away, shelf, device, away, Pace(0.0))
     pipeline = Pipeline(bench, Mock(), on_failure=lambda: None)
     yield pipeline
-    with suppress(Full):
-        pipeline._prepared.put_nowait(None)
+    pipeline._drained = True
+    pipeline.soon(lambda: None)
 
 
 def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits_behind_a_long_one(
@@ -130,7 +130,7 @@ def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
     monkeypatch.setattr(pipeline, "_prepare_now", prepare)
     pipeline._claim()
     cast(Mock, pipeline._custody).give_back.assert_called_once_with([claim.id for claim in together[1:]])
-    assert pipeline._prepared.get_nowait() is None
+    assert pipeline._next() is None
 
 
 def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
@@ -142,4 +142,39 @@ def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
     pipeline._claim()
     later.assert_called_once_with(replace(together[0], more=False))
     assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
-    assert pipeline._prepared.get_nowait() is None
+    assert pipeline._next() is None
+
+
+def test_a_claim_that_is_tried_again_starts_only_where_its_predict_still_follows_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Postgres was away, a batch that had been fetched came first."""
+    monkeypatch.setattr("workers.run.RETRY", 0.0)
+    begun: list[bool] = []
+
+    def take(drafts: object, *, begin: bool) -> list[Claim]:
+        begun.append(begin)
+        if len(begun) == 1:
+            pipeline._prepared.put(Mock())
+            raise OperationalError("claim", None, Exception("away"))
+        return []
+
+    monkeypatch.setattr(pipeline._custody, "take", take)
+    cast(Mock, pipeline._intake).take.side_effect = [[Mock()], []]
+    pipeline._bench.shelf.fill()
+    pipeline._hungry = True
+    pipeline._claim()
+    assert begun == [True, False]
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    told = Mock()
+    monkeypatch.setattr("workers.run.store.overdue", told)
+    monkeypatch.setattr("workers.run.store.autocommit", lambda engine: MagicMock())
+    monkeypatch.setattr(Watch, "overdue", over)
+    pipeline._running = claimed()
+    pipeline._overdue()
+    assert told.called == over

@@ -96,7 +96,7 @@ class Worker:
         }
         served = [Served(type(name, (Heavy,), given)) for name, given in attributes.items()]
         self.shelf = Shelf(served, gpu, NO_ARTIFACTS, self.share, host_budget=lambda: math.inf)
-        self.shelf.between = lambda verb: verb()
+        self.shelf.soon = lambda verb: verb()
         self.shelf.fill()
 
     def choose(self, now: float = 1e6, idle: bool = True, **since: float) -> set[Target]:

@@ -134,6 +134,7 @@ from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
     advance_marks,
     clock,
+    delete_ended,
     expire,
     lock,
     locked,
@@ -232,6 +233,7 @@ __all__ = [
     "default_secret",
     "delete",
     "delete_batch",
+    "delete_ended",
     "delete_upload",
     "deliver",
     "delivery",

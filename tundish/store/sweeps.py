@@ -1,19 +1,19 @@
 """What the chores do: expire, find lost messages, advance the low-water marks, let go of what is past retention.
 
 No index knows a status. For each model version, lane and priority a mark holds an id under which no job is queued or
-running; each sweep reads from there on, by primary key.
+running; a sweep reads from there on, by primary key, and one of all queues from the lowest of them.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from tundish.queue import Queue
 from tundish.store.claims import Unsent, queue_of
+from tundish.store.connect import span
 from tundish.store.pauses import paused
 
 
@@ -51,6 +51,18 @@ def low_water(connection: Connection) -> UUID:
     """No job below this id is queued or running."""
     low: UUID | None = connection.execute(text("SELECT low FROM marks ORDER BY low LIMIT 1")).scalar()
     return low or UUID(int=0)
+
+
+def _low_of(connection: Connection, queue: Queue) -> UUID:
+    """No job of a queue below this id is queued or running."""
+    low: UUID | None = connection.execute(
+        text("""
+            SELECT low FROM marks
+            WHERE model = :model AND version = :version AND lane = :lane AND priority = :priority
+        """),
+        {"model": queue.model, "version": queue.version, "lane": queue.lane, "priority": queue.priority},
+    ).scalar()
+    return low or low_water(connection)
 
 
 def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[tuple[UUID, int]]:
@@ -112,7 +124,7 @@ def unsent(
             RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone
         """),
         {
-            "low": low_water(connection),
+            "low": _low_of(connection, queue),
             "model": queue.model,
             "version": queue.version,
             "lane": queue.lane,
@@ -147,14 +159,24 @@ def advance_marks(connection: Connection, settled_before: UUID) -> None:
 
 
 def past_retention(connection: Connection, below: UUID, *, limit: int = 1000) -> list[tuple[UUID, int]]:
-    """Delete a page of ended jobs with ids under `below`; their (id, tenant), whose blobs can go."""
-    rows: Sequence[Any] = connection.execute(
-        text("""
-            WITH old AS (SELECT id FROM jobs WHERE id < :below AND status >= 2 ORDER BY id LIMIT :limit),
-            q AS (DELETE FROM requests WHERE id IN (SELECT id FROM old) AND id < :below),
-            r AS (DELETE FROM results WHERE id IN (SELECT id FROM old) AND id < :below)
-            DELETE FROM jobs WHERE id IN (SELECT id FROM old) AND id < :below RETURNING id, tenant
-        """),
+    """A page of ended jobs with ids under `below`, the oldest first: (id, tenant)."""
+    rows = connection.execute(
+        text("SELECT id, tenant FROM jobs WHERE id < :below AND status >= 2 ORDER BY id LIMIT :limit"),
         {"below": below, "limit": limit},
-    ).all()
-    return [(row[0], row[1]) for row in rows]
+    )
+    return [(row.id, row.tenant) for row in rows]
+
+
+def delete_ended(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Delete jobs that have ended, with all that was stored of them."""
+    connection.execute(
+        text("""
+            WITH old AS (
+                DELETE FROM jobs WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND status >= 2 RETURNING id
+            ), q AS (
+                DELETE FROM requests WHERE id IN (SELECT id FROM old) AND id BETWEEN :low AND :high
+            )
+            DELETE FROM results WHERE id IN (SELECT id FROM old) AND id BETWEEN :low AND :high
+        """),
+        span(ids),
+    )

@@ -28,7 +28,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """`run` does its work in pages and says how many it moved; it is called again at once after a full page."""
+    """`run` does its work in pages and says how many it moved; it is called again at once while it moves anything."""
 
     name: str
     every: float

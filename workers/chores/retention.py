@@ -52,7 +52,9 @@ def _drop_days(tools: Tools, connection: store.Connection, before: datetime) -> 
 
 
 def _delete_rows(tools: Tools, connection: store.Connection, before: datetime) -> int:
-    gone = store.past_retention(connection, floor_uuid(before))
-    for id, tenant in gone:
+    old = store.past_retention(connection, floor_uuid(before))
+    for id, tenant in old:
         tools.blobs.delete_prefix(job_prefix(tenant, id))
-    return max(len(gone), store.forget_deliveries(connection, floor_uuid(before)))
+    if old:
+        store.delete_ended(connection, [id for id, _ in old])
+    return max(len(old), store.forget_deliveries(connection, floor_uuid(before)))
