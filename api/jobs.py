@@ -139,7 +139,8 @@ class Jobs:
             raise Unavailable(
                 "unavailable", "the store of payloads does not answer; try again", retry_after=2
             ) from error
-        if not await self._parts.run(store.delete, tenant, id):
+        here = f"{self._parts.settings.public_url}/v1/jobs/{to_text('job', id)}"
+        if not await self._parts.run(store.delete, tenant, id, here):
             raise no_such_job()
         await self._parts.streams.forget(id)
         return Response(status_code=204)

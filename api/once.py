@@ -99,8 +99,8 @@ class Once:
         return shown[0] if stored else None
 
     async def amend(self, keyed: Keyed, response: Response) -> None:
-        """The request waited, and is answered with the finished job: a repeat gets the same."""
-        await self._run(store.amend_answer, keyed.scope, response.status_code, bytes(response.body))
+        """The request waited, and is answered by 200 and the finished job: a repeat gets the same while it is there."""
+        await self._run(store.amend_answer, keyed.scope, bytes(response.body))
 
     async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
         try:

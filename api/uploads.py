@@ -14,21 +14,19 @@ from api.parts import Parts
 from tundish import store
 from tundish.blobs import UPLOAD_MAX, upload_key
 from tundish.ids import new_uuid, to_text
+from tundish.media import TYPE, TYPE_MAX
 from tundish.view import rfc3339
 
 #: Seconds that the URL holds, and that jobs may name the upload.
 EXPIRES_IN = 86400
 #: Seconds more in which a PUT that began in time may end.
 GRACE = 3600.0
-#: A media type with its parameters (RFC 9110, 8.3.1), and no line end after them.
-_TOKEN = "[0-9A-Za-z!#$&^_.+-]+"
-TYPE = rf"""^{_TOKEN}/{_TOKEN}( ?; ?{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/uploads`."""
 
-    content_type: Annotated[str, Meta(max_length=255, pattern=TYPE, description="is kept")]
+    content_type: Annotated[str, Meta(max_length=TYPE_MAX, pattern=TYPE, description="is kept")]
     size: Annotated[int, Meta(ge=0, le=UPLOAD_MAX, description="bytes")]
     sha256: (
         Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$", max_length=64, description="of the bytes, in hex")] | None

@@ -101,7 +101,9 @@ idempotency
     location text
     body bytea NOT NULL
     created_at timestamp with time zone NOT NULL DEFAULT now()
+    ended bytea
     CREATE INDEX idempotency_created_at_idx ON public.idempotency USING btree (created_at)
+    CREATE INDEX idempotency_location_idx ON public.idempotency USING btree (location) WHERE (ended IS NOT NULL)
     PRIMARY KEY (tenant, method, path, key)
 
 jobs

@@ -107,7 +107,7 @@ def _of_file(path: Path) -> Iterator[Served]:
     if not path.is_file():
         raise CatalogError(f"no model is named; set TUNDISH_MODELS=package.module:Class, or write {path}")
     try:
-        models = tomllib.loads(path.read_text()).get("models")
+        models = tomllib.loads(path.read_text("utf-8-sig")).get("models")
         if not isinstance(models, list) or not models:
             raise ValueError("it names no models")
         named = [_entry(each) for each in models]
@@ -131,9 +131,13 @@ def _entry(given: Any) -> tuple[str, str, str]:
 
 
 def _class(module: str, name: str) -> Any:
+    if module.startswith("."):
+        raise CatalogError(f"{module}:{name} has no package; write package.module:Class")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise CatalogError(f"{module}:{name}: there is no module {error.name}; is it on PYTHONPATH?") from error
     except AttributeError as error:
         raise CatalogError(f"{module}:{name}: {error}") from error
+    except SystemExit as error:
+        raise CatalogError(f"{module} ends the process that imports it ({error}); does it run as a script?") from error

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tundish.file import File
-from tundish.media import JSON, OCTETS, TEXT
+from tundish.media import JSON, OCTETS, TEXT, is_media_type
 from tundish.model import DefinitionError, Model, types_of
 
 
@@ -190,9 +190,12 @@ class _Files(Codec):
     def encode(self, value: Any) -> File:
         if not isinstance(value, File):
             raise EncodeError(f"the output is of type {type(value).__name__}, not tundish.File")
-        if not Path(value.path).is_file():
-            raise EncodeError(f"the output says that it lies in {Path(value.path).name}, and there is no such file")
-        return value
+        path, given = Path(value.path), value.content_type
+        if not path.is_file():
+            raise EncodeError(f"the output says that it lies in {path.name}, and there is no such file")
+        if given is not None and not (isinstance(given, str) and is_media_type(given)):
+            raise EncodeError(f"the output's content_type is {given!r}, not a media type such as image/png")
+        return File(path, given)
 
 
 def _whole(value: Any) -> Any:

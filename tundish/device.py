@@ -13,10 +13,18 @@ _STICKY = re.compile(
 )
 
 
+def said(error: object) -> str:
+    """Its text, and that of what cannot say any: its type's name."""
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
+
+
 def out_of_memory(error: BaseException) -> bool:
     """The batch was too large for the device's memory (torch.OutOfMemoryError) or the host's."""
     names = {each.__name__ for each in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"} or _SHORT.search(str(error)))
+    return bool(names & {"MemoryError", "OutOfMemoryError"} or _SHORT.search(said(error)))
 
 
 def poisoned() -> bool:
@@ -37,7 +45,7 @@ def poisoned() -> bool:
 def lost(error: BaseException, poisoned: Callable[[], bool] = poisoned) -> bool:
     """The CUDA context is poisoned: an error such as an illegal memory access or a device-side assert is sticky, every
     later call in this process fails or gives garbage. Few texts tell; after any other the device is asked."""
-    return not out_of_memory(error) and (bool(_STICKY.search(str(error))) or poisoned())
+    return not out_of_memory(error) and (bool(_STICKY.search(said(error))) or poisoned())
 
 
 def free() -> None:

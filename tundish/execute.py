@@ -11,6 +11,7 @@ times its count, for the others are padded to it.
 
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -129,11 +130,18 @@ def encode(writes: Codec, results: Sequence[Any]) -> list[Outcome]:
     return [_written(writes, result) for result in results]
 
 
-def parts(costs: Mapping[int, int], max_cost: int) -> list[list[int]]:
+def _cost(given: Any) -> float:
+    cost = float(given)
+    if not 0 <= cost < float("inf"):
+        raise ValueError(f"cost gave {cost}; it must give a number of 0 or more")
+    return cost
+
+
+def parts(costs: Mapping[int, float], max_cost: int) -> list[list[int]]:
     """The positions of `costs` in parts, the dearest first. In a part of several, no item costs under half of the
     largest, so that at most half of it is padding, and the largest times the count is at most `max_cost`."""
     found: list[list[int]] = []
-    largest = 0
+    largest = 0.0
     for position in sorted(costs, key=lambda each: -costs[each]):
         cost = costs[position]
         if not found or 2 * cost < largest or (len(found[-1]) + 1) * largest > max_cost:
@@ -193,10 +201,10 @@ class _Run:
         """All inputs in parts; those whose cost cannot be told go to `results`."""
         if self.model.max_cost is None:
             return [list(self.inputs)] if self.inputs else []
-        costs: dict[int, int] = {}
+        costs: dict[int, float] = {}
         for position, input in self.inputs.items():
             try:
-                costs[position] = self.model.cost(input)
+                costs[position] = _cost(self.model.cost(input))
             except Exception as error:
                 self._tell(1)
                 results[position] = _failed(error)
@@ -212,9 +220,9 @@ class _Run:
         with self.watch(timeout):  # the device is asked what ails it, and may not answer
             try:
                 results = self.model.predict(batch)
-            except Exception as error:
+            except (Exception, CancelledError) as error:
                 if device.lost(error):
-                    raise DeviceLost(f"{self.model.name}@{self.model.version}: {error}") from error
+                    raise DeviceLost(f"{self.model.name}@{self.model.version}: {device.said(error)}") from error
                 self._tell(count)
                 raised = _failed(error)
         # Out of the except block: the traceback would hold on to the memory that the parts need.
@@ -263,24 +271,24 @@ class _Run:
         return max(size_of(self.items[position].body) for position in positions)
 
 
-def _failed(error: Exception) -> Failed:
+def _failed(error: BaseException) -> Failed:
     if device.out_of_memory(error):
-        return Failed(Code.OUT_OF_MEMORY, f"the device's memory does not hold this item alone: {error}")
-    return Failed(Code.MODEL_ERROR, f"{type(error).__name__}: {error}")
+        return Failed(Code.OUT_OF_MEMORY, f"the device's memory does not hold this item alone: {device.said(error)}")
+    return Failed(Code.MODEL_ERROR, f"{type(error).__name__}: {device.said(error)}")
 
 
 def _written(writes: Codec, result: Any) -> Outcome:
     if isinstance(result, (Done, Failed, Canceled)):
         return result
     if isinstance(result, Reject):
-        return Failed(Code.REJECTED, result.reason)
+        return Failed(Code.REJECTED, device.said(result.reason))
     try:
         return encoded(writes, result)
     except EncodeError as error:
         return Failed(Code.OUTPUT_INVALID, str(error))
     except Exception as error:  # of the author's own type, or of the device that a tensor lies on
         if device.lost(error):
-            raise DeviceLost(str(error)) from error
+            raise DeviceLost(device.said(error)) from error
         log.warning("an output cannot be written", exc_info=True)
         return _failed(error)
 

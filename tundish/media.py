@@ -1,10 +1,23 @@
 """Media types: what a payload's bytes are (RFC 9110, 8.3)."""
 
+import re
+
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
 NPY = "application/x-npy"
 SAFETENSORS = "application/vnd.safetensors"
+
+_TOKEN = "[0-9A-Za-z!#$&^_.+-]+"
+#: A pattern of a media type with its parameters (RFC 9110, 8.3.1), and no line end after them.
+TYPE = rf"""^{_TOKEN}/{_TOKEN}( ?; ?{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
+TYPE_MAX = 255  # characters
+
+_type = re.compile(TYPE)
+
+
+def is_media_type(text: str) -> bool:
+    return len(text) <= TYPE_MAX and _type.match(text) is not None
 
 
 def essence(content_type: str) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, overload
 
+from tundish.media import is_media_type
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w!#$&^.+-]+=[\w!#$&^.+-]+)*", re.ASCII)
 _ARTIFACT = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -202,7 +203,7 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(f"{model.__qualname__}.pad_to is {model.pad_to!r}; set it to sizes of 1 or more: (8, 64)")
     if model.max_cost is not None and (not isinstance(model.max_cost, int) or model.max_cost < 1):
         raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
-    if model.output_type is not None and not _TYPE.fullmatch(str(model.output_type)):
+    if model.output_type is not None and not is_media_type(str(model.output_type)):
         raise DefinitionError(f"{model.__qualname__}.output_type is {model.output_type!r}; set it to a media type")
     if model.artifact is not None and not _ARTIFACT.fullmatch(str(model.artifact)):
         raise DefinitionError(

@@ -123,8 +123,9 @@ class Pipeline:
             claims = self._persist(self._take, drafts) or []
             if not claims:
                 bench.shelf.dropped(drafts[0].target)
+            until = time.monotonic() + SLOW
             for place, claimed in enumerate(claims):
-                if place and not self._ready():  # the device has become slow meanwhile
+                if place and (time.monotonic() > until or not self._ready()):  # the device has become slow meanwhile
                     self._custody.give_back([each.id for each in claims[place:]])
                     break
                 if not self._prepare_now(claimed):
@@ -135,8 +136,9 @@ class Pipeline:
         self.soon(lambda: None)  # wakes whoever waits for a batch
 
     def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
-        begin = self._bench.shelf.complete and self._hungry and self._prepared.empty()
-        return self._custody.take(drafts, begin=begin)
+        # What is being fetched may come in between.
+        follows = self._hungry and self._prepared.empty() and not self._waits.some
+        return self._custody.take(drafts, begin=self._bench.shelf.complete and follows)
 
     def _prepare_now(self, claimed: Claim) -> bool:
         """False where its inputs have to be waited for."""

@@ -52,8 +52,10 @@ def test_a_job_succeeds_and_keeps_its_result(client: httpx.Client) -> None:
     assert client.get(job["urls"]["result"]).json() == job["output"]
 
 
-def test_prefer_wait_answers_with_the_finished_job(client: httpx.Client) -> None:
-    answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}}, headers={"Prefer": "wait=100"})
+@pytest.mark.parametrize("wait", ["100", "9223372036854775807"])
+def test_prefer_wait_answers_with_the_finished_job(client: httpx.Client, wait: str) -> None:
+    prefer = {"Prefer": f"wait={wait}"}
+    answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}}, headers=prefer)
     assert answer.status_code == 200
     assert answer.headers["preference-applied"] == "wait=60"
     assert answer.json()["status"] == "succeeded"
@@ -241,6 +243,8 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
     assert found == ids[::-1]
     early = client.get("/v1/jobs", params={**asked, "created_before": "2020-01-01T00:00:00Z"}).json()
     assert early == {"data": [], "next_cursor": None}
+    open_ended = {"created_after": "0001-01-01T00:00:00Z", "created_before": "9999-12-31T23:59:59+00:00"}
+    assert client.get("/v1/jobs", params={**asked, **open_ended}).json()["data"]
 
 
 def test_the_catalog_says_what_is_served(client: httpx.Client) -> None:

@@ -61,6 +61,9 @@ def test_a_repeat_of_a_request_that_waited_gets_the_finished_job(client: httpx.C
     assert (first.status_code, first.json()["status"]) == (200, "succeeded")
     repeat = post(client, key)
     assert (repeat.status_code, repeat.content) == (200, first.content)
+    assert client.delete(f"/v1/jobs/{first.json()['id']}").status_code == 204
+    repeat = post(client, key)
+    assert (repeat.status_code, repeat.json()["status"], repeat.json()["output"]) == (202, "queued", None)
 
 
 def test_a_batch_and_a_large_input_are_stored_once(client: httpx.Client) -> None:

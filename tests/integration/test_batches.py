@@ -279,7 +279,7 @@ def test_a_job_that_is_deleted_before_its_batch_has_ended_is_told(tools: Tools) 
     expanded(tools, id)
     [first, _] = run(tools)
     with tools.engine.begin() as connection:
-        assert store.delete(connection, 1, first)
+        assert store.delete(connection, 1, first, "")
     done = settle(tools, id)
     assert (done.status, done.counts.succeeded, done.counts.failed) == (Status.SUCCEEDED, 1, 1)
     assert [each["error"]["code"] for each in file_of(tools, done.errors)] == ["deleted"]

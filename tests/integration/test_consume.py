@@ -23,7 +23,7 @@ from tests.models import Echo, Octets
 from tests.shelves import NO_ARTIFACTS, alone
 from tundish.catalog import Served
 from workers import app
-from workers.__main__ import _consume
+from workers.__main__ import _consume, _heed
 from workers.batch import Batcher, Limits, Target
 from workers.consume import Consumers
 from workers.gpu import Cpu
@@ -35,9 +35,6 @@ shelf.fill()
 consumers = Consumers(targets.values())
 batcher = Batcher(dict.fromkeys(targets.values(), Limits(4, 0.0)))
 intake = Intake(batcher, redis.Redis.from_url(sys.argv[1]), consumers, shelf)
-class Quiet:
-    def drain(self):
-        pass
 def draft():
     while drafts := intake.take(lambda: True, lambda: True):
         with open(sys.argv[2], "a") as file:
@@ -47,7 +44,8 @@ def follow():
         consumers.follow([targets[name] for name in json.loads(line)], "pause")
 threading.Thread(target=draft, daemon=True).start()
 threading.Thread(target=follow, daemon=True).start()
-_consume(app.make(sys.argv[1], intake), "consumer", intake, Quiet())
+_heed(lambda **_: intake.close())
+_consume(app.make(sys.argv[1], intake), "consumer")
 """
 
 DB = 7

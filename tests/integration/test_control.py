@@ -229,10 +229,10 @@ def test_a_shadow_is_stored_found_and_deleted_with_its_job(catalog: store.Engine
         assert store.webhooks_of(connection, [copy.id]) == {}
         search = store.Search(before=UUID(int=(1 << 128) - 1), since=UUID(int=0))
         assert [each.id for each in store.list_jobs(connection, 1, search).jobs] == [id]
-        assert not store.delete(connection, 1, id)
+        assert not store.delete(connection, 1, id, "")
         store.cancel(connection, 1, id)
-        assert not store.delete(connection, 2, id)
-        assert store.delete(connection, 1, id)
+        assert not store.delete(connection, 2, id, "")
+        assert store.delete(connection, 1, id, "")
         for table in ("jobs", "requests", "results"):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
 
@@ -242,7 +242,7 @@ def test_deleting_a_shadow_leaves_its_job(catalog: store.Engine) -> None:
     submit(catalog, job(M1, id, shadow=job(M2, shadow_id(id), shadow_of=id)))
     with catalog.begin() as connection:
         store.cancel(connection, 1, shadow_id(id))
-        assert store.delete(connection, 1, shadow_id(id))
+        assert store.delete(connection, 1, shadow_id(id), "")
         assert store.read(connection, [(id, 1)])[id, 1].status is Status.QUEUED
 
 

@@ -346,7 +346,7 @@ def test_a_job_goes_with_its_settled_webhooks(engine: store.Engine, tmp_path: Pa
     sent = next(due for due in take(engine) if dict(rows(engine, "id, job"))[due.id] == ids[0])
     settle(engine, sent, "delivered")
     with engine.begin() as connection:
-        assert all(store.delete(connection, 1, id) for id in ids)
+        assert all(store.delete(connection, 1, id, "") for id in ids)
     assert rows(engine, "job") == [(ids[1],)]
 
 

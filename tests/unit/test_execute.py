@@ -1,4 +1,5 @@
 import math
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,49 @@ def test_an_author_s_type_that_raises_fails_its_item_alone() -> None:
     lost: Any = Touchy(RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(DeviceLost):
         execute(Fussy(), codec_for(int), lost, items, Recorder())
+
+
+class Mute(Exception):
+    """Cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("error", [Mute, Odd, CancelledError])
+def test_whatever_is_raised_fails_its_item_alone(error: Any) -> None:
+    outcomes = run(Fussy(error), [b"1", b"-1", b"2"])
+    assert codes(outcomes) == [None, "model_error", None]
+    touchy: Any = Touchy(error())
+    if error is not CancelledError:
+        assert codes(execute(Fussy(), touchy, touchy, [Item(b"1", "application/json")], Recorder())) == ["model_error"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"), [(ValueError("too long"), "too long"), (5, "5"), (None, "None"), (Mute(), "Mute")]
+)
+def test_a_reason_of_another_type_is_told_as_text(reason: Any, message: str) -> None:
+    class Choosy(Fussy):
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            return [Reject(reason) for _ in batch]
+
+    assert run(Choosy(), [b"1"]) == [Failed(Code.REJECTED, message)]
+
+
+@pytest.mark.parametrize("cost", [None, "much", math.nan, math.inf, -1, [1]])
+def test_an_item_without_a_cost_fails_alone(cost: Any) -> None:
+    class Costly(Fussy):
+        max_cost = 10
+
+        def cost(self, item: int) -> int:
+            return cost if item == 7 else 1
+
+    assert codes(run(Costly(), [b"1", b"7", b"2"])) == [None, "model_error", None]
 
 
 def test_what_ends_the_process_passes_through() -> None:

@@ -17,6 +17,8 @@ from tests.shelves import NO_ARTIFACTS
 from tundish import execute
 from tundish.blobs import Directory, upload_key
 from tundish.catalog import Served
+from tundish.codec import EncodeError, codec_for
+from tundish.execute import Done, encoded
 from tundish.file import File
 from tundish.ids import new_uuid
 from tundish.job import Code
@@ -180,6 +182,16 @@ def test_a_model_of_files_runs_with_no_service(tmp_path: Path) -> None:
     assert isinstance(output, File)
     assert (output.path.read_bytes(), output.content_type) == (b"\xff\0" * 1000, "image/png")
     assert output.path.parent == tmp_path
+
+
+def test_a_file_has_a_path_of_any_kind_and_a_media_type(tmp_path: Path) -> None:
+    source, writes = tmp_path / "source", codec_for(File)
+    source.write_bytes(BODY)
+    path: Any = str(source)
+    assert encoded(writes, File(path, "image/png")) == Done(File(source, "image/png"), "image/png")
+    for type in ("text/plain\r\nX-A: b", "text/\u65e5\u672c", "text", "", 5, b"text/plain", "a/" + "b" * 300):
+        with pytest.raises(EncodeError, match="not a media type"):
+            encoded(writes, File(source, type))  # type: ignore[arg-type]
 
 
 def test_parts_of_a_batch_do_not_write_over_each_other(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The stages of a worker between its threads, without a store."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -115,7 +116,7 @@ def together(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[Claim]
     return claims
 
 
-@pytest.mark.parametrize("why", ["slow", "closing"])
+@pytest.mark.parametrize("why", ["slow", "closing", "later"])
 def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
     pipeline: Pipeline, together: list[Claim], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
@@ -123,9 +124,14 @@ def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
         if why == "slow":
             pipeline._running = claim
             pipeline._took[ECHO] = 2 * SLOW
+        elif why == "later":
+            later.append(2 * SLOW)
         else:
             pipeline._closing.set()
         return True
+
+    later, monotonic = [0.0], time.monotonic
+    monkeypatch.setattr("workers.run.time.monotonic", lambda: monotonic() + later[-1])
 
     monkeypatch.setattr(pipeline, "_prepare_now", prepare)
     pipeline._claim()

@@ -217,6 +217,8 @@ def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str
         ("Twice", "write package.module:Class"),
         ("tests.unit.test_sdk:", "write package.module:Class"),
         ("no.such:Model", "there is no module no"),
+        (".such:Model", "has no package; write package.module:Class"),
+        ("tests.unit.script:Model", "ends the process that imports it"),
         ("tests.unit.test_sdk:Nothing", "Nothing"),
         ("tests.unit.test_sdk:Point", "is not a subclass"),
         ("tests.unit.test_sdk:Twice,Twice", "twice@1 is named twice"),

@@ -22,3 +22,12 @@ def test_no_more_is_drafted_of_a_model_until_one_ends_or_all_are_stuck() -> None
     assert (waits.until(A, 7.0), waits.until(B, 7.0)) == (7.0 + STUCK, 7.0)
     waits.end(A)
     assert waits.until(A, 8.0) == 8.0
+
+
+def test_whether_any_waits() -> None:
+    waits = Waits()
+    assert not waits.some
+    waits.begin(A)
+    assert waits.some
+    waits.end(A)
+    assert not waits.some

@@ -37,7 +37,11 @@ _WHERE = "WHERE tenant = :tenant AND method = :method AND path = :path AND key =
 
 def answer_of(connection: Connection, scope: Scope) -> Answer | None:
     row = connection.execute(
-        text(f"SELECT fingerprint, status, location, body FROM idempotency {_WHERE}"), scope._asdict()
+        text(f"""
+            SELECT fingerprint, CASE WHEN ended IS NULL THEN status ELSE 200 END, location, COALESCE(ended, body)
+            FROM idempotency {_WHERE}
+        """),
+        scope._asdict(),
     ).one_or_none()
     return None if row is None else Answer(*row)
 
@@ -78,12 +82,9 @@ def _answer_once(connection: Connection, scope: Scope, answer: Callable[[datetim
     return given if first else None
 
 
-def amend_answer(connection: Connection, scope: Scope, status: int, body: bytes) -> None:
-    """The request was answered otherwise than it was stored: it waited, and the job has ended."""
-    connection.execute(
-        text(f"UPDATE idempotency SET status = :status, body = :body {_WHERE}"),
-        {**scope._asdict(), "status": status, "body": body},
-    )
+def amend_answer(connection: Connection, scope: Scope, ended: bytes) -> None:
+    """The request waited, and was answered by 200 and the job as it ended, which goes with the job."""
+    connection.execute(text(f"UPDATE idempotency SET ended = :ended {_WHERE}"), {**scope._asdict(), "ended": ended})
 
 
 def forget_answers(connection: Connection, older_than: float, *, limit: int = 1000) -> int:

@@ -226,9 +226,9 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
     return Status(fields.pop("status")), NewJob(**fields)
 
 
-def delete(connection: Connection, tenant: int, id: UUID) -> bool:
-    """Delete a job that has ended, with its payloads, the webhooks that are settled, and its shadow, wherever that has
-    come to; False where the job has not ended, or there is none such."""
+def delete(connection: Connection, tenant: int, id: UUID, location: str) -> bool:
+    """Delete a job that has ended, with its payloads, the webhooks that are settled, its shadow, wherever that has come
+    to, and its end as a key holds it for `location`; False where the job has not ended, or there is none such."""
     gone = connection.execute(
         text("""
             WITH ended AS (
@@ -239,10 +239,12 @@ def delete(connection: Connection, tenant: int, id: UUID) -> bool:
             ), gone AS (SELECT id FROM ended UNION ALL SELECT id FROM shadow),
             q AS (DELETE FROM requests WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
             r AS (DELETE FROM results WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
-            d AS (DELETE FROM deliveries WHERE job = :id AND status <> 'pending' AND EXISTS (SELECT FROM ended))
+            d AS (DELETE FROM deliveries WHERE job = :id AND status <> 'pending' AND EXISTS (SELECT FROM ended)),
+            k AS (UPDATE idempotency k SET ended = NULL WHERE k.tenant = :tenant AND k.location = :location
+                         AND k.ended IS NOT NULL AND EXISTS (SELECT FROM ended))
             SELECT true FROM ended
         """),
-        {"id": id, "shadow": shadow_id(id), "tenant": tenant},
+        {"id": id, "shadow": shadow_id(id), "tenant": tenant, "location": location},
     ).scalar()
     return bool(gone)
 

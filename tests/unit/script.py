@@ -1,0 +1,5 @@
+"""What is run, and not imported."""
+
+import sys
+
+sys.exit(0)
