@@ -34,6 +34,7 @@ async def hear(
 ) -> None:
     """Call `heard` with each notice of a channel, until none is wanted any more; `begun` whenever notices come from
     then on, and may have been missed before."""
+    away = False
     while wanted():
         try:
             async with client.pubsub() as subscription:
@@ -43,9 +44,12 @@ async def hear(
                     if message and message["type"] == "message":
                         heard(message["data"])
                     elif message:
+                        away = False
                         begun()
         except Exception as error:  # a cut connection shows as almost anything
-            log.warning("what %s tells comes late, Redis does not answer: %r", channel, error)
+            if not away:
+                log.warning("what %s tells comes late, Redis does not answer: %r", channel, error)
+            away = True
             await asyncio.sleep(1)
 
 

@@ -22,7 +22,7 @@ from local.say import Stop, say, step
 from local.supervise import TREE, Child, Supervisor
 from tundish import store
 from tundish.blobs import BlobUnavailable, open_blobs
-from tundish.settings import SettingError, Settings
+from tundish.settings import SettingError, Settings, unknown
 
 EXAMPLES = "examples.minilm:Embed,examples.eta:Arrival,examples.ranker:Rank,examples.generator:Generator"
 
@@ -51,12 +51,13 @@ def main(arguments: list[str]) -> int:
     if given.detach:
         return _detach([word for word in arguments if word != "-d"])
     try:
+        for line in unknown(os.environ):
+            say(f"up: {line}")
         with running(Settings.from_environment(), given.workers, given.reload) as system:
             say(_welcome(system))
             if given.report is not None:
                 _let_go(system.place, given.report)
             system.supervisor.run()
-            say("stopping …")
     except (Stop, SettingError) as stop:
         say(f"up: {stop}")
         return 1
@@ -206,6 +207,8 @@ def _welcome(system: System) -> str:
         f"  try:           {curl(system.api)}",
         "  Ctrl-C stops it; ./dev down does so from elsewhere, ./dev ps shows its processes",
     ]
+    checks: dict[str, str] = system.api.get("/readyz")["checks"]
+    lines += [f"  note:          {name} {found}" for name, found in checks.items() if found != "ok"]
     return "\n".join(lines)
 
 

@@ -242,7 +242,7 @@ class _Run:
         """The first error of a batch, with its traceback; in the parts the same would be told again."""
         level = logging.DEBUG if self.told else logging.WARNING
         self.told = True
-        log.log(level, "%s@%s raised on %d items", self.model.name, self.model.version, count, exc_info=True)
+        log.log(level, "%s@%s raised on a batch of %d", self.model.name, self.model.version, count, exc_info=True)
 
     def _halved(self, positions: list[int], raised: Failed) -> dict[int, Any]:
         count = len(positions)

@@ -8,6 +8,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -87,6 +88,17 @@ class Settings:
         return replace(
             self, blob_url=self.blob_url or f"file://{root}/blobs", cache_dir=self.cache_dir or f"{root}/cache"
         )
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """What to tell of the variables that are named as settings and are none."""
+    known = [f"TUNDISH_{field.name.upper()}" for field in fields(Settings)]
+    strange = sorted(name for name in environment if name.startswith("TUNDISH_") and name not in known)
+    told: list[str] = []
+    for name in strange:
+        near = get_close_matches(name, known, 1)
+        told.append(f"{name} is no setting" + (f"; do you mean {near[0]}?" if near else ""))
+    return told
 
 
 def _parse(variable: str, text: str, default: object) -> object:

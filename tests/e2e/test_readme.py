@@ -26,7 +26,7 @@ def test_the_readmes_model_is_served_from_a_users_folder(tmp_path: Path, named: 
     local = Local(tmp_path / "data", {"TUNDISH_MODELS": spec}, here=tmp_path)
     with local.running() as said:
         [shown] = re.findall("try: +(.*)", said)
-        assert '"name":"count"' in subprocess.run(shown, shell=True, capture_output=True, text=True).stdout
+        assert '"output":{"words":3}' in subprocess.run(shown, shell=True, capture_output=True, text=True).stdout
         command = curl.replace("localhost:8000", f"localhost:{local.port}")
         answer = subprocess.run(command, shell=True, capture_output=True, text=True)
         assert '"output":{"words":3}' in answer.stdout

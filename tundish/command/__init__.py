@@ -24,7 +24,7 @@ WORDS: Sequence[Word] = (models, scale_sim)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 2 for what cannot be used as it was given."""
     parser = argparse.ArgumentParser(prog="tundish", description="Tundish's command line.")
-    words = parser.add_subparsers(required=True, metavar="WORD")
+    words = parser.add_subparsers(required=True, metavar="|".join(word.NAME for word in WORDS))
     for word in WORDS:
         each = words.add_parser(word.NAME, help=word.HELP, description=word.HELP)
         word.arguments(each)
