@@ -31,8 +31,6 @@ WHOLE = "tundish.http.response"
 WAIT_MAX = 60.0
 
 _WAIT = re.compile(r"[0-9]{1,100}(?:\.[0-9]{1,100})?")
-
-
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 

@@ -46,7 +46,7 @@ from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
 from tundish.lineup import NAME
 from tundish.outbox import announce
-from tundish.view import encode, job_json, job_view
+from tundish.view import encode, job_json, job_url, job_view
 
 T = TypeVar("T")
 Placed = list[store.NewJob | Refusal]
@@ -139,7 +139,7 @@ class Jobs:
             raise Unavailable(
                 "unavailable", "the store of payloads does not answer; try again", retry_after=2
             ) from error
-        here = f"{self._parts.settings.public_url}/v1/jobs/{to_text('job', id)}"
+        here = job_url(to_text("job", id), self._parts.settings.public_url)
         if not await self._parts.run(store.delete, tenant, id, here):
             raise no_such_job()
         await self._parts.streams.forget(id)

@@ -91,6 +91,11 @@ def _second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()[:-6]
 
 
+def job_url(id: str, public_url: str) -> str:
+    """Where a job is, as its `urls.self` and the Location of its submit say."""
+    return f"{public_url}/v1/jobs/{id}"
+
+
 def job_view(
     job: JobRow, public_url: str = "", output_max: int | None = None, progress: float | None = None
 ) -> JobView:
@@ -100,7 +105,7 @@ def job_view(
     created = milliseconds_of(job.id)
     started = _microseconds(job.started_at) if job.started_at else None
     finished = _microseconds(job.finished_at) if job.finished_at else None
-    here = f"{public_url}/v1/jobs/{id}"
+    here = job_url(id, public_url)
     return JobView(  # in its order: their names take time
         id,
         job.model,

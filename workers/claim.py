@@ -63,10 +63,13 @@ class Custody:
         """Take what is still queued of drafts, and `begin` the first where predict follows at once. No claim comes of
         one that nothing is left of: another worker has it, or it was a duplicate. Raises StoreError, and may be called
         again then."""
-        if self._unsure and time.monotonic() >= self._looked + LOOK:
-            self._give_back_unsure()
+        now = time.monotonic()
+        self._unsure = {id: until for id, until in self._unsure.items() if until > now}
+        if self._unsure and now >= self._looked + LOOK:
+            self._looked = now
+            self._release(list(self._unsure))
         wanted = {new_uuid(): draft for draft in drafts}
-        self._unsure |= dict.fromkeys(wanted, time.monotonic() + self._settings.lease)
+        self._unsure |= dict.fromkeys(wanted, now + self._settings.lease)
         taken = store.claim(
             self._kept(),
             {id: draft.ids for id, draft in wanted.items()},
@@ -78,8 +81,9 @@ class Custody:
         self.held.update(taken)
         for id in wanted:
             del self._unsure[id]
-        if self._unsure and len(taken) < len(wanted):  # it waited for one of these, perhaps
-            self._give_back_unsure()
+        # A claim may be made long after its answer was given up, as by a slow disk. Who gets less has waited for it.
+        if self._unsure and len(taken) < len(wanted):
+            self.give_back(list(self._unsure))
         last = next(reversed(taken), None)
         return [
             # Nothing runs before the end of a job on its last attempt is recorded.
@@ -115,12 +119,6 @@ class Custody:
         """Give back all that is held."""
         if held := [*self.held, *self._unsure]:
             self.give_back(held)
-
-    def _give_back_unsure(self) -> None:
-        """Again and again for a lease: a claim may be made long after its answer was given up, as by a slow disk."""
-        self._looked = time.monotonic()
-        self._release(list(self._unsure))
-        self._unsure = {id: until for id, until in self._unsure.items() if until > self._looked}
 
     def _release(self, claims: Sequence[UUID], again: bool = True) -> None:
         with self._engine.begin() as connection:

@@ -16,7 +16,6 @@ class Waits:
 
     def __init__(self) -> None:
         self._waiting: Counter[Target] = Counter()
-        self._all = 0
         self._lock = threading.Lock()
 
     def begin(self, target: Target) -> bool:
@@ -24,19 +23,18 @@ class Waits:
         with self._lock:
             begins = self._waiting[target] < MOST
             self._waiting[target] += begins
-            self._all += begins
             return begins
 
     @property
     def some(self) -> bool:
         """Whether any claim waits."""
-        return self._all > 0
+        with self._lock:
+            return self._waiting.total() > 0
 
     def end(self, target: Target) -> None:
         """One waits no more."""
         with self._lock:
             self._waiting[target] -= 1
-            self._all -= 1
 
     def until(self, target: Target, now: float) -> float:
         """The moment before which no more are drafted, as one has just begun or ended: while as many wait as may, one

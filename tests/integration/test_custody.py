@@ -1,5 +1,6 @@
 """The claims in a worker's hands, against a real Postgres and Redis."""
 
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -80,6 +81,29 @@ def test_a_claim_that_is_made_after_its_answer_was_given_up_is_given_back(
     assert (claims(engine), status(engine, id)) == (0, Status.QUEUED)
     [taken] = custody.take([draft], begin=True)
     assert [(job.attempt, job.deaths) for job in taken.jobs] == [(2, 0)]
+
+
+def test_what_was_taken_is_had_although_what_may_be_held_cannot_be_given_back(
+    custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [Draft(Target("m", "1"), (id.hex,)) for id in submit(engine, 2)]
+    lose_an_answer(monkeypatch)
+    with pytest.raises(store.StoreError):
+        custody.take([first], begin=True)
+
+    def away(*given: Any, **options: Any) -> Any:
+        raise OperationalError("release", None, Exception("away"))
+
+    monkeypatch.setattr("workers.claim.LOOK", 3600.0)
+    custody._looked = time.monotonic()  # the first look was just now
+    monkeypatch.setattr(store, "release", away)
+    [taken] = custody.take([first, second], begin=True)
+    assert custody.held == {taken.id}
+    assert claims(engine) == 2
+    custody.let_go([taken.id])
+    monkeypatch.undo()
+    custody.end()
+    assert claims(engine) == 1
 
 
 def test_at_the_end_all_is_given_back_that_may_be_held(

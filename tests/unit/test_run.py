@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
-from unittest.mock import MagicMock, Mock
+from unittest.mock import Mock
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from tests.local import wait_until
 from tests.models import Echo
@@ -24,7 +23,6 @@ from workers.pace import Pace
 from workers.predict import Prediction
 from workers.run import SLOW, Bench, Pipeline
 from workers.shelf import Shelf
-from workers.watch import Watch
 
 PATIENCE = 10.0
 ECHO = Target("echo", "1")
@@ -149,38 +147,3 @@ def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
     later.assert_called_once_with(replace(together[0], more=False))
     assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
     assert pipeline._next() is None
-
-
-def test_a_claim_that_is_tried_again_starts_only_where_its_predict_still_follows_at_once(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While Postgres was away, a batch that had been fetched came first."""
-    monkeypatch.setattr("workers.run.RETRY", 0.0)
-    begun: list[bool] = []
-
-    def take(drafts: object, *, begin: bool) -> list[Claim]:
-        begun.append(begin)
-        if len(begun) == 1:
-            pipeline._prepared.put(Mock())
-            raise OperationalError("claim", None, Exception("away"))
-        return []
-
-    monkeypatch.setattr(pipeline._custody, "take", take)
-    cast(Mock, pipeline._intake).take.side_effect = [[Mock()], []]
-    pipeline._bench.shelf.fill()
-    pipeline._hungry = True
-    pipeline._claim()
-    assert begun == [True, False]
-
-
-@pytest.mark.parametrize("over", [True, False])
-def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, over: bool
-) -> None:
-    told = Mock()
-    monkeypatch.setattr("workers.run.store.overdue", told)
-    monkeypatch.setattr("workers.run.store.autocommit", lambda engine: MagicMock())
-    monkeypatch.setattr(Watch, "overdue", over)
-    pipeline._running = claimed()
-    pipeline._overdue()
-    assert told.called == over

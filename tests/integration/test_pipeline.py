@@ -1,0 +1,108 @@
+"""The stages of a worker between its threads, with a real Postgres and Redis."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from tests.integration.stored import QUEUE, WORKER, submit
+from tests.local import Local, wait_until
+from tests.models import Echo
+from tests.shelves import NO_ARTIFACTS, alone
+from tundish import queue, store
+from tundish.blobs import Directory
+from tundish.catalog import Served
+from tundish.settings import Settings
+from workers import connect
+from workers.batch import Batcher, Draft, Limits, Target
+from workers.consume import Consumers
+from workers.events import Events
+from workers.gpu import Cpu
+from workers.intake import Intake
+from workers.pace import Pace
+from workers.run import Bench, Pipeline
+from workers.shelf import Shelf
+
+TARGET = Target("m", "1")
+
+
+class Named(Echo):
+    """Runs the jobs of `stored`."""
+
+    name = "m"
+
+
+@pytest.fixture
+def client(system: Local) -> Iterator[redis.Redis]:
+    with connect.redis_client(system.ps()["valkey"]["url"] + "?db=7") as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    shelf = Shelf([Served(Named)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0.0)
+    shelf.fill()
+    return shelf
+
+
+@pytest.fixture
+def intake(client: redis.Redis, shelf: Shelf) -> Iterator[Intake]:
+    intake = Intake(Batcher({TARGET: Limits(4, 0.0)}), client, Consumers([TARGET]), shelf)
+    yield intake
+    intake.close()
+
+
+@pytest.fixture
+def pipeline(
+    engine: store.Engine, kept: store.Kept, client: redis.Redis, shelf: Shelf, intake: Intake, tmp_path: Path
+) -> Pipeline:
+    """Its threads have not started."""
+    blobs, events, device = Directory(tmp_path, b""), Events(client, 60), Cpu()
+    nowhere = cast(Any, None)  # no model fails to load
+    bench = Bench(WORKER, Settings(), engine, engine, kept, client, events, blobs, shelf, device, nowhere, Pace(0.0))
+    return Pipeline(bench, intake, on_failure=lambda: None)
+
+
+def claims(engine: store.Engine, what: str) -> list[Any]:
+    with engine.begin() as connection:
+        return list(connection.execute(text(f"SELECT {what} FROM claims")).scalars())
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_a_claim_that_is_tried_again_starts_where_its_predict_still_follows_at_once(
+    pipeline: Pipeline, intake: Intake, engine: store.Engine, monkeypatch: pytest.MonkeyPatch, fetched: bool
+) -> None:
+    """While Postgres was away, a batch that had been fetched may have come first."""
+    monkeypatch.setattr("workers.run.RETRY", 0.0)
+
+    def away(*given: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        if fetched:
+            pipeline._prepared.put(cast(Any, "a batch"))
+        raise OperationalError("claim", None, Exception("away"))
+
+    monkeypatch.setattr(store, "claim", away)
+    pipeline._hungry = True  # the device waits
+    ids = submit(engine, 2)
+    intake.put(QUEUE, [queue.Message(tuple(id.hex for id in ids))])
+    threading.Thread(target=pipeline._claim, daemon=True).start()
+    [begun] = wait_until(lambda: claims(engine, "started_at IS NOT NULL") or None, "the claim is made")
+    assert begun != fetched
+
+
+def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(
+    pipeline: Pipeline, engine: store.Engine
+) -> None:
+    [id] = submit(engine)
+    [pipeline._running] = pipeline._custody.take([Draft(TARGET, (id.hex,))], begin=True)
+    pipeline._overdue()
+    assert claims(engine, "overdue") == [False]
+    with pipeline._watch(-1.0):  # seconds that predict may take
+        pipeline._overdue()
+    assert claims(engine, "overdue") == [True]
