@@ -3,9 +3,8 @@
 import json
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from local.say import Stop
 
@@ -27,18 +26,15 @@ class Api:
         except OSError:
             return None
 
-    def ready(self) -> bool | str:
-        """Whether it can take a submit; else what it misses, where it says so."""
+    def readiness(self) -> tuple[bool, str]:
+        """Whether it can take a submit, and what it misses, where it says so."""
         try:
-            with _OPENER.open(self._request("/readyz"), timeout=5):
-                return True
+            with _OPENER.open(self._request("/readyz"), timeout=5) as answer:
+                return True, _missing(answer)
         except urllib.error.HTTPError as error:
-            with suppress(ValueError, KeyError):
-                checks = json.load(error)["checks"]
-                return "; ".join(f"{name}: {found}" for name, found in checks.items() if found != "ok")
-            return f"/readyz answers {error.code}"
+            return False, _missing(error)
         except OSError:
-            return False
+            return False, ""
 
     def get(self, path: str) -> Any:
         return self._ask(self._request(path))
@@ -61,3 +57,11 @@ class Api:
             raise Stop(f"{request.get_method()} {request.full_url}: {error.code} {error.read().decode()}") from error
         except OSError as error:
             raise Stop(f"{request.get_method()} {request.full_url}: {error}") from error
+
+
+def _missing(answer: IO[bytes]) -> str:
+    try:
+        checks: dict[str, str] = json.load(answer)["checks"]
+    except (ValueError, KeyError):  # somebody else answers under this address
+        return ""
+    return "; ".join(f"{name} {found}" for name, found in checks.items() if found != "ok")

@@ -138,7 +138,7 @@ def _start(
     supervisor.start(python("courier", "workers.courier", grace=given.grace))
     supervisor.start(python("chores", "workers.chores"))
     with step("starting the API"):
-        supervisor.wait_for("the API", api.ready, 60)
+        supervisor.wait_for("the API", lambda: _ready(api), 60)
     with step("loading the models"):
         supervisor.wait_for("a worker", lambda: _serve(names, supervisor, environment["TUNDISH_DATABASE_URL"]), 300)
     return System(api, place, supervisor, given)
@@ -163,6 +163,11 @@ def _release(environment: dict[str, str]) -> None:
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ran.returncode != 0:
         raise Stop(f"the migration failed: {(ran.stderr or ran.stdout).strip()[-2000:]}")
+
+
+def _ready(api: Api) -> bool | str:
+    ready, missing = api.readiness()
+    return ready or missing
 
 
 def _serve(names: Mapping[int, str], supervisor: Supervisor, database_url: str) -> bool:
@@ -207,8 +212,9 @@ def _welcome(system: System) -> str:
         f"  try:           {curl(system.api)}",
         "  Ctrl-C stops it; ./dev down does so from elsewhere, ./dev ps shows its processes",
     ]
-    checks: dict[str, str] = system.api.get("/readyz")["checks"]
-    lines += [f"  note:          {name} {found}" for name, found in checks.items() if found != "ok"]
+    _, missing = system.api.readiness()
+    if missing:
+        lines.append(f"  note:          {missing}")
     return "\n".join(lines)
 
 
