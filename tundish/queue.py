@@ -64,35 +64,43 @@ class Message:
     alone: bool = False
 
 
-def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str, list[bytes]]:
-    """Encoded messages by the name of their list, in the order of the jobs."""
+def bundles(
+    jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float | None = None
+) -> dict[str, list[bytes]]:
+    """Encoded messages by the name of their list, in the order of the jobs; `sent` as `encode` has it."""
     grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
         grouped.setdefault(queue, []).append(id.hex)
     size = 1 if alone else BUNDLE
     return {
-        queue.name: [encode(queue, Message(tuple(ids[at : at + size]), alone)) for at in range(0, len(ids), size)]
+        queue.name: [encode(queue, Message(tuple(ids[at : at + size]), alone), sent) for at in range(0, len(ids), size)]
         for queue, ids in grouped.items()
     }
 
 
-def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
-    """Push the messages of jobs, all lists in one round trip. Raises redis.RedisError."""
+def send(
+    client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float | None = None
+) -> None:
+    """Push the messages of jobs, all lists in one round trip: behind all that waits, or in front of it, as if they had
+    never been taken, where the first of them was `sent` before. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
-    for name, messages in bundles(jobs, alone).items():
-        pipeline.lpush(name, *messages)
+    for name, messages in bundles(jobs, alone, sent).items():
+        if sent is None:
+            pipeline.lpush(name, *messages)
+        else:
+            pipeline.rpush(name, *reversed(messages))
     pipeline.execute()
 
 
-def encode(queue: Queue, message: Message) -> bytes:
-    """A Celery protocol 2 message in kombu's envelope for Redis."""
+def encode(queue: Queue, message: Message, sent: float | None = None) -> bytes:
+    """A Celery protocol 2 message in kombu's envelope for Redis, `sent` at that moment (seconds since 1970), or now."""
     id = str(new_uuid())
     arguments = [[message.ids, message.alone], {}, {}]
     body = base64.b64encode(json.dumps(arguments, separators=(",", ":")).encode()).decode()
     return (
         f'{{"body":"{body}","content-encoding":"utf-8","content-type":"application/json",'
         f'"headers":{{"lang":"py","task":"{TASK}","id":"{id}","root_id":"{id}","parent_id":null,"group":null,'
-        f'"sent":{time.time():.3f}}},'
+        f'"sent":{sent or time.time():.3f}}},'
         f'"properties":{{"correlation_id":"{id}","delivery_mode":2,"delivery_tag":"{id}","priority":0,'
         f'"delivery_info":{{"exchange":"","routing_key":"{queue.name}"}},"body_encoding":"base64"}}}}'
     ).encode()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from celery import Celery
+from kombu.transport.redis import Channel
 from kombu.utils.scheduling import round_robin_cycle
 
 from tundish import queue
@@ -45,6 +46,8 @@ def broker_url(redis_url: str) -> str:
 
 def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -> Celery:
     """The application that consumes what the intake's consumers follow."""
+    # What it has not acknowledged lies in the intake, which outlives its channels and puts it back in its place.
+    Channel.do_restore = False
     app = Celery("tundish", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],

@@ -124,6 +124,14 @@ class Batcher:
         waiting = line.alone if alone else line.by_priority.setdefault(priority, deque())
         waiting.extend(zip(ids, repeat(now)))
 
+    def drain(self) -> list[str]:
+        """Let go of all that waits: its ids, in no order."""
+        waiting = [line for each in self._lines.values() for line in (each.alone, *each.by_priority.values())]
+        ids = [id for line in waiting for id, _ in line]
+        for line in waiting:
+            line.clear()
+        return ids
+
     def ran(self, target: Target, seconds: float) -> None:
         """A batch of the target took this worker so long: as many as it runs in AHEAD seconds may be taken at once, up
         to ROWS jobs."""

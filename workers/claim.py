@@ -120,12 +120,24 @@ class Custody:
         if held := [*self.held, *self._unsure]:
             self.give_back(held)
 
+    def put_back(self, ids: Sequence[str]) -> None:
+        """To the queue, what was fetched from it and is not claimed. Where Postgres does not answer, the sweep sends it
+        again."""
+        try:
+            with self._engine.begin() as connection:
+                self._send(store.waiting(connection, ids))
+        except store.StoreError as error:
+            log.warning("what was fetched waits for the next sweep: %s", error)
+
     def _release(self, claims: Sequence[UUID], again: bool = True) -> None:
         with self._engine.begin() as connection:
             given_back = store.release(connection, claims)
             announce(connection, given_back.ended, self._settings.public_url)
         notify(self._client, [id for id, _ in given_back.ended])
         if again:
-            resend(self._client, given_back.unsent, self._settings.max_attempts)
+            self._send(given_back.unsent)
         if given_back.unsent:
             log.info("gave back %d jobs", len(given_back.unsent))
+
+    def _send(self, jobs: Sequence[store.Unsent]) -> None:
+        resend(self._client, jobs, self._settings.max_attempts, in_front=True)

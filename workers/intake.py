@@ -165,10 +165,15 @@ class Intake:
             self._bell.notify()
 
     def close(self) -> None:
-        """No batch is handed out any more; what waits stays queued in Postgres and is sent again."""
+        """No batch is handed out any more."""
         with self._bell:
             self._closed = True
             self._bell.notify_all()
+
+    def drain(self) -> list[str]:
+        """Let go of what waits: its ids, in no order."""
+        with self._bell:
+            return self._batcher.drain()
 
     def fill(self, names: Iterable[str]) -> None:
         """Fetch as many more messages as there is room for, of each target the best priority first: one LMPOP brings

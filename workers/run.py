@@ -303,13 +303,16 @@ class Pipeline:
             thread.start()
 
     def stop(self, grace: float) -> bool:
-        """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was claimed and
-        not started goes back to its queue, and no death is charged. Whether all stages have ended."""
+        """No claim from now on. The running batch has `grace` seconds to end and be recorded; what was fetched or
+        claimed and not started goes back to its place in its queue, and no death is charged. Whether all stages have
+        ended."""
         self._close()
         log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        if fetched := self._intake.drain():
+            self._custody.put_back(fetched)
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if not self.broken:
             self._custody.end()

@@ -207,7 +207,7 @@ def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: 
     engine.dispose()
     # One message, so that they are one batch.
     with redis.Redis.from_url(system.ps()["valkey"]["url"]) as broker:
-        resend(broker, [store.Unsent(job.id, Queue("echo", "1", Priority.NORMAL), 0, False) for job in jobs], 3)
+        resend(broker, [store.Unsent(job.id, Queue("echo", "1", Priority.NORMAL), 0, False, 0.0) for job in jobs], 3)
     slow, *others = [to_text("job", job.id) for job in jobs]
     for id in others:
         job = ended(client, id)

@@ -52,7 +52,9 @@ def test_a_batch_of_uploads_takes_no_more_memory_than_there_is_room(system: Loca
             # One message, so that they are one batch.
             with redis.Redis.from_url(shown["valkey"]["url"]) as broker:
                 resend(
-                    broker, [store.Unsent(job.id, Queue("weighed", "1", Priority.NORMAL), 0, False) for job in jobs], 3
+                    broker,
+                    [store.Unsent(job.id, Queue("weighed", "1", Priority.NORMAL), 0, False, 0.0) for job in jobs],
+                    3,
                 )
             done = [ended(client, to_text("job", job.id)) for job in jobs]
             grown = peak(worker.pid) - before

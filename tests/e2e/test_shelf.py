@@ -4,24 +4,28 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
 import pytest
+import redis
 from celery import Celery
 
 from tests.conftest import KEY
 from tests.local import TREE, Local, ended, free_port, wait_until
-from tests.shelf_models import Leaking
+from tests.shelf_models import Leaking, Lonely
+from tundish.ids import from_text
 from tundish.job import Priority
 from tundish.queue import Queue
 from workers import exits
+from workers.intake import unpack
 
 MODELS = "tests.shelf_models:One,Two,Three,Large,Broken,Leaking"
 SHARED = "One", "Two", "Three", "Large"
@@ -255,6 +259,13 @@ class Fragile:
     def states(self, pid: int) -> list[str]:
         return [state for state, _, _ in self.rows(pid)]
 
+    def claimed(self, ids: Sequence[UUID | None]) -> int:
+        """How many of these jobs a worker has, or had."""
+        with psycopg.connect(self.system.ps()["postgres"]["url"]) as connection:
+            found = connection.execute("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND attempt > 0", [list(ids)])
+            [count] = found.fetchone() or [0]
+            return int(count)
+
     def submit(self, client: httpx.Client, name: str) -> str:
         gate = {"model": "lonely", "input": {"folder": str(self.folder), "name": name}}
         id: str = client.post("/v1/jobs", json=gate).json()["id"]
@@ -333,6 +344,23 @@ def test_no_model_is_unloaded_under_a_batch_that_runs_past_the_grace_time(system
             worker.communicate(timeout=20)
         assert worker.returncode == 0
         assert (fragile.folder / "unloaded").exists()
+
+
+def test_what_a_stopped_worker_had_fetched_or_claimed_is_back_in_its_place(system: Local, fragile: Fragile) -> None:
+    with system.client(KEY) as client, redis.Redis.from_url(system.ps()["valkey"]["url"]) as broker:
+        with fragile.started(TUNDISH_GRACE="0.1") as worker:
+            wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+            gates = [{"folder": str(fragile.folder), "name": str(number)} for number in range(500)]
+            told = client.post("/v1/jobs:batch", json={"model": "lonely", "inputs": gates}).json()["data"]
+            jobs = [from_text("job", each["id"]) for each in told]
+            wait_until(lambda: fragile.claimed(jobs) > Lonely.max_batch, "one batch runs, and another is claimed")
+            worker.terminate()
+            worker.communicate(timeout=20)
+        assert worker.returncode == 0
+        messages = broker.lrange(Queue("lonely", "1", Priority.NORMAL).name, 0, -1)
+        assert [id for each in reversed(messages) for id in unpack(each).ids] == [id.hex for id in jobs if id]
+        for each in told:
+            client.post(f"/v1/jobs/{each['id']}/cancel")
 
 
 def test_a_worker_that_is_stopped_before_celery_has_started_ends_in_good_order(fragile: Fragile) -> None:

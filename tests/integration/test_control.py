@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 import api.models
 from api.parts import Parts, build, running
-from tests.integration.stored import claim, end
+from tests.integration.stored import WORKER, claim, end
 from tests.local import Local, wait_until
 from tundish import queue, store
 from tundish.errors import Unavailable
@@ -23,10 +23,12 @@ from tundish.ids import floor_uuid, new_uuid, shadow_id
 from tundish.job import Priority, Status
 from tundish.routing import Routing
 from tundish.settings import Settings
-from workers.batch import Target
+from workers.batch import Draft, Target
 from workers.chores import Tools, resend
+from workers.claim import Custody
 from workers.connect import redis_client
 from workers.heart import Heart
+from workers.intake import unpack
 from workers.pauses import Pauses
 
 M1, M2, N1 = Target("m", "1"), Target("m", "2"), Target("n", "1")
@@ -117,6 +119,29 @@ def test_the_sweep_sends_nothing_of_what_is_paused_until_it_is_resumed(
         store.resume(connection, "pool", "gpu")
     assert resend.run(tools) == 2
     assert [client.llen(name) for name in waiting] == [1, 1, 1]
+
+
+def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
+    catalog: store.Engine, kept: store.Kept, client: redis.Redis
+) -> None:
+    ids = [new_uuid() for _ in range(4)]
+    submit(catalog, *(job(M1, id) for id in ids))
+    with catalog.begin() as connection:
+        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
+        sent = store.waiting(connection, ids)[0].sent
+    here = queue.Queue(*target_of(M1), Priority.NORMAL)
+    client.lpush(here.name, queue.encode(here, queue.Message((ids[3].hex,)), sent))
+    custody = Custody(WORKER, Settings(), catalog, kept, client)
+    assert custody.take([Draft(M1, (ids[1].hex, ids[0].hex))], begin=True)
+    custody.put_back([ids[2].hex, ids[1].hex])  # the second came twice, and is claimed
+    custody.end()
+    assert resend.run(Tools(Settings(), catalog, client, None)) == 0  # type: ignore[arg-type]  # it needs no blobs
+    messages = client.lrange(here.name, 0, -1)
+    assert [unpack(each).ids for each in reversed(messages)] == [
+        (ids[0].hex, ids[1].hex),
+        (ids[2].hex,),
+        (ids[3].hex,),
+    ]
 
 
 def test_a_worker_hears_of_a_pause_at_once(

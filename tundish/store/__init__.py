@@ -54,6 +54,7 @@ from tundish.store.claims import (
     renew,
     start,
     to_cancel,
+    waiting,
 )
 from tundish.store.compare import QUANTILES, Figures, Looked, Outcome, Pair, compare, pairs
 from tundish.store.connect import (
@@ -310,6 +311,7 @@ __all__ = [
     "tenants",
     "to_cancel",
     "unsent",
+    "waiting",
     "webhooks_of",
     "with_shadows",
     "workers",

@@ -18,12 +18,18 @@ Id = TypeVar("Id", UUID, str)
 
 
 class Unsent(NamedTuple):
-    """A queued job whose message must be sent again, how many workers died with it, and whether it must run alone."""
+    """A queued job whose message must be sent again, how many workers died with it, whether it must run alone, and when
+    it was sent last, in seconds since 1970."""
 
     id: UUID
     queue: Queue
     deaths: int
     alone: bool
+    sent: float
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "Unsent":
+        return cls(row.id, queue_of(row), row.deaths, row.alone, row.sent_at.timestamp())
 
 
 def queue_of(row: Row[Any]) -> Queue:
@@ -300,8 +306,20 @@ class Judgement(NamedTuple):
     timeout: bytes
 
 
+def waiting(connection: Connection, ids: Sequence[UUID] | Sequence[str]) -> list[Unsent]:
+    """Those of some jobs that are queued."""
+    rows = connection.execute(
+        text("""
+            SELECT id, model, version, lane, priority, deaths, alone, sent_at FROM jobs
+            WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND status = 0
+        """),
+        span(ids),
+    )
+    return list(map(Unsent.of, rows))
+
+
 def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
-    """Give claims back without charging a death."""
+    """Give claims back without charging a death, as if they had not been made: a job keeps its time of sending."""
     return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, None)
 
 
@@ -339,11 +357,12 @@ _REQUEUE = """
         UPDATE jobs j SET
             status = fate.status, deaths = j.deaths + CAST(fate.died AS int),
             vain = j.vain + CAST(fate.vain AND NOT fate.died AS int), alone = j.alone OR fate.hung,
-            sent_at = now(), finished_at = CASE WHEN fate.status > 0 THEN now() END
+            sent_at = CASE WHEN :judged THEN now() ELSE j.sent_at END,
+            finished_at = CASE WHEN fate.status > 0 THEN now() END
         FROM fate
         WHERE j.id = fate.id AND j.attempt = fate.attempt AND j.status = 1
         RETURNING j.id, j.tenant, j.attempt, j.model, j.version, j.priority, j.lane, j.status, j.deaths, j.alone,
-                  fate.hung
+                  j.sent_at, fate.hung
     ), kept AS (
         INSERT INTO results (id, tenant, attempt, error)
         SELECT id, tenant, attempt, CASE WHEN hung THEN CAST(:timeout AS bytea) ELSE CAST(:lost AS bytea) END
@@ -358,6 +377,6 @@ def _requeue(connection: Connection, which: str, given: dict[str, object], judge
     parameters = {**given, **judged, "judged": judgement is not None}
     rows = connection.execute(text(_REQUEUE.format(which=which, suspect=SUSPECT, hopeless=HOPELESS)), parameters).all()
     return Requeued(
-        [Unsent(row.id, queue_of(row), row.deaths, row.alone) for row in rows if row.status == Status.QUEUED],
+        [Unsent.of(row) for row in rows if row.status == Status.QUEUED],
         [(row.id, row.tenant) for row in rows if row.status != Status.QUEUED],
     )

@@ -121,7 +121,7 @@ def unsent(
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
-            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone
+            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone, j.sent_at
         """),
         {
             "low": _low_of(connection, queue),
@@ -134,7 +134,7 @@ def unsent(
             "limit": limit,
         },
     )
-    return [Unsent(row.id, queue_of(row), row.deaths, row.alone) for row in rows]
+    return list(map(Unsent.of, rows))
 
 
 def advance_marks(connection: Connection, settled_before: UUID) -> None:
