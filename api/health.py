@@ -15,6 +15,7 @@ from starlette.routing import Route
 from api.http import encoded
 from api.parts import Parts
 from api.patience import of_blobs
+from api.pools import LOST_FOR
 from migrations import head
 from tundish import store
 from tundish.blobs import BlobError
@@ -32,6 +33,8 @@ class Health:
         self._registry = prometheus_client.CollectorRegistry()
         self._backlog = _Backlog()
         self._registry.register(self._backlog)
+        self._workers = _Workers()
+        self._registry.register(self._workers)
         self._answers = _Answers()
         self._registry.register(self._answers)
 
@@ -58,10 +61,14 @@ class Health:
         return encoded({"status": status, "checks": checks}, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
+        lease = self._parts.settings.lease
         try:
             self._backlog.rows = await self._parts.run(store.backlog)
+            self._workers.rows = await self._parts.run(
+                store.workers, seen_within=max(LOST_FOR, lease), lost_after=lease
+            )
         except Unavailable:
-            self._backlog.rows = []
+            self._backlog.rows, self._workers.rows = [], []
         text = prometheus_client.generate_latest(self._registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
@@ -101,6 +108,26 @@ class _Answers(Collector):
         for (method, status), count in self.counted.items():
             requests.add_metric([method, str(status)], count)
         yield requests
+
+
+class _Workers(Collector):
+    """Who serves, by pool, and how fast: read at the scrape."""
+
+    def __init__(self) -> None:
+        self.rows: list[store.Worker] = []
+
+    def collect(self) -> Iterator[Any]:
+        workers = GaugeMetricFamily("tundish_workers", "Workers.", labels=["pool", "state"])
+        rate = GaugeMetricFamily(
+            "tundish_jobs_per_second", "Jobs that the workers ended in a second, over the last minute.", labels=["pool"]
+        )
+        for (pool, state), count in Counter((row.pool, row.state) for row in self.rows).items():
+            workers.add_metric([pool, state], count)
+        for pool in {row.pool for row in self.rows}:
+            serving = [row for row in self.rows if row.pool == pool and row.state not in ("lost", "stopped")]
+            rate.add_metric([pool], sum(row.jobs_per_s or 0.0 for row in serving))
+        yield workers
+        yield rate
 
 
 class _Backlog(Collector):

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -116,10 +117,9 @@ def decode(arguments: Sequence[object]) -> Message:
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 
-def sent_at(envelope: bytes | str) -> float:
-    """When an encoded message was sent, in seconds since 1970 by its sender's clock; infinity where it says
-    nothing."""
+def sent_at(envelope: bytes | str) -> datetime:
+    """When an encoded message was sent, by its sender's clock; the end of all time where it says nothing."""
     try:
-        return float(json.loads(envelope)["headers"]["sent"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return datetime.fromtimestamp(json.loads(envelope)["headers"]["sent"], UTC)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC)

@@ -22,7 +22,7 @@ VERBS = {
     "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver", "new_batch_once"),
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
     "workers.chores": (
-        *("reap", "unsent", "expire", "advance_marks", "bury"),
+        *("reap", "unsent", "expire", "survey", "bury"),
         *("take_batch", "begin_batch", "add_lines", "end_batch"),
     ),
     "workers.courier": ("take", "settle", "disable_endpoints"),

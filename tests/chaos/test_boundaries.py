@@ -65,7 +65,7 @@ class Life:
             "unsent": self.lose_messages,
             "push": self.lose_messages,
             "expire": self.let_expire,
-            "advance_marks": self.rig.parts["chores"].kill,  # a new one does all chores at once
+            "survey": self.rig.parts["chores"].kill,  # a new one does all chores at once
             "bury": self.leave_a_webhook_for_days,
             **dict.fromkeys(
                 ("new_batch_once", "take_batch", "begin_batch", "add_lines", "end_batch", "put_file"),

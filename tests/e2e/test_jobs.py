@@ -274,6 +274,8 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
         ended(client, job["id"])
     assert re.search(r'^tundish_http_requests_total\{method="POST",status="202"\} [1-9]', figures, re.MULTILINE)
     assert "# TYPE tundish_jobs_queued gauge" in figures
+    assert re.search(r'^tundish_workers\{pool="default",state="(busy|idle)"\} [1-9]', figures, re.MULTILINE)
+    assert 'tundish_jobs_per_second{pool="default"}' in figures
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

@@ -24,7 +24,7 @@ from tundish.job import Priority, Status
 from tundish.routing import Routing
 from tundish.settings import Settings
 from workers.batch import Draft, Target
-from workers.chores import Tools, resend
+from workers.chores import Tools, survey
 from workers.claim import Custody
 from workers.connect import redis_client
 from workers.heart import Heart
@@ -112,12 +112,13 @@ def test_the_sweep_sends_nothing_of_what_is_paused_until_it_is_resumed(
     pause(catalog, "pool", "gpu")
     tools = Tools(Settings(), catalog, client, None)  # type: ignore[arg-type]  # it needs no blobs
     waiting = [queue.Queue(*target_of(each), Priority.NORMAL).name for each in (M1, M2, N1)]
-    assert resend.run(tools) == 1
+    chore = survey.Survey()
+    assert chore.run(tools) == 1
     assert [client.llen(name) for name in waiting] == [0, 1, 0]
     with catalog.begin() as connection:
         store.resume(connection, "version", "m@1")
         store.resume(connection, "pool", "gpu")
-    assert resend.run(tools) == 2
+    assert chore.run(tools) == 2
     assert [client.llen(name) for name in waiting] == [1, 1, 1]
 
 
@@ -135,7 +136,7 @@ def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
     assert custody.take([Draft(M1, (ids[1].hex, ids[0].hex))], begin=True)
     custody.put_back([ids[2].hex, ids[1].hex])  # the second came twice, and is claimed
     custody.end()
-    assert resend.run(Tools(Settings(), catalog, client, None)) == 0  # type: ignore[arg-type]  # it needs no blobs
+    assert survey.Survey().run(Tools(Settings(), catalog, client, None)) == 0  # type: ignore[arg-type]  # it needs no blobs
     messages = client.lrange(here.name, 0, -1)
     assert [unpack(each).ids for each in reversed(messages)] == [
         (ids[0].hex, ids[1].hex),

@@ -282,6 +282,8 @@ def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine:
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET expires_at = now() WHERE id = :id"), {"id": late})
     with engine.begin() as connection:
+        assert store.expire(connection, b"{}") == []
+        store.survey(connection, new_uuid())
         assert store.expire(connection, b"{}") == [(late, 1)]
         assert store.cancel(connection, 1, canceled)
     with engine.begin() as connection:
@@ -295,6 +297,8 @@ def test_what_waited_too_long_expires_and_is_not_claimed(engine: store.Engine) -
     [fine] = submit(engine)
     assert [job.id for job in claim(engine, [late, fine])[1]] == [fine]
     with engine.begin() as connection:
+        assert store.expire(connection, b"{}") == []
+        store.survey(connection, new_uuid())
         assert store.expire(connection, b"{}") == [(late, 1)]
     assert status(engine, late) is Status.FAILED
 

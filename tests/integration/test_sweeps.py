@@ -1,5 +1,6 @@
 """What the chores find in the store: lost messages, what is behind the marks, what is past its retention."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,33 +12,38 @@ from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
 from tundish.settings import Settings
-from workers.chores import Tools, marks
+from workers.chores import Tools, survey
 
 
 def test_lost_messages_are_found_and_a_long_backlog_is_not(engine: store.Engine) -> None:
     ids = submit(engine, 3)
     with engine.begin() as connection:
-        sent_at = connection.execute(text("SELECT extract(epoch FROM sent_at) FROM jobs LIMIT 1")).scalar_one()
-        assert store.queues(connection) == [QUEUE]
-        backlog = store.unsent(connection, QUEUE, before=float(sent_at) - 1, older_than=0)
-        assert backlog == []
-        young = store.unsent(connection, QUEUE, before=float("inf"), older_than=60)
-        assert young == []
+        sent_at = connection.execute(text("SELECT sent_at FROM jobs LIMIT 1")).scalar_one()
+        [(queue, seen)] = store.survey(connection, new_uuid()).items()
+        assert (queue, seen.sent_at) == (QUEUE, sent_at)
+        assert store.unsent(connection, QUEUE, before=sent_at) == []
     with engine.begin() as connection:
-        lost = store.unsent(connection, QUEUE, before=float("inf"), older_than=0)
-        assert sorted(job.id for job in lost) == ids
+        lost = store.unsent(connection, QUEUE, before=sent_at + timedelta(seconds=1), under=ids[1])
+        assert sorted(job.id for job in lost) == ids[:2]
 
 
-def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine) -> None:
-    ids = submit(engine, 3)
+@pytest.mark.parametrize("page", [1, 2, 100])
+def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine, page: int) -> None:
+    ids = submit(engine, 5)
     claimed, jobs = claim(engine, ids[:1])
     with engine.begin() as connection:
         store.record(connection, [end(jobs[0])], [store.Ran(claimed, 1.5)])
-        store.advance_marks(connection, new_uuid())
+        connection.execute(text("UPDATE jobs SET priority = 0, expires_at = 'epoch' WHERE id = :id"), {"id": ids[3]})
+        found = store.survey(connection, new_uuid(), page=page)
+        assert {queue: seen.low for queue, seen in found.items()} == {
+            QUEUE: ids[1],
+            replace(QUEUE, priority=Priority.HIGH): ids[3],
+        }
         assert store.low_water(connection) == ids[1]
-        [waiting] = store.backlog(connection)
-        assert (waiting.queue, waiting.queued) == (QUEUE, 2)
-        assert 0 <= waiting.oldest_s < 60
+        waiting = {each.queue.priority: each for each in store.backlog(connection)}
+        assert {priority: each.queued for priority, each in waiting.items()} == {Priority.NORMAL: 3, Priority.HIGH: 1}
+        assert 0 <= waiting[Priority.NORMAL].oldest_s < 60
+        assert store.expire(connection, b"{}") == [(ids[3], 1)]
 
 
 def test_the_marks_go_by_the_databases_clock(slow_clock: None, engine: store.Engine) -> None:
@@ -47,15 +53,16 @@ def test_the_marks_go_by_the_databases_clock(slow_clock: None, engine: store.Eng
         with engine.begin() as connection:
             store.submit(connection, [new])
 
-    tools = Tools(Settings(), engine, None, None)  # type: ignore[arg-type]  # it needs neither Redis nor blobs
+    tools = Tools(Settings(), engine, None, None)  # type: ignore[arg-type]  # it needs no Redis for what is fresh
     submit()
-    marks.run(tools)
+    chore = survey.Survey()
+    chore.run(tools)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET status = 2"))
-    marks.run(tools)
+    chore.run(tools)
     submit()
     with engine.begin() as connection:
-        assert store.queues(connection) == [QUEUE]
+        assert [*store.survey(connection, UUID(int=0))] == [QUEUE]
 
 
 def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> None:

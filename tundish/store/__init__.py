@@ -133,7 +133,8 @@ from tundish.store.load import Arrivals, Backlog, arrivals, backlog, running
 from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
-    advance_marks,
+    FIRST,
+    Surveyed,
     clock,
     delete_ended,
     expire,
@@ -141,7 +142,7 @@ from tundish.store.sweeps import (
     locked,
     low_water,
     past_retention,
-    queues,
+    survey,
     tenants,
     unsent,
 )
@@ -158,6 +159,7 @@ from tundish.version import Version
 
 __all__ = [
     "DEFAULT_TENANT",
+    "FIRST",
     "QUANTILES",
     "Answer",
     "Arrivals",
@@ -205,6 +207,7 @@ __all__ = [
     "Started",
     "State",
     "StoreError",
+    "Surveyed",
     "TooOld",
     "Unsent",
     "Upload",
@@ -212,7 +215,6 @@ __all__ = [
     "Worker",
     "add_endpoint",
     "add_lines",
-    "advance_marks",
     "amend_answer",
     "answer_of",
     "arrivals",
@@ -275,7 +277,6 @@ __all__ = [
     "pause",
     "paused",
     "postpone_batch",
-    "queues",
     "read",
     "read_again",
     "read_batch",
@@ -306,6 +307,7 @@ __all__ = [
     "submit",
     "submit_once",
     "subscribed",
+    "survey",
     "take",
     "take_batch",
     "tenants",

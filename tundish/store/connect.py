@@ -125,7 +125,9 @@ def _connect(statement: int, by_ids: bool) -> dict[str, Any]:
     return {
         "connect_timeout": 5,
         "prepare_threshold": 3,
-        "options": f"-c statement_timeout={statement * 1000} -c lock_timeout=5000"
+        # No statement here is worth a second core, nor machine code: the cost of a forced plan says nothing.
+        "options": "-c max_parallel_workers_per_gather=0 -c jit=off"
+        f" -c statement_timeout={statement * 1000} -c lock_timeout=5000"
         " -c idle_in_transaction_session_timeout=15000 -c TimeZone=UTC" + (_BY_IDS if by_ids else ""),
         "keepalives_idle": 5,
         "keepalives_interval": 2,

@@ -23,7 +23,7 @@ def backlog(connection: Connection) -> list[Backlog]:
     """How much waits, by queue, and how long the oldest has."""
     rows = connection.execute(
         text("""
-            SELECT model, version, lane, priority, count(*) AS queued, min(id::text)::uuid AS oldest,
+            SELECT model, version, lane, priority, count(*) AS queued, min(id::text COLLATE "C")::uuid AS oldest,
                    CAST(extract(epoch FROM now()) AS float8) AS now
             FROM jobs WHERE id >= :low AND status = 0 GROUP BY 1, 2, 3, 4
         """),

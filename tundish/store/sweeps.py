@@ -1,4 +1,4 @@
-"""What the chores do: expire, find lost messages, advance the low-water marks, let go of what is past retention.
+"""What the chores do: survey, expire, find lost messages, let go of what is past retention.
 
 No index knows a status. For each model version, lane and priority a mark holds an id under which no job is queued or
 running; a sweep reads from there on, by primary key, and one of all queues from the lowest of them.
@@ -6,7 +6,8 @@ running; a sweep reads from there on, by primary key, and one of all queues from
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -15,6 +16,9 @@ from tundish.queue import Queue
 from tundish.store.claims import Unsent, queue_of
 from tundish.store.connect import span
 from tundish.store.pauses import paused
+
+#: No id is under the one, nor over the other.
+FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 def lock(connection: Connection, chore: str) -> bool:
@@ -50,7 +54,7 @@ def tenants(connection: Connection) -> list[int]:
 def low_water(connection: Connection) -> UUID:
     """No job below this id is queued or running."""
     low: UUID | None = connection.execute(text("SELECT low FROM marks ORDER BY low LIMIT 1")).scalar()
-    return low or UUID(int=0)
+    return low or FIRST
 
 
 def _low_of(connection: Connection, queue: Queue) -> UUID:
@@ -60,13 +64,98 @@ def _low_of(connection: Connection, queue: Queue) -> UUID:
             SELECT low FROM marks
             WHERE model = :model AND version = :version AND lane = :lane AND priority = :priority
         """),
-        {"model": queue.model, "version": queue.version, "lane": queue.lane, "priority": queue.priority},
+        _named(queue),
     ).scalar()
     return low or low_water(connection)
 
 
+class Surveyed(NamedTuple):
+    """What has not ended of one queue: the pool of its model, a mark under which there is none, when the first message
+    of those that are queued was sent at the earliest, and when the first of those that wait for their start expires at
+    the earliest; None where there is none."""
+
+    pool: str
+    low: UUID
+    sent_at: datetime | None
+    expires_at: datetime | None
+
+    def beside(self, other: "Surveyed") -> "Surveyed":
+        """Of both together."""
+        return Surveyed(
+            self.pool,
+            min(self.low, other.low),
+            min(filter(None, (self.sent_at, other.sent_at)), default=None),
+            min(filter(None, (self.expires_at, other.expires_at)), default=None),
+        )
+
+
+def survey(
+    connection: Connection, settled_before: UUID, *, since: UUID = FIRST, page: int = 500_000
+) -> dict[Queue, Surveyed]:
+    """Look at the jobs that have not ended, from the id `since` on, so many in a statement; of older ones what is known
+    stands. Each queue's mark is raised to its smallest id, at most to `settled_before`, an id old enough that no submit
+    under it is still on its way; and it says when the next job expires. Gives the queues that are not paused, for of
+    those the workers let go of what comes."""
+    found = {
+        queue_of(row): Surveyed(row.pool, row.low, datetime.min.replace(tzinfo=UTC), row.expires_at)
+        for row in connection.execute(_KNOWN, {"since": since})
+    }
+    low: UUID | None = max(since, low_water(connection))
+    while low:
+        rows = connection.execute(_OPEN, {"low": low, "page": page}).all()
+        for row in rows:
+            queue, seen = queue_of(row), Surveyed(row.pool, row.low, row.sent_at, row.expires_at)
+            found[queue] = found[queue].beside(seen) if queue in found else seen
+        whole = sum(row.jobs for row in rows) == page
+        low = UUID(int=max(row.high for row in rows).int + 1) if whole else None
+    connection.execute(text("UPDATE marks SET low = :low, expires_at = NULL"), {"low": settled_before})
+    if found:
+        marks = [
+            {**_named(queue), "low": min(each.low, settled_before), "expires_at": each.expires_at}
+            for queue, each in found.items()
+        ]
+        connection.execute(_MARK, marks)
+    stopped = paused(connection)
+    return {queue: each for queue, each in found.items() if not stopped.holds(each.pool, queue.model, queue.version)}
+
+
+_KNOWN = text("""
+    SELECT m.*, COALESCE(v.pool, '') AS pool FROM marks m LEFT JOIN versions v USING (model, version)
+    WHERE m.low < :since
+""")
+_OPEN = text("""
+    SELECT o.*, COALESCE(v.pool, '') AS pool FROM (
+        SELECT j.model, j.version, j.lane, j.priority, count(*) AS jobs,
+               min(j.id::text COLLATE "C")::uuid AS low, max(j.id::text COLLATE "C")::uuid AS high,
+               min(j.sent_at) FILTER (WHERE j.status = 0) AS sent_at,
+               min(j.expires_at) FILTER (
+                   WHERE j.status = 0 OR (c.id IS NOT NULL AND c.started_at IS NULL)
+               ) AS expires_at
+        FROM (
+            SELECT id, model, version, lane, priority, status, claim, sent_at, expires_at FROM jobs
+            WHERE id >= :low AND status < 2 ORDER BY id LIMIT :page
+        ) j LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+        GROUP BY 1, 2, 3, 4
+    ) o LEFT JOIN versions v USING (model, version)
+""")
+_MARK = text("""
+    INSERT INTO marks (model, version, lane, priority, low, expires_at)
+    VALUES (:model, :version, :lane, :priority, :low, :expires_at)
+    ON CONFLICT (model, version, lane, priority) DO UPDATE SET low = EXCLUDED.low, expires_at = EXCLUDED.expires_at
+""")
+
+
+def _named(queue: Queue) -> dict[str, object]:
+    """Its names, as the parameters of a statement."""
+    return {"model": queue.model, "version": queue.version, "lane": queue.lane, "priority": queue.priority}
+
+
 def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[tuple[UUID, int]]:
-    """Fail what waited too long for its start with `error` (JSON), a page at a time. The (id, tenant) of each."""
+    """Fail what waited too long for its start with `error` (JSON), a page at a time. The (id, tenant) of each. Nothing
+    is looked for before the last survey says that something expires."""
+    low = connection.execute(text("SELECT low FROM marks WHERE expires_at <= now() ORDER BY low LIMIT 1")).scalar()
+    if low is None:
+        return []
     rows = connection.execute(
         text("""
             WITH late AS (
@@ -87,75 +176,42 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
             )
             SELECT id, tenant FROM done
         """),
-        {"low": low_water(connection), "error": error, "limit": limit},
+        {"low": low, "error": error, "limit": limit},
     )
     return [(row.id, row.tenant) for row in rows]
 
 
-def queues(connection: Connection) -> list[Queue]:
-    """The queues in which a job waits, less those that are paused: their workers let go of what comes."""
-    rows = connection.execute(
-        text("""
-            SELECT q.*, COALESCE(v.pool, '') AS pool FROM (
-                SELECT DISTINCT model, version, lane, priority FROM jobs WHERE id >= :low AND status = 0
-            ) q LEFT JOIN versions v USING (model, version)
-        """),
-        {"low": low_water(connection)},
-    )
-    stopped = paused(connection)
-    return [queue_of(row) for row in rows if not stopped.holds(row.pool, row.model, row.version)]
-
-
 def unsent(
-    connection: Connection, queue: Queue, *, before: float, older_than: float, limit: int = 10_000
+    connection: Connection,
+    queue: Queue,
+    *,
+    before: datetime,
+    under: UUID = LAST,
+    limit: int = 10_000,
 ) -> list[Unsent]:
-    """Queued jobs whose message was sent before the moment `before` (seconds since 1970: that of the oldest message
-    still in Redis) and over `older_than` seconds ago: it is lost. Their time of sending becomes now."""
+    """Queued jobs with ids up to `under` whose message was sent before that moment: it is lost. Their time of sending
+    becomes now."""
     rows = connection.execute(
         text("""
             WITH lost AS (
                 SELECT id FROM jobs
-                WHERE id >= :low AND model = :model AND version = :version AND lane = :lane AND priority = :priority
-                      AND status = 0 AND expires_at > now()
-                      AND sent_at < LEAST(to_timestamp(:before), now() - :older * interval '1 second')
+                WHERE id BETWEEN :low AND :under
+                      AND model = :model AND version = :version AND lane = :lane AND priority = :priority
+                      AND status = 0 AND expires_at > now() AND sent_at < :before
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
             RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone, j.sent_at
         """),
         {
+            **_named(queue),
             "low": _low_of(connection, queue),
-            "model": queue.model,
-            "version": queue.version,
-            "lane": queue.lane,
-            "priority": queue.priority,
-            "before": min(before, 32503680000.0),
-            "older": older_than,
+            "under": under,
+            "before": before,
             "limit": limit,
         },
     )
     return list(map(Unsent.of, rows))
-
-
-def advance_marks(connection: Connection, settled_before: UUID) -> None:
-    """Raise each queue's mark to its smallest id that is queued or running, at most to `settled_before`, an id old
-    enough that no submit under it is still on its way."""
-    connection.execute(
-        text("""
-            WITH open AS (
-                SELECT model, version, lane, priority, min(id::text)::uuid AS low FROM jobs
-                WHERE id >= :low AND status < 2 GROUP BY 1, 2, 3, 4
-            ), known AS (
-                SELECT model, version, lane, priority FROM marks
-                UNION SELECT model, version, lane, priority FROM open
-            )
-            INSERT INTO marks (model, version, lane, priority, low)
-            SELECT k.*, LEAST(COALESCE(o.low, :settled), :settled)
-            FROM known k LEFT JOIN open o USING (model, version, lane, priority)
-            ON CONFLICT (model, version, lane, priority) DO UPDATE SET low = EXCLUDED.low
-        """),
-        {"low": low_water(connection), "settled": settled_before},
-    )
 
 
 def past_retention(connection: Connection, below: UUID, *, limit: int = 1000) -> list[tuple[UUID, int]]:

@@ -1,0 +1,17 @@
+"""A queue's mark says when the next of its jobs expires: nothing is looked for before.
+
+Expand only: what ran before this migration runs beside it, and looks all the same.
+"""
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE marks ADD COLUMN expires_at timestamptz")
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE marks DROP COLUMN expires_at")
