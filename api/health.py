@@ -15,7 +15,7 @@ from starlette.routing import Route
 from api.http import encoded
 from api.parts import Parts
 from api.patience import of_blobs
-from api.pools import LOST_FOR
+from api.pools import per_s, workers_of
 from migrations import head
 from tundish import store
 from tundish.blobs import BlobError
@@ -61,12 +61,9 @@ class Health:
         return encoded({"status": status, "checks": checks}, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        lease = self._parts.settings.lease
         try:
             self._backlog.rows = await self._parts.run(store.backlog)
-            self._workers.rows = await self._parts.run(
-                store.workers, seen_within=max(LOST_FOR, lease), lost_after=lease
-            )
+            self._workers.rows = await workers_of(self._parts)
         except Unavailable:
             self._backlog.rows, self._workers.rows = [], []
         text = prometheus_client.generate_latest(self._registry)
@@ -111,7 +108,7 @@ class _Answers(Collector):
 
 
 class _Workers(Collector):
-    """Who serves, by pool, and how fast: read at the scrape."""
+    """Who has not stopped, and how fast they are together: read at the scrape."""
 
     def __init__(self) -> None:
         self.rows: list[store.Worker] = []
@@ -124,8 +121,7 @@ class _Workers(Collector):
         for (pool, state), count in Counter((row.pool, row.state) for row in self.rows).items():
             workers.add_metric([pool, state], count)
         for pool in {row.pool for row in self.rows}:
-            serving = [row for row in self.rows if row.pool == pool and row.state not in ("lost", "stopped")]
-            rate.add_metric([pool], sum(row.jobs_per_s or 0.0 for row in serving))
+            rate.add_metric([pool], per_s([row for row in self.rows if row.pool == pool]))
         yield workers
         yield rate
 

@@ -18,6 +18,8 @@ from tundish.view import rfc3339
 
 #: Seconds that a worker which is no longer seen is shown as lost.
 LOST_FOR = 3600.0
+#: States of a worker that takes jobs.
+WORKING = ("idle", "busy")
 #: Seconds after which what a worker measured is forgotten, with its row.
 MEASURED = 86400.0
 
@@ -55,9 +57,7 @@ class Pools:
 
     async def workers(self, request: Request) -> Response:
         known_parameters(request, ())
-        lease = self._parts.settings.lease
-        workers = await self._parts.run(store.workers, seen_within=max(LOST_FOR, lease), lost_after=lease)
-        return encoded({"data": [_worker(each) for each in workers if each.state != "stopped"], "next_cursor": None})
+        return encoded({"data": [_worker(each) for each in await workers_of(self._parts)], "next_cursor": None})
 
     async def list(self, request: Request) -> Response:
         policy = _policy(request)
@@ -100,6 +100,18 @@ class Pools:
         )
 
 
+async def workers_of(parts: Parts) -> list[store.Worker]:
+    """Those that have not stopped: a lost one for an hour."""
+    lease = parts.settings.lease
+    workers = await parts.run(store.workers, seen_within=max(LOST_FOR, lease), lost_after=lease)
+    return [each for each in workers if each.state != "stopped"]
+
+
+def per_s(workers: Sequence[store.Worker]) -> float:
+    """Jobs that those which are there end in a second."""
+    return sum(each.jobs_per_s or 0.0 for each in workers if each.state in WORKING)
+
+
 def _policy(request: Request) -> scaling.Policy:
     given = known_parameters(request, ("target_wait",))
     if "target_wait" not in given:
@@ -115,7 +127,7 @@ def _pool(look: Look, name: str, policy: scaling.Policy) -> dict[str, Any]:
     waiting = [each for each in look.backlog if (each.queue.model, each.queue.version) in versions]
     arrived = [each for each in look.arrivals if (each.model, each.version) in versions]
     workers = [each for each in look.workers if each.pool == name]
-    working = [each for each in workers if each.state in ("idle", "busy")]
+    working = [each for each in workers if each.state in WORKING]
     # What is paused waits for nobody.
     due = [each for each in waiting if not look.paused.holds(name, each.queue.model, each.queue.version)]
     arriving = [each for each in arrived if not look.paused.holds(name, each.model, each.version)]
@@ -133,7 +145,7 @@ def _pool(look: Look, name: str, policy: scaling.Policy) -> dict[str, Any]:
         "backlog": sum(each.queued for each in waiting),
         "oldest_age_s": round(max((each.oldest_s for each in waiting), default=0.0), 3),
         "arrival_per_s": round(sum(each.per_s for each in arrived), 3),
-        "service_per_s": round(sum(each.jobs_per_s or 0.0 for each in working), 3),
+        "service_per_s": round(per_s(workers), 3),
         "workers": len(working),
         "suggested_replicas": scaling.suggested(load, policy),
         "running": sum(look.running.get(each, 0) for each in versions),
@@ -144,7 +156,7 @@ def _pool(look: Look, name: str, policy: scaling.Policy) -> dict[str, Any]:
 def _job_s(workers: Sequence[store.Worker]) -> float | None:
     """Device-seconds of a job: the mean of the workers that measured one and are there, else of the last that was."""
     measured = [each for each in workers if each.job_ms is not None]
-    there = [each for each in measured if each.state in ("idle", "busy")]
+    there = [each for each in measured if each.state in WORKING]
     chosen = there or sorted(measured, key=lambda each: each.seen_at.timestamp() if each.seen_at else 0.0)[-1:]
     return sum(each.job_ms or 0.0 for each in chosen) / len(chosen) / 1000 if chosen else None
 

@@ -132,6 +132,7 @@ marks
     lane smallint NOT NULL
     priority smallint NOT NULL
     low uuid NOT NULL
+    sent_at timestamp with time zone
     expires_at timestamp with time zone
     PRIMARY KEY (model, version, lane, priority)
     fillfactor=50

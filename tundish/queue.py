@@ -66,42 +66,48 @@ class Message:
 
 
 def bundles(
-    jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float | None = None
+    jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent_at: datetime | None = None
 ) -> dict[str, list[bytes]]:
-    """Encoded messages by the name of their list, in the order of the jobs; `sent` as `encode` has it."""
+    """Encoded messages by the name of their list, in the order of the jobs, all sent at one time (see `encode`)."""
     grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
         grouped.setdefault(queue, []).append(id.hex)
     size = 1 if alone else BUNDLE
     return {
-        queue.name: [encode(queue, Message(tuple(ids[at : at + size]), alone), sent) for at in range(0, len(ids), size)]
+        queue.name: [
+            encode(queue, Message(tuple(ids[at : at + size]), alone), sent_at) for at in range(0, len(ids), size)
+        ]
         for queue, ids in grouped.items()
     }
 
 
-def send(
-    client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float | None = None
-) -> None:
-    """Push the messages of jobs, all lists in one round trip: behind all that waits, or in front of it, as if they had
-    never been taken, where the first of them was `sent` before. Raises redis.RedisError."""
+def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
+    """Push the messages of jobs behind all that waits, all lists in one round trip. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
-    for name, messages in bundles(jobs, alone, sent).items():
-        if sent is None:
-            pipeline.lpush(name, *messages)
-        else:
-            pipeline.rpush(name, *reversed(messages))
+    for name, messages in bundles(jobs, alone).items():
+        pipeline.lpush(name, *messages)
     pipeline.execute()
 
 
-def encode(queue: Queue, message: Message, sent: float | None = None) -> bytes:
-    """A Celery protocol 2 message in kombu's envelope for Redis, `sent` at that moment (seconds since 1970), or now."""
+def put_back(client: "redis.Redis", queue: Queue, ids: Iterable[UUID], sent_at: datetime, alone: bool = False) -> None:
+    """Push the messages of one queue's jobs in front of all that waits, as if they had never been taken: sent at that
+    moment, or with the one that they go before, for a list is in the order of that time. Raises redis.RedisError."""
+    first = client.lindex(queue.name, -1)
+    at = min(sent_at, time_of(first)) if first else sent_at
+    for name, messages in bundles([(queue, id) for id in ids], alone, at).items():
+        client.rpush(name, *reversed(messages))
+
+
+def encode(queue: Queue, message: Message, sent_at: datetime | None = None) -> bytes:
+    """A Celery protocol 2 message in kombu's envelope for Redis, sent at that moment, or now."""
     id = str(new_uuid())
+    sent = sent_at.timestamp() if sent_at else time.time()
     arguments = [[message.ids, message.alone], {}, {}]
     body = base64.b64encode(json.dumps(arguments, separators=(",", ":")).encode()).decode()
     return (
         f'{{"body":"{body}","content-encoding":"utf-8","content-type":"application/json",'
         f'"headers":{{"lang":"py","task":"{TASK}","id":"{id}","root_id":"{id}","parent_id":null,"group":null,'
-        f'"sent":{sent or time.time():.3f}}},'
+        f'"sent":{sent:.3f}}},'
         f'"properties":{{"correlation_id":"{id}","delivery_mode":2,"delivery_tag":"{id}","priority":0,'
         f'"delivery_info":{{"exchange":"","routing_key":"{queue.name}"}},"body_encoding":"base64"}}}}'
     ).encode()
@@ -117,9 +123,9 @@ def decode(arguments: Sequence[object]) -> Message:
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 
-def sent_at(envelope: bytes | str) -> datetime:
+def time_of(envelope: bytes | str) -> datetime:
     """When an encoded message was sent, by its sender's clock; the end of all time where it says nothing."""
     try:
         return datetime.fromtimestamp(json.loads(envelope)["headers"]["sent"], UTC)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return datetime.max.replace(tzinfo=UTC)

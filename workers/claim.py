@@ -125,7 +125,7 @@ class Custody:
         again."""
         try:
             with self._engine.begin() as connection:
-                self._send(store.waiting(connection, ids))
+                self._resend(store.waiting(connection, ids))
         except store.StoreError as error:
             log.warning("what was fetched waits for the next sweep: %s", error)
 
@@ -135,9 +135,9 @@ class Custody:
             announce(connection, given_back.ended, self._settings.public_url)
         notify(self._client, [id for id, _ in given_back.ended])
         if again:
-            self._send(given_back.unsent)
+            self._resend(given_back.unsent)
         if given_back.unsent:
             log.info("gave back %d jobs", len(given_back.unsent))
 
-    def _send(self, jobs: Sequence[store.Unsent]) -> None:
-        resend(self._client, jobs, self._settings.max_attempts, in_front=True)
+    def _resend(self, jobs: Sequence[store.Unsent]) -> None:
+        resend(self._client, jobs, self._settings.max_attempts)

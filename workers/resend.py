@@ -10,17 +10,18 @@ from tundish import queue, store
 log = logging.getLogger(__name__)
 
 
-def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int, *, in_front: bool = False) -> None:
-    """Behind all that waits, for a worker may have died of them, or have them still; `in_front` where one let go of
-    them in good order. A job on its last allowed attempt, or from a batch that hung, is told to run alone. What Redis
-    does not take now, the sweep finds later."""
-    ordered = sorted(jobs, key=lambda job: job.id.int)
-    alone = [job for job in ordered if job.alone or job.deaths >= max_attempts - 1]
-    together = [job for job in ordered if not (job.alone or job.deaths >= max_attempts - 1)]
+def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int) -> None:
+    """Each in its place, or behind all that waits. A job on its last allowed attempt, or from a batch that hung, is
+    told to run alone. What Redis does not take now, the sweep finds later."""
+    groups: dict[tuple[queue.Queue, bool, bool], list[store.Unsent]] = {}
+    for job in sorted(jobs, key=lambda job: job.id.int):
+        alone = job.alone or job.deaths >= max_attempts - 1
+        groups.setdefault((job.queue, alone, job.in_place), []).append(job)
     try:
-        for group in (alone, together):
-            if group:
-                first_sent = min(job.sent for job in group) if in_front else None
-                queue.send(client, [(job.queue, job.id) for job in group], group is alone, first_sent)
+        for (source, alone, in_place), group in groups.items():
+            if in_place:
+                queue.put_back(client, source, [job.id for job in group], min(job.sent_at for job in group), alone)
+            else:
+                queue.send(client, [(source, job.id) for job in group], alone)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take them: %s", len(jobs), error)

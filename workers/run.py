@@ -309,10 +309,10 @@ class Pipeline:
         self._close()
         log.info("no claim from now on; the running batch may end")
         until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
         if fetched := self._intake.drain():
             self._custody.put_back(fetched)
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if not self.broken:
             self._custody.end()

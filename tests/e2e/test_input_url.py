@@ -25,9 +25,8 @@ from tundish import store
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
 from tundish.media import JSON
-from tundish.queue import Queue
+from tundish.queue import Queue, send
 from workers.fetch import TIMEOUT
-from workers.resend import resend
 from workers.waits import MOST
 
 INPUT = b'{ "value": "from afar" }'
@@ -207,7 +206,7 @@ def test_a_slow_url_holds_back_no_neighbour_of_its_batch(system: Local, client: 
     engine.dispose()
     # One message, so that they are one batch.
     with redis.Redis.from_url(system.ps()["valkey"]["url"]) as broker:
-        resend(broker, [store.Unsent(job.id, Queue("echo", "1", Priority.NORMAL), 0, False, 0.0) for job in jobs], 3)
+        send(broker, [(Queue("echo", "1", Priority.NORMAL), job.id) for job in jobs])
     slow, *others = [to_text("job", job.id) for job in jobs]
     for id in others:
         job = ended(client, id)

@@ -17,8 +17,7 @@ from tundish.blobs import Directory, upload_key
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority
 from tundish.media import OCTETS
-from tundish.queue import Queue
-from workers.resend import resend
+from tundish.queue import Queue, send
 
 MIB = 1 << 20
 
@@ -51,11 +50,7 @@ def test_a_batch_of_uploads_takes_no_more_memory_than_there_is_room(system: Loca
             engine.dispose()
             # One message, so that they are one batch.
             with redis.Redis.from_url(shown["valkey"]["url"]) as broker:
-                resend(
-                    broker,
-                    [store.Unsent(job.id, Queue("weighed", "1", Priority.NORMAL), 0, False, 0.0) for job in jobs],
-                    3,
-                )
+                send(broker, [(Queue("weighed", "1", Priority.NORMAL), job.id) for job in jobs])
             done = [ended(client, to_text("job", job.id)) for job in jobs]
             grown = peak(worker.pid) - before
         finally:

@@ -56,6 +56,15 @@ def run_out(engine: store.Engine, *claims: UUID) -> None:
                            {"ids": list(claims)})  # fmt: skip
 
 
+def let_expire(engine: store.Engine, *ids: UUID) -> None:
+    """Now is the moment at which they expire, as the last survey has seen."""
+    with engine.begin() as connection:
+        store.survey(connection, new_uuid())
+        for table in ("jobs", "marks"):
+            which = "WHERE id = ANY(:ids)" if table == "jobs" else ""
+            connection.execute(text(f"UPDATE {table} SET expires_at = now() {which}"), {"ids": list(ids)})
+
+
 def reap(engine: store.Engine) -> store.Requeued:
     with engine.begin() as connection:
         return store.reap(connection, store.Judgement(3, LOST, HUNG))

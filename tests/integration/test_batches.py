@@ -221,7 +221,9 @@ def test_at_its_end_a_batch_that_expires_keeps_what_is_done(tools: Tools) -> Non
     expand(tools, lineup(tools), read(tools, id), 0)
     run(tools, 2)
     with tools.engine.begin() as connection:
+        store.survey(connection, new_uuid())
         connection.execute(text("UPDATE jobs SET expires_at = now()"))
+        connection.execute(text("UPDATE marks SET expires_at = now()"))
         connection.execute(text("UPDATE batches SET expires_at = now()"))
     expire.run(tools)
     done = settle(tools, id)

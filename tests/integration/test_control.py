@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 import api.models
 from api.parts import Parts, build, running
 from tests.integration.stored import WORKER, claim, end
-from tests.local import Local, wait_until
+from tests.local import Local, free_port, wait_until
 from tundish import queue, store
 from tundish.errors import Unavailable
 from tundish.ids import floor_uuid, new_uuid, shadow_id
@@ -122,27 +122,72 @@ def test_the_sweep_sends_nothing_of_what_is_paused_until_it_is_resumed(
     assert [client.llen(name) for name in waiting] == [1, 1, 1]
 
 
+def test_a_lost_message_is_found_between_two_looks_at_all_that_is_open(
+    catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "SETTLED", timedelta(minutes=-1))  # all are older than what is looked at each time
+    monkeypatch.setattr(survey, "AHEAD", timedelta(minutes=9))  # and younger than their messages
+    ids = [new_uuid() for _ in range(3)]
+    submit(catalog, *(job(M1, id) for id in ids))
+    ago = [datetime.now(UTC) - timedelta(minutes=each) for each in (3, 2, 1)]
+    with catalog.begin() as connection:
+        for id, at in zip(ids, ago, strict=True):
+            connection.execute(text("UPDATE jobs SET sent_at = :at WHERE id = :id"), {"id": id, "at": at})
+    here = queue.Queue(*target_of(M1), Priority.NORMAL)
+    messages = [queue.encode(here, queue.Message((id.hex,)), at) for id, at in zip(ids, ago, strict=True)]
+    client.lpush(here.name, messages[0])
+    tools, chore = Tools(Settings(), catalog, client, None), survey.Survey()  # type: ignore[arg-type]  # no blobs
+    assert chore.run(tools) == 0, "they are behind the message that waits"
+    client.delete(here.name)
+    client.lpush(here.name, messages[1], messages[2])
+    assert chore.run(tools) == 1
+    assert [unpack(each).ids for each in client.lrange(here.name, 0, -1)] == [(id.hex,) for id in ids[:1] + ids[:0:-1]]
+    assert chore.run(tools) == 0
+    client.delete(here.name)
+    assert chore.run(tools) == 2, "the first was sent just now"
+
+
+def test_jobs_expire_while_redis_is_away(catalog: store.Engine) -> None:
+    submit(catalog, job(M1))
+    with catalog.begin() as connection:
+        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour', expires_at = now()"))
+    with redis_client(f"redis://127.0.0.1:{free_port()}") as away:
+        tools = Tools(Settings(), catalog, away, None)  # type: ignore[arg-type]  # it needs no blobs
+        with pytest.raises(redis.RedisError):
+            survey.Survey().run(tools)
+    with catalog.begin() as connection:
+        assert len(store.expire(connection, b"{}")) == 1
+
+
 def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
     catalog: store.Engine, kept: store.Kept, client: redis.Redis
 ) -> None:
-    ids = [new_uuid() for _ in range(4)]
+    started, claimed, fetched, again, behind = ids = [new_uuid() for _ in range(5)]
     submit(catalog, *(job(M1, id) for id in ids))
     with catalog.begin() as connection:
         connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
-        sent = store.waiting(connection, ids)[0].sent
+        sent_at = store.waiting(connection, ids)[0].sent_at
+        # The sweep took it for lost: a worker has it still.
+        connection.execute(text("UPDATE jobs SET sent_at = now() WHERE id = :id"), {"id": again})
     here = queue.Queue(*target_of(M1), Priority.NORMAL)
-    client.lpush(here.name, queue.encode(here, queue.Message((ids[3].hex,)), sent))
+    client.lpush(here.name, queue.encode(here, queue.Message((behind.hex,)), sent_at))
     custody = Custody(WORKER, Settings(), catalog, kept, client)
-    assert custody.take([Draft(M1, (ids[1].hex, ids[0].hex))], begin=True)
-    custody.put_back([ids[2].hex, ids[1].hex])  # the second came twice, and is claimed
+    assert custody.take([Draft(M1, (started.hex,))], begin=True)
+    assert custody.take([Draft(M1, (claimed.hex,))], begin=False)
+    custody.put_back([fetched.hex, claimed.hex])  # the second came twice, and is claimed
+    custody.put_back([again.hex])
     custody.end()
-    assert survey.Survey().run(Tools(Settings(), catalog, client, None)) == 0  # type: ignore[arg-type]  # it needs no blobs
     messages = client.lrange(here.name, 0, -1)
-    assert [unpack(each).ids for each in reversed(messages)] == [
-        (ids[0].hex, ids[1].hex),
-        (ids[2].hex,),
-        (ids[3].hex,),
-    ]
+    placed = [(again.hex,), (fetched.hex,), (behind.hex,), (started.hex,)]
+    assert [unpack(each).ids for each in reversed(messages)] == [(claimed.hex,), *placed]
+    chore, tools = survey.Survey(), Tools(Settings(), catalog, client, None)  # type: ignore[arg-type]  # no blobs
+    for _ in messages[1:]:
+        assert chore.run(tools) == 0
+        client.rpop(here.name)
+        with catalog.begin() as connection:
+            connection.execute(
+                text("UPDATE jobs SET status = 2 WHERE id = (SELECT min(id::text)::uuid FROM jobs WHERE status = 0)")
+            )
 
 
 def test_a_worker_hears_of_a_pause_at_once(

@@ -5,7 +5,21 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.integration.stored import HUNG, LOST, WORKER, begin, claim, end, read, reap, run_out, start, status, submit
+from tests.integration.stored import (
+    HUNG,
+    LOST,
+    WORKER,
+    begin,
+    claim,
+    end,
+    let_expire,
+    read,
+    reap,
+    run_out,
+    start,
+    status,
+    submit,
+)
 from tests.local import wait_until
 from tundish import store
 from tundish.ids import new_uuid
@@ -279,11 +293,8 @@ def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine:
     canceled, other = submit(engine, 2)
     [late] = submit(engine)
     claimed, _ = claim(engine, [canceled, other, late])
+    let_expire(engine, late)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET expires_at = now() WHERE id = :id"), {"id": late})
-    with engine.begin() as connection:
-        assert store.expire(connection, b"{}") == []
-        store.survey(connection, new_uuid())
         assert store.expire(connection, b"{}") == [(late, 1)]
         assert store.cancel(connection, 1, canceled)
     with engine.begin() as connection:

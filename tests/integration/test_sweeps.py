@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from tests.integration.stored import QUEUE, claim, end, read, submit
+from tests.integration.stored import QUEUE, claim, end, let_expire, read, start, submit
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
@@ -15,26 +15,32 @@ from tundish.settings import Settings
 from workers.chores import Tools, survey
 
 
+def sent_at(connection: store.Connection, id: UUID) -> datetime:
+    at: datetime = connection.execute(text("SELECT sent_at FROM jobs WHERE id = :id"), {"id": id}).scalar_one()
+    return at
+
+
 def test_lost_messages_are_found_and_a_long_backlog_is_not(engine: store.Engine) -> None:
     ids = submit(engine, 3)
     with engine.begin() as connection:
-        sent_at = connection.execute(text("SELECT sent_at FROM jobs LIMIT 1")).scalar_one()
+        first = sent_at(connection, ids[0])
         [(queue, seen)] = store.survey(connection, new_uuid()).items()
-        assert (queue, seen.sent_at) == (QUEUE, sent_at)
-        assert store.unsent(connection, QUEUE, before=sent_at) == []
+        assert (queue, seen.sent_at) == (QUEUE, first)
+        assert store.unsent(connection, QUEUE, low=ids[0], before=first) == []
     with engine.begin() as connection:
-        lost = store.unsent(connection, QUEUE, before=sent_at + timedelta(seconds=1), under=ids[1])
+        later = first + timedelta(seconds=1)
+        lost = store.unsent(connection, QUEUE, low=ids[0], high=ids[1], before=later)
         assert sorted(job.id for job in lost) == ids[:2]
 
 
-@pytest.mark.parametrize("page", [1, 2, 100])
-def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine, page: int) -> None:
+@pytest.mark.parametrize("step", [timedelta(milliseconds=1), timedelta(days=1)])
+def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine, step: timedelta) -> None:
     ids = submit(engine, 5)
     claimed, jobs = claim(engine, ids[:1])
     with engine.begin() as connection:
         store.record(connection, [end(jobs[0])], [store.Ran(claimed, 1.5)])
         connection.execute(text("UPDATE jobs SET priority = 0, expires_at = 'epoch' WHERE id = :id"), {"id": ids[3]})
-        found = store.survey(connection, new_uuid(), page=page)
+        found = store.survey(connection, new_uuid(), step=step)
         assert {queue: seen.low for queue, seen in found.items()} == {
             QUEUE: ids[1],
             replace(QUEUE, priority=Priority.HIGH): ids[3],
@@ -44,6 +50,37 @@ def test_marks_bound_the_sweeps_and_pass_no_open_job(engine: store.Engine, page:
         assert {priority: each.queued for priority, each in waiting.items()} == {Priority.NORMAL: 3, Priority.HIGH: 1}
         assert 0 <= waiting[Priority.NORMAL].oldest_s < 60
         assert store.expire(connection, b"{}") == [(ids[3], 1)]
+
+
+def test_what_is_known_of_older_jobs_stands_until_the_next_whole_look(engine: store.Engine) -> None:
+    old, new = submit(engine, 2)
+    with engine.begin() as connection:
+        [seen] = store.survey(connection, new).values()
+        assert (seen.low, seen.sent_at) == (old, sent_at(connection, old))
+        connection.execute(text("UPDATE jobs SET status = 2 WHERE id = :id"), {"id": old})
+        [known] = store.survey(connection, new, since=new).values()
+        assert (known.low, known.expires_at) == (old, seen.expires_at)
+        [whole] = store.survey(connection, new).values()
+        assert (whole.low, whole.sent_at) == (new, sent_at(connection, new))
+        connection.execute(text("UPDATE jobs SET status = 2"))
+        assert store.survey(connection, new_uuid()) == {}
+        assert store.survey(connection, new_uuid(), since=old) == {}, "an idle queue is not taken for a busy one"
+
+
+def test_a_job_that_comes_back_after_the_look_expires_in_time(engine: store.Engine) -> None:
+    first, second = submit(engine, 2)
+    claimed, _ = claim(engine, [first])
+    assert start(engine, claimed)
+    let_expire(engine, first)
+    with engine.begin() as connection:
+        assert store.expire(connection, b"{}") == [], "it runs"
+        assert connection.execute(text("SELECT expires_at > now() FROM marks")).scalar(), "nor is it looked for again"
+    with engine.begin() as connection:
+        store.release(connection, [claimed])
+        store.survey(connection, new_uuid())
+        assert store.expire(connection, b"{}") == [(first, 1)]
+        assert store.expire(connection, b"{}") == []
+    assert read(engine, second)
 
 
 def test_the_marks_go_by_the_databases_clock(slow_clock: None, engine: store.Engine) -> None:

@@ -134,6 +134,7 @@ from tundish.store.partitions import drop_day, is_open, make_partitions, missing
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
     FIRST,
+    LAST,
     Surveyed,
     clock,
     delete_ended,
@@ -160,6 +161,7 @@ from tundish.version import Version
 __all__ = [
     "DEFAULT_TENANT",
     "FIRST",
+    "LAST",
     "QUANTILES",
     "Answer",
     "Arrivals",

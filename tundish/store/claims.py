@@ -1,6 +1,7 @@
 """Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -19,17 +20,19 @@ Id = TypeVar("Id", UUID, str)
 
 class Unsent(NamedTuple):
     """A queued job whose message must be sent again, how many workers died with it, whether it must run alone, and when
-    it was sent last, in seconds since 1970."""
+    it was sent. It is `in_place` where it was not started, and then let go: its message goes in front of all that
+    waits; else a worker may have died of it, or have it still."""
 
     id: UUID
     queue: Queue
     deaths: int
     alone: bool
-    sent: float
+    sent_at: datetime
+    in_place: bool
 
     @classmethod
     def of(cls, row: Row[Any]) -> "Unsent":
-        return cls(row.id, queue_of(row), row.deaths, row.alone, row.sent_at.timestamp())
+        return cls(row.id, queue_of(row), row.deaths, row.alone, row.sent_at, row.in_place)
 
 
 def queue_of(row: Row[Any]) -> Queue:
@@ -310,7 +313,7 @@ def waiting(connection: Connection, ids: Sequence[UUID] | Sequence[str]) -> list
     """Those of some jobs that are queued."""
     rows = connection.execute(
         text("""
-            SELECT id, model, version, lane, priority, deaths, alone, sent_at FROM jobs
+            SELECT id, model, version, lane, priority, deaths, alone, sent_at, true AS in_place FROM jobs
             WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND status = 0
         """),
         span(ids),
@@ -319,7 +322,7 @@ def waiting(connection: Connection, ids: Sequence[UUID] | Sequence[str]) -> list
 
 
 def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
-    """Give claims back without charging a death, as if they had not been made: a job keeps its time of sending."""
+    """Give claims back without charging a death, and those that had not started as if they had not been made."""
     return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, None)
 
 
@@ -345,13 +348,14 @@ _REQUEUE = """
             :judged AND c.overdue AS hung, :judged AND NOT c.overdue AS died, c.started_at IS NOT NULL AS started
     ), held AS (
         SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.lone, gone.hung,
+               NOT (:judged OR gone.started) AS in_place,
                gone.died AND (gone.started OR j.vain >=
                    CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died,
                gone.died AND NOT gone.started AS vain
         FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
         JOIN jobs j ON j.id = h.id AND j.attempt = h.attempt AND j.status = 1
     ), fate AS (
-        SELECT id, attempt, hung, died, vain,
+        SELECT id, attempt, hung, died, vain, in_place,
                CASE WHEN cancel_requested THEN 4
                     WHEN hung AND lone OR died AND deaths + 1 >= :max_attempts THEN 3
                     ELSE 0 END AS status
@@ -360,12 +364,12 @@ _REQUEUE = """
         UPDATE jobs j SET
             status = fate.status, deaths = j.deaths + CAST(fate.died AS int),
             vain = j.vain + CAST(fate.vain AND NOT fate.died AS int), alone = j.alone OR fate.hung,
-            sent_at = CASE WHEN :judged THEN now() ELSE j.sent_at END,
+            sent_at = CASE WHEN fate.in_place THEN j.sent_at ELSE now() END,
             finished_at = CASE WHEN fate.status > 0 THEN now() END
         FROM fate
         WHERE j.id = fate.id AND j.attempt = fate.attempt AND j.status = 1
         RETURNING j.id, j.tenant, j.attempt, j.model, j.version, j.priority, j.lane, j.status, j.deaths, j.alone,
-                  j.sent_at, fate.hung
+                  j.sent_at, fate.hung, fate.in_place
     ), kept AS (
         INSERT INTO results (id, tenant, attempt, error)
         SELECT id, tenant, attempt, CASE WHEN hung THEN CAST(:timeout AS bytea) ELSE CAST(:lost AS bytea) END

@@ -6,7 +6,7 @@ running; a sweep reads from there on, by primary key, and one of all queues from
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -17,6 +17,8 @@ from tundish.store.claims import Unsent, queue_of
 from tundish.store.connect import span
 from tundish.store.pauses import paused
 
+#: Ids are time: those of so long are looked at in one statement, so that none runs into its time-out.
+STEP = timedelta(minutes=10)
 #: No id is under the one, nor over the other.
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
@@ -57,24 +59,10 @@ def low_water(connection: Connection) -> UUID:
     return low or FIRST
 
 
-def _low_of(connection: Connection, queue: Queue) -> UUID:
-    """No job of a queue below this id is queued or running."""
-    low: UUID | None = connection.execute(
-        text("""
-            SELECT low FROM marks
-            WHERE model = :model AND version = :version AND lane = :lane AND priority = :priority
-        """),
-        _named(queue),
-    ).scalar()
-    return low or low_water(connection)
-
-
 class Surveyed(NamedTuple):
-    """What has not ended of one queue: the pool of its model, a mark under which there is none, when the first message
-    of those that are queued was sent at the earliest, and when the first of those that wait for their start expires at
-    the earliest; None where there is none."""
+    """What has not ended of one queue: an id under which there is none, when the first message of those that are queued
+    was sent at the earliest, and when the first expires at the earliest; None where there is none."""
 
-    pool: str
     low: UUID
     sent_at: datetime | None
     expires_at: datetime | None
@@ -82,7 +70,6 @@ class Surveyed(NamedTuple):
     def beside(self, other: "Surveyed") -> "Surveyed":
         """Of both together."""
         return Surveyed(
-            self.pool,
             min(self.low, other.low),
             min(filter(None, (self.sent_at, other.sent_at)), default=None),
             min(filter(None, (self.expires_at, other.expires_at)), default=None),
@@ -90,59 +77,55 @@ class Surveyed(NamedTuple):
 
 
 def survey(
-    connection: Connection, settled_before: UUID, *, since: UUID = FIRST, page: int = 500_000
+    connection: Connection, settled_before: UUID, *, since: UUID = FIRST, step: timedelta = STEP
 ) -> dict[Queue, Surveyed]:
-    """Look at the jobs that have not ended, from the id `since` on, so many in a statement; of older ones what is known
-    stands. Each queue's mark is raised to its smallest id, at most to `settled_before`, an id old enough that no submit
-    under it is still on its way; and it says when the next job expires. Gives the queues that are not paused, for of
-    those the workers let go of what comes."""
-    found = {
-        queue_of(row): Surveyed(row.pool, row.low, datetime.min.replace(tzinfo=UTC), row.expires_at)
-        for row in connection.execute(_KNOWN, {"since": since})
-    }
-    low: UUID | None = max(since, low_water(connection))
-    while low:
-        rows = connection.execute(_OPEN, {"low": low, "page": page}).all()
-        for row in rows:
-            queue, seen = queue_of(row), Surveyed(row.pool, row.low, row.sent_at, row.expires_at)
+    """Look at the jobs that have not ended, from the id `since` on, those of a `step` in a statement; of older ones
+    what the marks say stands. Each queue's mark is raised to its smallest id, at most to `settled_before`, an id old
+    enough that no submit under it is still on its way. Gives the queues that are not paused: of those the workers let
+    go of what comes."""
+    found = _surveyed(connection, "marks WHERE low < :since", {"since": since})
+    low = max(since, low_water(connection))
+    while first := connection.execute(_FROM, {"low": low}).scalar():
+        after = UUID(int=first.int + (int(step.total_seconds() * 1000) << 80))
+        low = after if after < settled_before else LAST
+        for queue, seen in _surveyed(connection, _OPEN, {"low": first, "high": low}).items():
             found[queue] = found[queue].beside(seen) if queue in found else seen
-        whole = sum(row.jobs for row in rows) == page
-        low = UUID(int=max(row.high for row in rows).int + 1) if whole else None
-    connection.execute(text("UPDATE marks SET low = :low, expires_at = NULL"), {"low": settled_before})
+    connection.execute(text("UPDATE marks SET low = :low, sent_at = NULL, expires_at = NULL"), {"low": settled_before})
     if found:
         marks = [
-            {**_named(queue), "low": min(each.low, settled_before), "expires_at": each.expires_at}
-            for queue, each in found.items()
+            {**_named(queue), **seen._asdict(), "low": min(seen.low, settled_before)} for queue, seen in found.items()
         ]
         connection.execute(_MARK, marks)
     stopped = paused(connection)
-    return {queue: each for queue, each in found.items() if not stopped.holds(each.pool, queue.model, queue.version)}
+    pools = {(row.model, row.version): row.pool for row in connection.execute(_POOLS)}
+
+    def runs(queue: Queue) -> bool:
+        target = queue.model, queue.version
+        return not stopped.holds(pools.get(target, ""), *target)
+
+    return {queue: seen for queue, seen in found.items() if runs(queue)}
 
 
-_KNOWN = text("""
-    SELECT m.*, COALESCE(v.pool, '') AS pool FROM marks m LEFT JOIN versions v USING (model, version)
-    WHERE m.low < :since
-""")
-_OPEN = text("""
-    SELECT o.*, COALESCE(v.pool, '') AS pool FROM (
-        SELECT j.model, j.version, j.lane, j.priority, count(*) AS jobs,
-               min(j.id::text COLLATE "C")::uuid AS low, max(j.id::text COLLATE "C")::uuid AS high,
-               min(j.sent_at) FILTER (WHERE j.status = 0) AS sent_at,
-               min(j.expires_at) FILTER (
-                   WHERE j.status = 0 OR (c.id IS NOT NULL AND c.started_at IS NULL)
-               ) AS expires_at
-        FROM (
-            SELECT id, model, version, lane, priority, status, claim, sent_at, expires_at FROM jobs
-            WHERE id >= :low AND status < 2 ORDER BY id LIMIT :page
-        ) j LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
-        GROUP BY 1, 2, 3, 4
-    ) o LEFT JOIN versions v USING (model, version)
-""")
+def _surveyed(connection: Connection, source: str, given: dict[str, object]) -> dict[Queue, Surveyed]:
+    rows = connection.execute(text(f"SELECT * FROM {source}"), given)
+    return {queue_of(row): Surveyed(row.low, row.sent_at, row.expires_at) for row in rows}
+
+
+_FROM = text("SELECT id FROM jobs WHERE id >= :low ORDER BY id LIMIT 1")
+#: What may expire, if not now: a job that runs may come back to its queue.
+_MAY_EXPIRE = "(status = 0 OR expires_at > now())"
+_OPEN = f"""(
+    SELECT model, version, lane, priority, min(id::text COLLATE "C")::uuid AS low,
+           min(sent_at) FILTER (WHERE status = 0) AS sent_at, min(expires_at) FILTER (WHERE {_MAY_EXPIRE}) AS expires_at
+    FROM jobs WHERE id >= :low AND id < :high AND status < 2 GROUP BY 1, 2, 3, 4
+) open"""
 _MARK = text("""
-    INSERT INTO marks (model, version, lane, priority, low, expires_at)
-    VALUES (:model, :version, :lane, :priority, :low, :expires_at)
-    ON CONFLICT (model, version, lane, priority) DO UPDATE SET low = EXCLUDED.low, expires_at = EXCLUDED.expires_at
+    INSERT INTO marks (model, version, lane, priority, low, sent_at, expires_at)
+    VALUES (:model, :version, :lane, :priority, :low, :sent_at, :expires_at)
+    ON CONFLICT (model, version, lane, priority)
+    DO UPDATE SET low = EXCLUDED.low, sent_at = EXCLUDED.sent_at, expires_at = EXCLUDED.expires_at
 """)
+_POOLS = text("SELECT model, version, pool FROM versions")
 
 
 def _named(queue: Queue) -> dict[str, object]:
@@ -152,7 +135,7 @@ def _named(queue: Queue) -> dict[str, object]:
 
 def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[tuple[UUID, int]]:
     """Fail what waited too long for its start with `error` (JSON), a page at a time. The (id, tenant) of each. Nothing
-    is looked for before the last survey says that something expires."""
+    is looked for before a mark says that something expires; then the marks say when the next does."""
     low = connection.execute(text("SELECT low FROM marks WHERE expires_at <= now() ORDER BY low LIMIT 1")).scalar()
     if low is None:
         return []
@@ -178,38 +161,47 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
         """),
         {"low": low, "error": error, "limit": limit},
     )
-    return [(row.id, row.tenant) for row in rows]
+    expired = [(row.id, row.tenant) for row in rows]
+    if len(expired) < limit:
+        connection.execute(_NEXT)
+    return expired
+
+
+_NEXT = text(f"""
+    UPDATE marks m SET expires_at = (
+        SELECT min(expires_at) FROM jobs
+        WHERE id >= m.low AND (model, version, lane, priority) = (m.model, m.version, m.lane, m.priority)
+              AND status < 2 AND {_MAY_EXPIRE}
+    )
+    WHERE m.expires_at <= now()
+""")
 
 
 def unsent(
     connection: Connection,
     queue: Queue,
     *,
+    low: UUID,
+    high: UUID = LAST,
     before: datetime,
-    under: UUID = LAST,
     limit: int = 10_000,
 ) -> list[Unsent]:
-    """Queued jobs with ids up to `under` whose message was sent before that moment: it is lost. Their time of sending
-    becomes now."""
+    """Queued jobs with ids from `low` up to `high` whose message was sent `before` that moment: it is lost. Their time
+    of sending becomes now."""
     rows = connection.execute(
         text("""
             WITH lost AS (
                 SELECT id FROM jobs
-                WHERE id BETWEEN :low AND :under
+                WHERE id BETWEEN :low AND :high
                       AND model = :model AND version = :version AND lane = :lane AND priority = :priority
                       AND status = 0 AND expires_at > now() AND sent_at < :before
                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
-            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone, j.sent_at
+            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone, j.sent_at,
+                      false AS in_place
         """),
-        {
-            **_named(queue),
-            "low": _low_of(connection, queue),
-            "under": under,
-            "before": before,
-            "limit": limit,
-        },
+        {**_named(queue), "low": low, "high": high, "before": before, "limit": limit},
     )
     return list(map(Unsent.of, rows))
 

@@ -32,19 +32,14 @@ from workers.chores import (
 log = logging.getLogger("workers.chores")
 
 SWEEPS = [
-    *(
-        Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
-        for module in (partitions, reap, expire, forget, bury)
-    ),
-    Chore("survey", survey.EVERY, survey.Survey().run),
+    Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
+    for module in (partitions, reap, survey, expire, forget, bury)
 ]
 #: They delete blobs, which are many, or whose store hangs: no sweep waits for that.
 BLOBS = [Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run) for module in (retention, uploads)]
 #: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
 FILES = [Chore("batches", batches.EVERY, batches.run)]
 FILE_THREADS = 4
-#: A chore takes at most this share of the time: a look at ten million jobs is not made every few seconds.
-SHARE = 0.1
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
 
@@ -94,7 +89,6 @@ def _serve(chores: Sequence[Chore], tools: Tools) -> None:
 def _once(chore: Chore, tools: Tools) -> float:
     """Run a chore; the seconds until it is due again. A chore that moved jobs may have more of them: it is due at
     once."""
-    began = time.monotonic()
     try:
         moved = chore.run(tools)
     except (store.StoreError, redis.RedisError, BlobUnavailable) as error:
@@ -102,7 +96,7 @@ def _once(chore: Chore, tools: Tools) -> float:
         return RETRY
     if moved:
         log.info("%s: %d moved", chore.name, moved)
-    return 0.1 if moved else max(chore.every, (time.monotonic() - began) / SHARE)
+    return 0.1 if moved else chore.every
 
 
 if __name__ == "__main__":

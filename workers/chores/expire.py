@@ -12,7 +12,7 @@ EVERY = 1.0
 def run(tools: Tools) -> int:
     error = error_json(Code.EXPIRED, "the job waited longer than its expires_in; submit it again when workers are free")
     with tools.engine.begin() as connection:
-        if not store.lock(connection, "expire"):
+        if not store.lock(connection, "marks"):
             return 0
         expired = store.expire(connection, error)
         announce(connection, expired, tools.settings.public_url)

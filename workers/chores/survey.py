@@ -3,7 +3,7 @@ ended; notes when the next job expires; and sends queued jobs again whose messag
 between the pop and the claim.
 
 A message is lost when it was sent before the oldest one that still waits in its list: a backlog that is merely long is
-not sent again. Nor is it looked at each time: what is older than two minutes changes in one way alone, it ends.
+not sent again. Nor is it looked at each time: no job is added to what is older than two minutes.
 """
 
 import time
@@ -19,47 +19,58 @@ EVERY = 5.0
 #: A submit is committed, or has failed, this long after its id was made, by the database's clock: a statement that
 #: begins within `ID_AGE` seconds of it ends within 8 more.
 SETTLED = timedelta(minutes=2)
-#: Seconds after which all that has not ended is looked at, and not only what was not settled at the last look.
-WHOLE = 60.0
+#: Seconds between looks at all that has not ended, and not only at what was not settled at the last look; or so many
+#: times as long as one takes.
+WHOLE, REST = 60.0, 20.0
 #: How long a message may be on its way; with EVERY, a lost one is back within 10 s.
 GRACE = timedelta(seconds=5)
 #: Between a row's commit and its message, and between the clocks of API and database.
 SKEW = timedelta(seconds=2)
+#: How far the clock of an API may go ahead: what it submits is looked for later by as much as it is further.
+AHEAD = timedelta(minutes=2)
 
 
 class Survey:
+    """What one process remembers of its looks, each of which begins where the last one ended, so that none leaves an
+    open job out. Others may look in between: the marks are right for all."""
+
     def __init__(self) -> None:
         self._settled = store.FIRST
         self._whole_at = 0.0
 
     def run(self, tools: Tools) -> int:
+        began = time.monotonic()
+        whole = began >= self._whole_at
+        if whole:  # one that fails must not keep the others from being made
+            self._whole_at = began + WHOLE
         with tools.engine.begin() as connection:
-            if not store.lock(connection, "survey"):
+            if not store.lock(connection, "marks"):
                 return 0
             now = store.clock(connection)
-            settled, whole = floor_uuid(now - SETTLED), time.monotonic() >= self._whole_at
+            settled = floor_uuid(now - SETTLED)
             found = store.survey(connection, settled, since=store.FIRST if whole else self._settled)
-            lost = [
-                job
-                for each, seen in found.items()
-                if seen.sent_at and seen.sent_at < now - GRACE
-                for job in self._lost(tools, connection, each, seen.sent_at, now)
-            ]
-            resend(tools.client, lost, tools.settings.max_attempts)
         self._settled = settled
         if whole:
-            self._whole_at = time.monotonic() + WHOLE
+            self._whole_at = max(self._whole_at, began + REST * (time.monotonic() - began))
+        return sum(_resend_lost(tools, source, seen, now - GRACE) for source, seen in found.items())
+
+
+def _resend_lost(tools: Tools, source: queue.Queue, seen: store.Surveyed, before: datetime) -> int:
+    """How many of a queue's messages that were sent before that moment were lost."""
+    if not seen.sent_at or seen.sent_at >= before:
+        return 0
+    high = store.LAST
+    if oldest := tools.client.lindex(source.name, -1):
+        before = min(before, queue.time_of(oldest) - SKEW)
+        high = floor_uuid(before + AHEAD)
+    if seen.sent_at >= before:
+        return 0
+    with tools.engine.begin() as connection:
+        if not store.lock(connection, "resend"):
+            return 0
+        lost = store.unsent(connection, source, low=seen.low, high=high, before=before)
+        resend(tools.client, lost, tools.settings.max_attempts)
         return len(lost)
 
-    @staticmethod
-    def _lost(
-        tools: Tools, connection: store.Connection, source: queue.Queue, sent_at: datetime, now: datetime
-    ) -> list[store.Unsent]:
-        """Those of one queue, the first of whose messages was sent at that moment."""
-        oldest = tools.client.lindex(source.name, -1)
-        if not oldest:
-            return store.unsent(connection, source, before=now - GRACE)
-        before = min(now - GRACE, queue.sent_at(oldest) - SKEW)
-        if sent_at >= before:
-            return []
-        return store.unsent(connection, source, before=before, under=floor_uuid(before + SETTLED))
+
+run = Survey().run
