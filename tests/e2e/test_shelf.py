@@ -353,7 +353,8 @@ def test_what_a_stopped_worker_had_fetched_or_claimed_is_back_in_its_place(syste
             gates = [{"folder": str(fragile.folder), "name": str(number)} for number in range(500)]
             told = client.post("/v1/jobs:batch", json={"model": "lonely", "inputs": gates}).json()["data"]
             jobs = [from_text("job", each["id"]) for each in told]
-            wait_until(lambda: fragile.claimed(jobs) > Lonely.max_batch, "one batch runs, and another is claimed")
+            wait_until((fragile.folder / "began").exists, "one batch runs")
+            wait_until(lambda: fragile.claimed(jobs) > Lonely.max_batch, "another is claimed")
             worker.terminate()
             worker.communicate(timeout=20)
         assert worker.returncode == 0
