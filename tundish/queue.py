@@ -9,10 +9,10 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tundish.ids import new_uuid
@@ -65,20 +65,17 @@ class Message:
     alone: bool = False
 
 
-def bundles(
-    jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent_at: datetime | None = None
-) -> dict[str, list[bytes]]:
-    """Encoded messages by the name of their list, in the order of the jobs, all sent at one time (see `encode`)."""
+def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str, list[bytes]]:
+    """Encoded messages by the name of their list, in the order of the jobs."""
     grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
         grouped.setdefault(queue, []).append(id.hex)
+    return {queue.name: _bundled(queue, ids, alone) for queue, ids in grouped.items()}
+
+
+def _bundled(queue: Queue, ids: Sequence[str], alone: bool, sent_at: datetime | None = None) -> list[bytes]:
     size = 1 if alone else BUNDLE
-    return {
-        queue.name: [
-            encode(queue, Message(tuple(ids[at : at + size]), alone), sent_at) for at in range(0, len(ids), size)
-        ]
-        for queue, ids in grouped.items()
-    }
+    return [encode(queue, Message(tuple(ids[at : at + size]), alone), sent_at) for at in range(0, len(ids), size)]
 
 
 def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
@@ -89,13 +86,12 @@ def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool 
     pipeline.execute()
 
 
-def put_back(client: "redis.Redis", queue: Queue, ids: Iterable[UUID], sent_at: datetime, alone: bool = False) -> None:
+def put_back(client: "redis.Redis", queue: Queue, ids: Iterable[str], sent_at: datetime, alone: bool = False) -> None:
     """Push the messages of one queue's jobs in front of all that waits, as if they had never been taken: sent at that
     moment, or with the one that they go before, for a list is in the order of that time. Raises redis.RedisError."""
     first = client.lindex(queue.name, -1)
     at = min(sent_at, time_of(first)) if first else sent_at
-    for name, messages in bundles([(queue, id) for id in ids], alone, at).items():
-        client.rpush(name, *reversed(messages))
+    client.rpush(queue.name, *reversed(_bundled(queue, list(ids), alone, at)))
 
 
 def encode(queue: Queue, message: Message, sent_at: datetime | None = None) -> bytes:
@@ -126,6 +122,14 @@ def decode(arguments: Sequence[object]) -> Message:
 def time_of(envelope: bytes | str) -> datetime:
     """When an encoded message was sent, by its sender's clock; the end of all time where it says nothing."""
     try:
-        return datetime.fromtimestamp(json.loads(envelope)["headers"]["sent"], UTC)
+        return sent_at(json.loads(envelope)["headers"])
+    except (ValueError, KeyError, TypeError):
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def sent_at(headers: Mapping[str, Any]) -> datetime:
+    """The same, of a message's headers."""
+    try:
+        return datetime.fromtimestamp(headers["sent"], UTC)
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return datetime.max.replace(tzinfo=UTC)

@@ -1,5 +1,6 @@
 """Which jobs run together, and when: pure. Time is passed in; nothing here waits, locks or talks to anyone."""
 
+import math
 from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from tundish.model import Model
 
-#: Seconds of work that a worker claims at once.
+#: Seconds of work that a worker claims at once. Of what takes longer nothing is fetched before it can be claimed.
 AHEAD = 0.1
 #: Jobs from which on a statement takes no further batch: what measured best.
 ROWS = 512
@@ -62,17 +63,22 @@ _Arrived = tuple[str, float]
 @dataclass(slots=True)
 class _Line:
     """The jobs that wait for one target: first in, first out within a priority; the small number goes first. `took`:
-    seconds of a batch of late, on average."""
+    seconds of a batch of late, on average; who knows, before the first."""
 
     limits: Limits
-    took: float = AHEAD
+    took: float = math.inf
     by_priority: dict[int, deque[_Arrived]] = field(default_factory=dict)
     alone: deque[_Arrived] = field(default_factory=deque)
 
     @property
     def width(self) -> int:
         """How many batches may be taken at once."""
-        return max(1, min(int(AHEAD / self.took), ROWS // self.limits.max_batch))
+        return max(1, min(round(AHEAD / self.took), ROWS // self.limits.max_batch))
+
+    @property
+    def behind(self) -> int:
+        """How many batches are worth having here behind those."""
+        return min(2, int(AHEAD / self.took))
 
     def heads(self) -> Iterator[tuple[int, float]]:
         """Each priority that waits, and since when its first does."""
@@ -136,14 +142,28 @@ class Batcher:
         """A batch of the target took this worker so long: as many as it runs in AHEAD seconds may be taken at once, up
         to ROWS jobs."""
         if line := self._lines.get(target):
-            line.took += 0.2 * (seconds - line.took)
+            line.took = max(1e-6, seconds if line.took == math.inf else line.took + 0.2 * (seconds - line.took))
+
+    def quick(self, target: Target) -> bool:
+        """Whether its batches are known to take so little that the next ones are fetched meanwhile."""
+        line = self._lines.get(target)
+        return line is not None and line.took < AHEAD
 
     def room(self, target: Target) -> int:
-        """How many more ids of a target are worth fetching: enough for the batches that are taken at once and two more,
-        so that the device never waits while the rest stays in the queue for other workers. None of one that is not
-        served."""
+        """How many more ids of a target are worth fetching: enough for the batches that are taken at once and, of what
+        is quick, up to two more, so that the device never waits while the rest stays in the queue for other workers.
+        None of one that is not served."""
         line = self._lines.get(target)
-        return max(0, (2 + line.width) * line.limits.max_batch - line.count() - len(line.alone)) if line else 0
+        if line is None:
+            return 0
+        return max(0, (line.width + line.behind) * line.limits.max_batch - line.count() - len(line.alone))
+
+    def portion(self, target: Target, count: int) -> int:
+        """How many of a message's `count` ids find room: all of them, too, where what is too much of it takes no longer
+        than AHEAD, for to part a message takes its time."""
+        line, room = self._lines[target], self.room(target)
+        spare = int(AHEAD / line.took) * line.limits.max_batch
+        return count if room > 0 and count <= room + spare else min(count, room)
 
     def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""

@@ -10,6 +10,8 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, cast
 
@@ -41,6 +43,7 @@ class Intake:
         self._bell = threading.Condition()
         self._held: list[Callable[[], None]] = []
         self._closed = False
+        self._full = False
         self._silent_since = float("inf")
         self._eager = False
         shelf.changed = self.ring
@@ -48,24 +51,32 @@ class Intake:
 
     def put(
         self, source: queue.Queue, messages: Sequence[queue.Message], acknowledge: Callable[[], None] | None = None
-    ) -> bool:
-        """Let the jobs of messages wait for their batch; `acknowledge` is called once the next one is taken. False
-        where no batch comes of it, for they are paused or no longer served: what there is no room for is let go then,
-        stays queued in Postgres, and is sent again."""
+    ) -> list[queue.Message]:
+        """Let the jobs of messages wait for their batch, as many as there is room for. What is left of the messages,
+        and belongs back in its list: all of it where no batch would come of it, for they are paused or no longer
+        served. `acknowledge` is called once more is wanted."""
         target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
             self._silent_since = now
             due = target in self._batcher and target not in self._batcher.paused
+            wanted = due and not self._full
             # Before any other thread may take the batch: who acknowledged later would wait for one more, which cannot
-            # come while this message fills Celery's window.
-            if due and acknowledge:
+            # come while this message fills Celery's window. So would the messages of others behind what is not due.
+            if acknowledge and due:
                 self._held.append(acknowledge)
+            elif acknowledge:
+                acknowledge()
+            left = list[queue.Message]()
             for message in messages:
-                if due or self._batcher.room(target):
-                    self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                    self._batcher.add(target, message.ids, priority=source.priority, now=now, alone=message.alone)
+                self._bundle += 0.2 * (len(message.ids) - self._bundle)
+                fits = self._batcher.portion(target, len(message.ids)) if wanted else 0
+                if fits:
+                    ids = message.ids[:fits]
+                    self._batcher.add(target, ids, priority=source.priority, now=now, alone=message.alone)
+                if fits < len(message.ids):
+                    left.append(replace(message, ids=message.ids[fits:]))
             self._bell.notify()
-            return due
+            return left
 
     def pause(self, targets: frozenset[Target]) -> None:
         """Hand out no batch of these from now on, and again of all others. What waits here already goes on waiting, the
@@ -111,14 +122,17 @@ class Intake:
             self._silent_since = time.monotonic()
             while not self._closed:
                 now = time.monotonic()
-                if not ready():
+                self._full = not ready()
+                if self._full:
                     self._bell.wait()
                     continue
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
                     self._shelf.drafted(draft.target)
                     self._silent_since, self._eager = float("inf"), False
-                    self._let_go()
+                    self._full = not self._batcher.quick(draft.target)
+                    if not self._full:
+                        self._let_go()
                     return [draft, *(self._batcher.take_behind(draft, now) if choice is None else ())]
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
@@ -141,12 +155,11 @@ class Intake:
         source = queue.Queue.parse(name)
         with self._bell:
             target = Target(source.model, source.version)
-            return target not in self.consumers.targets or self._batcher.room(target) > 0
+            return target not in self.consumers.targets or self._room(target) > 0
 
-    @property
-    def eager(self) -> bool:
-        """Whether the next message is taken at once: what may follow it need not be fetched first."""
-        return self._eager
+    def eager(self, target: Target) -> bool:
+        """Whether its next message is taken at once: what may follow it need not be fetched first."""
+        return self._eager and self._batcher.quick(target)
 
     @property
     def silent(self) -> float:
@@ -171,8 +184,9 @@ class Intake:
             self._bell.notify_all()
 
     def drain(self) -> list[str]:
-        """Let go of what waits: its ids, in no order."""
+        """Let go of what waits: its ids, in no order. Nothing more is fetched before the next batch is wanted."""
         with self._bell:
+            self._full = True
             return self._batcher.drain()
 
     def fill(self, names: Iterable[str]) -> None:
@@ -184,12 +198,26 @@ class Intake:
                 if not popped:
                     break
                 name, raws = cast("tuple[bytes, list[bytes]]", popped)
-                self.put(queue.Queue.parse(name.decode()), list(_unpacked(raws)))
+                source = queue.Queue.parse(name.decode())
+                self.put_back(source, self.put(source, list(_unpacked(raws))), queue.time_of(raws[0]))
+
+    def put_back(self, source: queue.Queue, left: Sequence[queue.Message], sent_at: datetime) -> None:
+        """What there is no room for, of messages that were sent at that moment or later, goes back in front of its
+        list: the next one who has room takes it. Where Redis does not take it, the sweep sends it again."""
+        try:
+            for message in reversed(left):
+                queue.put_back(self._client, source, message.ids, sent_at, message.alone)
+        except redis.RedisError as error:
+            log.warning("what there is no room for waits for the next sweep: %s", error)
+
+    def _room(self, target: Target) -> int:
+        """How many more of its ids are wanted; none while the device is taken for long."""
+        return 0 if self._full else self._batcher.room(target)
 
     def _wanted(self, target: Target) -> int:
         """How many messages fill the room for a target; 0 where there is none."""
         with self._bell:
-            room = self._batcher.room(target)
+            room = self._room(target)
         return max(1, int(room / self._bundle)) if room else 0
 
     def _let_go(self) -> None:
@@ -207,13 +235,14 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
-            lone = intake.eager
+            lone = intake.eager(Target(source.model, source.version))
             later = None if lone else partial(consumer.hub.call_soon, acknowledge)
             try:
-                due = intake.put(source, [queue.decode(message.payload[0])], later)
+                left = intake.put(source, [queue.decode(message.payload[0])], later)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
-            if lone or not due:  # or it would fill the window in which the messages of others come
+            intake.put_back(source, left, queue.sent_at(message.headers))
+            if lone:
                 acknowledge()
             else:
                 intake.fill(intake.consumers.names())

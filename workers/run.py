@@ -6,6 +6,7 @@ the no-op drain). The queues between the stages are short: they, and what is cla
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -99,6 +100,7 @@ class Pipeline:
         self._running: Claim | None = None
         self._drained = False  # no more claims come
         self._hungry = False  # the device waits for a batch, and for nothing else
+        self._next_up: Target | None = None  # whose batch was the last to be prepared
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
@@ -125,7 +127,7 @@ class Pipeline:
                 bench.shelf.dropped(drafts[0].target)
             until = time.monotonic() + SLOW
             for place, claimed in enumerate(claims):
-                if place and (time.monotonic() > until or not self._ready()):  # the device has become slow meanwhile
+                if place and (time.monotonic() > until or self._pending() >= SLOW or self._closing.is_set()):
                     self._custody.give_back([each.id for each in claims[place:]])
                     break
                 if not self._prepare_now(claimed):
@@ -183,6 +185,7 @@ class Pipeline:
 
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
+            self._next_up = claimed.target
             self._prepared.put(prepared)
 
     def _decoded(self, claimed: Claim) -> Prepared | None:
@@ -210,14 +213,16 @@ class Pipeline:
             if self._closing.is_set():
                 continue
             claimed = self._running = prepared.claim
+            if self._pending() >= AHEAD:
+                self._intake.ring()  # there is room for one more
             with self._watch.batch():
                 prediction = self._run(prepared)
-                took = self._took[claimed.target] = self._watch.running
             self._running = None
             if claimed.hold:
                 claimed.hold.give()
                 prediction = prediction and replace(prediction, claim=claimed.without_bodies())
             if prediction:
+                took = self._took[claimed.target] = prediction.predict_ms / 1000
                 self._intake.ran(claimed.target, max(took, prepared.seconds))
             else:
                 self._intake.ring()
@@ -349,11 +354,18 @@ class Pipeline:
             self._prepared.put_nowait(between)
 
     def _ready(self) -> bool:
-        """Claim ahead of the device, but not behind a batch that takes long, nor at the end."""
-        running = self._running
+        """Claim ahead of the device, of what takes a while one batch alone; but not behind a batch that takes long, nor
+        at the end."""
         if self._closing.is_set():
             return False
-        return running is None or max(self._watch.running, self._took.get(running.target, 0.0)) < SLOW
+        pending = self._pending()
+        return self.idle() or pending < AHEAD or (pending < SLOW and self._prepared.empty())
+
+    def _pending(self) -> float:
+        """Seconds that a batch takes which runs or comes next, by the last one of its target; who knows, of a first."""
+        running = self._running
+        targets = [each for each in (running and running.target, self._next_up) if each]
+        return max(self._watch.running, *(self._took.get(each, math.inf) for each in targets), 0.0)
 
     def _close(self) -> None:
         self._closing.set()
@@ -368,7 +380,10 @@ class Pipeline:
             self._recorded.wait_for(lambda: claim not in self._custody.held or self._closing.is_set())
 
     def _give_back(self) -> None:
-        """The running batch takes long: what was claimed behind it goes to whoever is free."""
+        """The running batch takes long: what was claimed or fetched behind it goes to whoever is free. What waits for
+        its turn on the device keeps its place here."""
+        if self._bench.shelf.complete and (fetched := self._intake.drain()):
+            self._custody.put_back(fetched)  # first, for what was claimed goes before it
         waiting: list[Prepared | Between] = []
         with suppress(Empty):
             while True:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 #: The part of a GPU's memory that models may take: the rest is for what their batches need.
 SHARE = 0.9
-#: Seconds between two looks at the others.
-LOOK = 0.25
+#: Seconds between two looks at the others; and where they share nothing but the machine's memory.
+LOOK, REST = 0.25, 5.0
 #: Seconds that one waits for another's load to end; then it hangs, or is longer than what a false measure costs.
 PATIENCE = 60.0
 
@@ -128,7 +128,7 @@ class Share:
         there is less room than is wanted."""
 
         def look() -> None:
-            while not self._closed.wait(LOOK):
+            while not self._closed.wait(LOOK if self._total < math.inf else REST):
                 before = self.others
                 try:
                     self.look()

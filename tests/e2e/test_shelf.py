@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psycopg
@@ -19,7 +18,7 @@ import redis
 from celery import Celery
 
 from tests.conftest import KEY
-from tests.local import TREE, Local, ended, free_port, wait_until
+from tests.local import TREE, Local, ended, wait_until
 from tests.shelf_models import Leaking, Lonely
 from tundish.ids import from_text
 from tundish.job import Priority
@@ -259,12 +258,41 @@ class Fragile:
     def states(self, pid: int) -> list[str]:
         return [state for state, _, _ in self.rows(pid)]
 
-    def claimed(self, ids: Sequence[UUID | None]) -> int:
+    def claimed(self, ids: Sequence[str]) -> int:
         """How many of these jobs a worker has, or had."""
+        return sum(many for attempt, many in self.attempts(ids).items() if attempt)
+
+    def attempts(self, ids: Sequence[str]) -> Counter[int]:
+        """How often its jobs were claimed, and how many so often."""
         with psycopg.connect(self.system.ps()["postgres"]["url"]) as connection:
-            found = connection.execute("SELECT count(*) FROM jobs WHERE id = ANY(%s) AND attempt > 0", [list(ids)])
-            [count] = found.fetchone() or [0]
-            return int(count)
+            given = [[from_text("job", id) for id in ids]]
+            found = connection.execute("SELECT attempt FROM jobs WHERE id = ANY(%s)", given)
+            return Counter(attempt for (attempt,) in found)
+
+    def began(self) -> set[int]:
+        """The processes whose batches have begun."""
+        ledger = self.folder / "began"
+        return {int(line.split()[1]) for line in (ledger.read_text() if ledger.exists() else "").splitlines()}
+
+    def queued(self) -> list[str]:
+        """The jobs whose messages wait in Redis, the next one first."""
+        with redis.Redis.from_url(self.system.ps()["valkey"]["url"]) as broker:
+            messages = broker.lrange(Queue("lonely", "1", Priority.NORMAL).name, 0, -1)
+        return [id for each in reversed(messages) for id in unpack(each).ids]
+
+    def warm_up(self, client: httpx.Client) -> None:
+        """Let the worker know that a batch takes no time."""
+        folder = self.folder / "warm"
+        folder.mkdir()
+        (folder / "open").touch()
+        job = client.post("/v1/jobs", json={"model": "lonely", "input": {"folder": str(folder), "name": "warm"}})
+        assert ended(client, job.json()["id"])["status"] == "succeeded"
+
+    def submit_many(self, client: httpx.Client, count: int) -> list[str]:
+        """In one call."""
+        gates = [{"folder": str(self.folder), "name": str(number)} for number in range(count)]
+        told = client.post("/v1/jobs:batch", json={"model": "lonely", "inputs": gates}).json()["data"]
+        return [each["id"] for each in told]
 
     def submit(self, client: httpx.Client, name: str) -> str:
         gate = {"model": "lonely", "input": {"folder": str(self.folder), "name": name}}
@@ -346,46 +374,49 @@ def test_no_model_is_unloaded_under_a_batch_that_runs_past_the_grace_time(system
         assert (fragile.folder / "unloaded").exists()
 
 
+def test_what_one_worker_does_not_start_soon_is_there_for_the_others(system: Local, fragile: Fragile) -> None:
+    """One message carries the jobs of two batches, and two workers are idle."""
+    with system.client(KEY) as client, fragile.started() as first, fragile.started() as second:
+        wait_until(lambda: fragile.states(first.pid) == fragile.states(second.pid) == ["idle"], "they serve")
+        jobs = fragile.submit_many(client, 2 * Lonely.max_batch)
+        wait_until(lambda: fragile.began() == {first.pid, second.pid}, "both batches run")
+        (fragile.folder / "open").touch()
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+        assert fragile.attempts(jobs) == {1: len(jobs)}
+
+
+def test_what_was_fetched_or_claimed_behind_a_batch_that_takes_long_is_back(system: Local, fragile: Fragile) -> None:
+    with system.client(KEY) as client, fragile.started() as worker:
+        wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
+        fragile.warm_up(client)
+        jobs = fragile.submit_many(client, 40)
+        others = {hex_of(id) for id in jobs[Lonely.max_batch :]}
+        wait_until((fragile.folder / "began").exists, "one batch runs")
+        wait_until(lambda: fragile.claimed(jobs) > Lonely.max_batch, "another is claimed")
+        wait_until(lambda: set(fragile.queued()) == others, "all but that batch are back")
+        (fragile.folder / "open").touch()
+        assert {ended(client, id)["status"] for id in jobs} == {"succeeded"}
+
+
 def test_what_a_stopped_worker_had_fetched_or_claimed_is_back_in_its_place(system: Local, fragile: Fragile) -> None:
-    with system.client(KEY) as client, redis.Redis.from_url(system.ps()["valkey"]["url"]) as broker:
+    with system.client(KEY) as client:
         with fragile.started(TUNDISH_GRACE="0.1") as worker:
             wait_until(lambda: fragile.states(worker.pid) == ["idle"], "it serves")
-            gates = [{"folder": str(fragile.folder), "name": str(number)} for number in range(500)]
-            told = client.post("/v1/jobs:batch", json={"model": "lonely", "inputs": gates}).json()["data"]
-            jobs = [from_text("job", each["id"]) for each in told]
+            fragile.warm_up(client)
+            jobs = fragile.submit_many(client, 500)
             wait_until((fragile.folder / "began").exists, "one batch runs")
             wait_until(lambda: fragile.claimed(jobs) > Lonely.max_batch, "another is claimed")
             worker.terminate()
             worker.communicate(timeout=20)
         assert worker.returncode == 0
-        messages = broker.lrange(Queue("lonely", "1", Priority.NORMAL).name, 0, -1)
         # In front is what did not start; what did may be why the worker had to be stopped.
         order = jobs[Lonely.max_batch :] + jobs[: Lonely.max_batch]
-        assert [id for each in reversed(messages) for id in unpack(each).ids] == [id.hex for id in order if id]
-        for each in told:
-            client.post(f"/v1/jobs/{each['id']}/cancel")
+        assert fragile.queued() == [hex_of(id) for id in order]
+        for id in jobs:
+            client.post(f"/v1/jobs/{id}/cancel")
 
 
-def test_a_worker_that_is_stopped_before_celery_has_started_ends_in_good_order(fragile: Fragile) -> None:
-    (fragile.folder / "stop").touch()
-    with fragile.started() as worker:
-        _, said = worker.communicate(timeout=20)
-    assert worker.returncode == 0, said
-    assert fragile.states(worker.pid) == ["stopped"]
-    assert (fragile.folder / "unloaded").exists()
-
-
-def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:
-    (fragile.folder / "gone").touch()
-    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
-    with fragile.started(wait=1.0, TUNDISH_DATABASE_URL=away) as worker:
-        assert worker.stderr
-        looks = (line for line in worker.stderr if "cannot be used" in line)
-        assert [line.partition(":")[0] for line in (next(looks), next(looks))] == ["worker"] * 2
-        assert worker.poll() is None
-    with fragile.started(TUNDISH_DATABASE_URL=away) as worker:
-        assert worker.stderr
-        assert any("does not know yet" in line for line in worker.stderr)
-        worker.terminate()
-        worker.communicate(timeout=20)
-    assert worker.returncode == 0
+def hex_of(id: str) -> str:
+    found = from_text("job", id)
+    assert found
+    return found.hex

@@ -13,14 +13,15 @@ from tundish import queue
 from tundish.catalog import Served
 from tundish.ids import new_uuid
 from tundish.job import Priority
-from workers.batch import Batcher, Limits, Target
+from workers.batch import AHEAD, Batcher, Limits, Target
 from workers.consume import Consumers
 from workers.gpu import Cpu
-from workers.intake import Intake
+from workers.intake import Intake, unpack
 from workers.shelf import Shelf
 
 BATCH = 4
-ROOM = 3 * BATCH
+#: What there is room for of a model whose batches take 0.1 s.
+ROOM = 2 * BATCH
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def intake_of(client: redis.Redis, target: Target) -> tuple[Intake, Batcher]:
     shelf = Shelf([Served(Echo)], Cpu(), NO_ARTIFACTS, alone(), host_budget=lambda: 0)
     shelf.fill()
     batcher = Batcher({target: Limits(BATCH, 0.0)})
+    batcher.ran(target, AHEAD)
     return Intake(batcher, client, Consumers([target]), shelf), batcher
 
 
@@ -77,3 +79,24 @@ def test_no_more_is_fetched_than_there_is_room_for(client: redis.Redis, target: 
     first = batcher.take(0.0, idle=True)
     assert first
     assert list(first.ids) == high[:BATCH]
+
+
+def test_what_there_is_no_room_for_goes_back_in_front_of_its_list(client: redis.Redis, target: Target) -> None:
+    """A message carries more jobs than this worker starts soon; others are idle."""
+    here = queue.Queue(target.model, target.version, Priority.NORMAL)
+    first, second = ([new_uuid() for _ in range(ROOM + BATCH)] for _ in range(2))
+    for ids in (first, second):
+        queue.send(client, [(here, id) for id in ids])
+    sent_at = queue.time_of(client.lrange(here.name, -1, -1)[0])
+    intake, batcher = intake_of(client, target)
+    intake.ran(target, 90 * AHEAD)  # no message is taken whole any more
+    intake.fill(names(target))
+    left = client.lrange(here.name, 0, -1)
+    assert [unpack(each).ids for each in left] == [
+        tuple(id.hex for id in second),
+        tuple(id.hex for id in first[BATCH:]),
+    ]
+    assert {queue.time_of(each) for each in left} == {sent_at}
+    draft = batcher.take(0.0, idle=True)
+    assert draft
+    assert list(draft.ids) == [id.hex for id in first[:BATCH]]

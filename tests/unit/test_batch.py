@@ -1,5 +1,6 @@
 """The batcher, with time passed in."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,19 +60,39 @@ def test_a_job_that_must_be_alone_is() -> None:
     assert {draft.ids for draft in taken if draft} == {(lonely[0],), (lonely[1],), tuple(others)}
 
 
-def test_room_is_for_the_batch_that_is_taken_and_two_more() -> None:
-    each = batcher()
-    assert each.room(A) == 12
-    each.add(A, ids(10), priority=NORMAL, now=0.0)
-    assert each.room(A) == 2
-    each.add(A, ids(10), priority=NORMAL, now=0.0)
-    assert each.room(A) == 0
-
-
 def ran(each: Batcher, target: Target, seconds: float) -> None:
     """So many times that nothing else is remembered."""
     for _ in range(100):
         each.ran(target, seconds)
+
+
+@pytest.mark.parametrize(
+    ("took", "batches"),
+    [(None, 1), (10 * AHEAD, 1), (1.1 * AHEAD, 1), (0.9 * AHEAD, 2), (AHEAD / 1.6, 3), (AHEAD / 10, 10 + 2)],
+)
+def test_room_is_for_what_is_taken_at_once_and_for_more_of_what_is_quick(took: float | None, batches: int) -> None:
+    each = batcher()
+    if took:
+        ran(each, A, took)
+    assert each.room(A) == 4 * batches
+    each.add(A, ids(1), priority=NORMAL, now=0.0)
+    assert each.room(A) == 4 * batches - 1
+    each.add(A, ids(50), priority=NORMAL, now=0.0)
+    assert each.room(A) == 0
+
+
+@pytest.mark.parametrize(
+    ("took", "waits", "portion"),
+    [(None, 0, 4), (10 * AHEAD, 3, 1), (10 * AHEAD, 4, 0), (AHEAD / 1.6, 0, 16), (AHEAD / 1.6, 1, 11), (0.0, 0, 64)],
+)
+def test_a_message_is_parted_unless_what_is_too_much_of_it_takes_no_time(
+    took: float | None, waits: int, portion: int
+) -> None:
+    each = batcher()
+    if took is not None:
+        ran(each, A, took)
+    each.add(A, ids(waits), priority=NORMAL, now=0.0)
+    assert each.portion(A, 64 if took == 0.0 else 16) == portion
 
 
 def taken_together(each: Batcher, now: float) -> list[int]:
@@ -85,12 +106,11 @@ def test_what_takes_the_device_no_time_is_taken_many_batches_at_once() -> None:
     each = batcher()
     each.add(A, ids(22), priority=NORMAL, now=0.0)
     assert taken_together(each, 0.0) == [4], "nobody knows yet"
-    ran(each, A, AHEAD / 3.5)
-    assert each.room(A) == 5 * 4 - 18
+    ran(each, A, AHEAD / 3)
     assert taken_together(each, 0.0) == [4, 4, 4]
     assert taken_together(each, 0.0) == [4], "the rest is no full batch"
     each.ran(A, 9 * AHEAD)
-    each.ran(A, AHEAD / 3.5)
+    each.ran(A, AHEAD / 3)
     each.add(A, ids(8), priority=NORMAL, now=0.0)
     assert taken_together(each, 0.0) == [4], "the next one may take as long"
 
@@ -196,7 +216,7 @@ def test_what_is_served_changes_and_what_stays_goes_on_waiting() -> None:
     each.add(B, ids(1), priority=HIGH, now=0.0)
     each.serve({A: Limits(2, 0.5), C: Limits(2, 0.1)})
     assert (A in each, B in each, C in each) == (True, False, True)
-    assert (each.room(A), each.room(B), each.room(C)) == (3, 0, 6)
+    assert (each.room(A), each.room(B), each.room(C)) == (0, 0, 2)
     assert each.take(0.0, idle=True) == Draft(A, tuple(waiting[:2]))
     assert each.take(0.0, idle=True) == Draft(A, tuple(waiting[2:]))
     assert each.take(0.0, idle=True) is None

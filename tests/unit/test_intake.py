@@ -18,7 +18,7 @@ from tundish import queue
 from tundish.catalog import Served
 from tundish.ids import new_uuid
 from tundish.job import Priority
-from workers.batch import Batcher, Limits, Target
+from workers.batch import Batcher, Draft, Limits, Target
 from workers.consume import Consumers
 from workers.gpu import Cpu
 from workers.intake import Intake, strategy
@@ -34,6 +34,7 @@ class Delivered:
     def __init__(self, ids: list[str]) -> None:
         self.delivery_info = {"routing_key": queue.Queue("echo", "1", Priority.NORMAL).name}
         self.payload = [[ids, False]]
+        self.headers = {"sent": 0.0}
         self.acknowledged = threading.Event()
 
     def ack_log_error(self, *_: object) -> None:
@@ -69,6 +70,7 @@ def intake() -> Iterator[Intake]:
     shelf.fill()
     batcher = Batcher({ECHO: Limits(4, 0.0)})
     intake = Intake(batcher, redis.Redis(unix_socket_path="/nowhere"), Consumers([ECHO]), shelf)
+    intake.ran(ECHO, 0.001)
     yield intake
     intake.close()
 
@@ -77,10 +79,10 @@ def test_a_message_whose_jobs_are_taken_at_once_is_acknowledged(intake: Intake, 
     side = Side(intake)
     put = intake.put
 
-    def taken_before_it_is_back(*given: Any) -> bool:
-        due = put(*given)
+    def taken_before_it_is_back(*given: Any) -> list[queue.Message]:
+        left = put(*given)
         assert side.took.acquire(timeout=PATIENCE)
-        return due
+        return left
 
     monkeypatch.setattr(intake, "put", taken_before_it_is_back)
     message = Delivered([new_uuid().hex])
@@ -101,7 +103,7 @@ def test_redis_is_asked_for_more_unless_what_came_runs_at_once(intake: Intake, m
     side = Side(intake, idle)
     wait_until(lambda: intake.silent > 0, "a batch is waited for")
     intake.ring()  # it has the lock until it waits
-    assert intake.eager == idle
+    assert intake.eager(ECHO) == idle
     message = Delivered([new_uuid().hex])
     side.deliver(message)
     assert len(asked) == (0 if idle else 1)
@@ -117,8 +119,40 @@ def test_what_waits_keeps_the_next_message_in_redis(intake: Intake, monkeypatch:
     intake.ring()
     first, second = Delivered([new_uuid().hex]), Delivered([new_uuid().hex])
     side.deliver(first)
-    wait_until(lambda: not intake.eager, "it cannot run now")
+    wait_until(lambda: not intake.eager(ECHO), "it cannot run now")
     side.deliver(second)
     assert not second.acknowledged.is_set()
     intake.hold_back(ECHO, 0)
     assert second.acknowledged.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 9.0])
+def test_nothing_is_fetched_behind_what_takes_long(intake: Intake, seconds: float) -> None:
+    for _ in range(99):
+        intake.ran(ECHO, seconds)
+    source = queue.Queue("echo", "1", Priority.NORMAL)
+    assert intake.put(source, [queue.Message((new_uuid().hex,))]) == []
+    assert len(intake.take(lambda: True, lambda: True)) == 1
+    behind = queue.Message((new_uuid().hex,))
+    assert intake.put(source, [behind]) == ([behind] if seconds > 1 else [])
+
+
+def test_nothing_is_fetched_while_no_batch_is_wanted(intake: Intake) -> None:
+    asked, wanted = threading.Event(), threading.Event()
+
+    def ready() -> bool:
+        asked.set()
+        return wanted.is_set()
+
+    taken: list[list[Draft]] = []
+    taking = threading.Thread(target=lambda: taken.append(intake.take(lambda: False, ready)), daemon=True)
+    taking.start()
+    assert asked.wait(PATIENCE)
+    intake.ring()  # it has the lock until it waits
+    source, message = queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid().hex,))
+    assert intake.put(source, [message]) == [message]
+    wanted.set()
+    intake.ring()
+    wait_until(lambda: intake.put(source, [message]) == [], "there is room")
+    taking.join(PATIENCE)
+    assert [draft.ids for draft in taken[0]] == [message.ids]
