@@ -45,7 +45,7 @@ class Intake:
         self._closed = False
         self._full = False
         self._silent_since = float("inf")
-        self._eager = False
+        self._idle: Callable[[], bool] | None = None  # of who waits for a batch
         shelf.changed = self.ring
         self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
 
@@ -129,7 +129,7 @@ class Intake:
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
                     self._shelf.drafted(draft.target)
-                    self._silent_since, self._eager = float("inf"), False
+                    self._silent_since, self._idle = float("inf"), None
                     self._full = not self._batcher.quick(draft.target)
                     if not self._full:
                         self._let_go()
@@ -137,7 +137,7 @@ class Intake:
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
                 if choice or len(self._batcher) == 0:
                     self._let_go()
-                self._eager = choice is None and len(self._batcher) == 0 and idle()
+                self._idle = idle
                 moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
                 soonest = min((moment for moment in moments if moment is not None), default=None)
                 self._bell.wait(None if soonest is None else max(0.0, soonest - now))
@@ -159,7 +159,9 @@ class Intake:
 
     def eager(self, target: Target) -> bool:
         """Whether its next message is taken at once: what may follow it need not be fetched first."""
-        return self._eager and self._batcher.quick(target)
+        idle = self._idle
+        nothing_waits = self._shelf.complete and len(self._batcher) == 0
+        return idle is not None and nothing_waits and self._batcher.quick(target) and idle()
 
     @property
     def silent(self) -> float:
@@ -175,7 +177,9 @@ class Intake:
         """A batch took so long, and the device is free."""
         with self._bell:
             self._batcher.ran(target, seconds)
-            self._bell.notify()
+            # Nobody is woken for nothing: he would keep what came of the batch from being recorded.
+            if self._full or self._held or len(self._batcher) or not self._shelf.complete:
+                self._bell.notify()
 
     def close(self) -> None:
         """No batch is handed out any more."""

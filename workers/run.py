@@ -33,7 +33,7 @@ from workers.folders import Folders
 from workers.gpu import Device, host_memory
 from workers.inputs import Fetcher
 from workers.intake import Intake
-from workers.notify import notify
+from workers.notify import Notifier
 from workers.pace import Pace
 from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
@@ -92,6 +92,7 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         bench.shelf.soon = self.soon
+        self._notify = Notifier(bench.client)
         self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.kept, bench.client)
         self._waits = Waits()
         self._prepared: Queue[Prepared | Between] = Queue(1)
@@ -297,7 +298,7 @@ class Pipeline:
                     self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
             if recorded:
-                notify(bench.client, recorded.ids, webhooks=recorded.webhooks)
+                self._notify(recorded.ids, webhooks=recorded.webhooks)
                 for each in predictions:
                     bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 

@@ -66,24 +66,43 @@ def main() -> int:
 def work(tools: Tools) -> None:
     """Run all chores until `tools` are stopped."""
     log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *BLOBS, *FILES)))
+    files = Schedule(FILES)
     with ThreadPoolExecutor(1 + FILE_THREADS) as pool:
-        beside = [pool.submit(_serve, chores, tools) for chores in (BLOBS, *[FILES] * FILE_THREADS)]
-        _serve(SWEEPS, tools)
+        beside = [pool.submit(_serve, schedule, tools) for schedule in (Schedule(BLOBS), *[files] * FILE_THREADS)]
+        _serve(Schedule(SWEEPS), tools)
         for each in beside:
             each.result()
 
 
-def _serve(chores: Sequence[Chore], tools: Tools) -> None:
+class Schedule:
+    """When chores are due, for all threads that run them: one waits for the next, the others for that thread to be busy
+    with it."""
+
+    def __init__(self, chores: Sequence[Chore]) -> None:
+        self._due = dict.fromkeys(chores, time.monotonic())
+        self._waits = threading.Lock()
+
+    def next(self, stopped: threading.Event) -> Chore | None:
+        """Wait for the chore that is due next, which then is due again after its interval; None once stopped."""
+        with self._waits:
+            chore = min(self._due, key=lambda each: self._due[each])
+            if stopped.wait(max(0.0, self._due[chore] - time.monotonic())):
+                return None
+            self.again(chore, chore.every)
+            return chore
+
+    def again(self, chore: Chore, seconds: float) -> None:
+        """It is due in so many seconds."""
+        self._due[chore] = time.monotonic() + seconds
+
+
+def _serve(schedule: Schedule, tools: Tools) -> None:
     """Run chores when they are due. Where one breaks, all stop, and the process is started anew."""
-    stopped = tools.stopped
-    due = dict.fromkeys(chores, time.monotonic())
     try:
-        while not stopped.is_set():
-            chore = min(due, key=lambda each: due[each])
-            if not stopped.wait(max(0.0, due[chore] - time.monotonic())):
-                due[chore] = time.monotonic() + _once(chore, tools)
+        while chore := schedule.next(tools.stopped):
+            schedule.again(chore, _once(chore, tools))
     finally:
-        stopped.set()
+        tools.stopped.set()
 
 
 def _once(chore: Chore, tools: Tools) -> float:

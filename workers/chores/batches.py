@@ -42,6 +42,14 @@ _mine = _Mine()
 
 
 def run(tools: Tools) -> int:
+    """Turns, until none is due; how many lines they moved on."""
+    lines = 0
+    while moved := turns(tools):
+        lines += moved
+    return lines
+
+
+def turns(tools: Tools) -> int:
     """Turns, until a batch moved or none is due."""
     while not tools.stopped.is_set() and (batch := _take(tools)):
         said = {"batch": to_text("bat", batch.id)}

@@ -1,0 +1,34 @@
+"""When chores are due, in several threads."""
+
+import threading
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+from workers.chores import Chore
+from workers.chores.__main__ import Schedule
+
+PATIENCE = 10.0
+
+
+def chore(name: str, every: float) -> Chore:
+    return Chore(name, every, lambda tools: 0)
+
+
+def test_each_is_due_at_once_and_then_after_its_interval() -> None:
+    stopped, rare, often = threading.Event(), chore("rare", 3600.0), chore("often", 0.001)
+    schedule = Schedule([rare, often])
+    assert [schedule.next(stopped) for _ in range(4)] == [rare, often, often, often]
+    schedule.again(often, 3600.0)
+    schedule.again(rare, 0.0)
+    assert schedule.next(stopped) == rare
+
+
+def test_one_thread_waits_for_what_is_due_and_the_others_for_it() -> None:
+    stopped, one = threading.Event(), chore("one", 3600.0)
+    schedule = Schedule([one])
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(schedule.next, stopped) for _ in range(4)]
+        done, _ = wait(waiting, PATIENCE, FIRST_COMPLETED)
+        assert [each.result() for each in done] == [one]
+        stopped.set()
+        assert Counter(each.result(PATIENCE) for each in waiting) == {one: 1, None: 3}
