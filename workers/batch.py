@@ -158,12 +158,11 @@ class Batcher:
             return 0
         return max(0, (line.width + line.behind) * line.limits.max_batch - line.count() - len(line.alone))
 
-    def portion(self, target: Target, count: int) -> int:
-        """How many of a message's `count` ids find room: all of them, too, where what is too much of it takes no longer
-        than AHEAD, for to part a message takes its time."""
-        line, room = self._lines[target], self.room(target)
-        spare = int(AHEAD / line.took) * line.limits.max_batch
-        return count if room > 0 and count <= room + spare else min(count, room)
+    def spare(self, target: Target) -> int:
+        """How many ids more than there is room for a message may bring: what takes AHEAD seconds, for to part a message
+        takes its time."""
+        line = self._lines[target]
+        return int(AHEAD / line.took) * line.limits.max_batch
 
     def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""

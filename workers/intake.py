@@ -59,7 +59,8 @@ class Intake:
         with self._bell:
             self._silent_since = now
             due = target in self._batcher and target not in self._batcher.paused
-            wanted = due and not self._full
+            room = self._room(target) if due else 0
+            spare = self._batcher.spare(target) if room else 0
             # Before any other thread may take the batch: who acknowledged later would wait for one more, which cannot
             # come while this message fills Celery's window. So would the messages of others behind what is not due.
             if acknowledge and due:
@@ -69,12 +70,13 @@ class Intake:
             left = list[queue.Message]()
             for message in messages:
                 self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                fits = self._batcher.portion(target, len(message.ids)) if wanted else 0
-                if fits:
-                    ids = message.ids[:fits]
+                whole = room > 0 and len(message.ids) <= room + spare
+                ids = message.ids if whole else message.ids[: max(0, room)]
+                if ids:
                     self._batcher.add(target, ids, priority=source.priority, now=now, alone=message.alone)
-                if fits < len(message.ids):
-                    left.append(replace(message, ids=message.ids[fits:]))
+                    room -= len(ids)
+                if len(ids) < len(message.ids):
+                    left.append(replace(message, ids=message.ids[len(ids) :]))
             self._bell.notify()
             return left
 

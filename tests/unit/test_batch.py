@@ -81,20 +81,6 @@ def test_room_is_for_what_is_taken_at_once_and_for_more_of_what_is_quick(took: f
     assert each.room(A) == 0
 
 
-@pytest.mark.parametrize(
-    ("took", "waits", "portion"),
-    [(None, 0, 4), (10 * AHEAD, 3, 1), (10 * AHEAD, 4, 0), (AHEAD / 1.6, 0, 16), (AHEAD / 1.6, 1, 11), (0.0, 0, 64)],
-)
-def test_a_message_is_parted_unless_what_is_too_much_of_it_takes_no_time(
-    took: float | None, waits: int, portion: int
-) -> None:
-    each = batcher()
-    if took is not None:
-        ran(each, A, took)
-    each.add(A, ids(waits), priority=NORMAL, now=0.0)
-    assert each.portion(A, 64 if took == 0.0 else 16) == portion
-
-
 def taken_together(each: Batcher, now: float) -> list[int]:
     """The sizes of the next batch and of those that are taken with it."""
     first = each.take(now, idle=True)

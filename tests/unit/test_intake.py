@@ -156,3 +156,19 @@ def test_nothing_is_fetched_while_no_batch_is_wanted(intake: Intake) -> None:
     wait_until(lambda: intake.put(source, [message]) == [], "there is room")
     taking.join(PATIENCE)
     assert [draft.ids for draft in taken[0]] == [message.ids]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits", "taken"), [(9.0, 0, 4), (9.0, 3, 1), (0.06, 0, 16), (0.06, 1, 11), (0.0, 0, 16)]
+)
+def test_a_message_is_parted_unless_what_is_too_much_of_it_takes_no_time(
+    intake: Intake, seconds: float, waits: int, taken: int
+) -> None:
+    """There is room for a batch of 4, or for three where one takes 0.06 s."""
+    for _ in range(99):
+        intake.ran(ECHO, seconds)
+    source = queue.Queue("echo", "1", Priority.NORMAL)
+    intake.put(source, [queue.Message((new_uuid().hex,)) for _ in range(waits)])
+    message = queue.Message(tuple(new_uuid().hex for _ in range(16)))
+    left = intake.put(source, [message])
+    assert [each.ids for each in left] == ([message.ids[taken:]] if taken < 16 else [])
