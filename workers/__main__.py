@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -164,6 +165,8 @@ def _serve(
     def close(**_: object) -> None:
         intake.close()
         heart.drain()
+        # Celery's loop may wait for nothing. By a thread: the signal that called this may have come within the loop.
+        threading.Thread(target=consumers.wake, name="wake", daemon=True).start()
 
     _heed(close)
     if reloaded:

@@ -156,7 +156,8 @@ class Batcher:
         line = self._lines.get(target)
         if line is None:
             return 0
-        return max(0, (line.width + line.behind) * line.limits.max_batch - line.count() - len(line.alone))
+        batches = line.width + line.behind - len(line.alone)
+        return max(0, batches * line.limits.max_batch - line.count())
 
     def spare(self, target: Target) -> int:
         """How many ids more than there is room for a message may bring: what takes AHEAD seconds, for to part a message

@@ -6,7 +6,7 @@ what an operator says by `celery control` holds: a queue that an operator took a
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kombu import Queue as KombuQueue
@@ -66,9 +66,16 @@ class Consumers:
         consuming = self._consumer.task_consumer if self._consumer else None
         return [each.name for each in consuming.queues] if consuming else []
 
+    def wake(self) -> None:
+        """Let Celery ask Redis again: it may hear now what it did not. From any thread."""
+        self._call_soon(lambda: None)
+
     def _apply_soon(self) -> None:
+        self._call_soon(self._apply)
+
+    def _call_soon(self, verb: Callable[[], None]) -> None:
         if self._consumer is not None and self._consumer.hub is not None:
-            self._consumer.hub.call_soon(self._apply)
+            self._consumer.hub.call_soon(verb)
 
     def _apply(self, running: bool = True) -> None:
         """In the thread of Celery's loop; `running`: the consumer consumes already."""

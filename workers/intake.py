@@ -1,7 +1,7 @@
 """From Redis to the batcher: the Strategy that Celery calls for each message instead of running a task.
 
-Ids go to the batcher, which threads of the pipeline empty. A message is acknowledged once all its ids were taken, so
-that Celery's prefetch window bounds what a worker holds; acknowledging from a thread must wake the hub.
+Ids go to the batcher, which threads of the pipeline empty. A message is acknowledged once more is wanted, so that
+Celery's prefetch window bounds what a worker holds; acknowledging from a thread must wake the hub.
 """
 
 import logging
@@ -47,19 +47,18 @@ class Intake:
         self._silent_since = float("inf")
         self._idle: Callable[[], bool] | None = None  # of who waits for a batch
         shelf.changed = self.ring
-        self._bundle = 1.0  # ids of a message, lately: how many messages fill the room
+        self._bundle = float(queue.BUNDLE)  # ids of a message, lately: how many messages fill the room
 
     def put(
         self, source: queue.Queue, messages: Sequence[queue.Message], acknowledge: Callable[[], None] | None = None
     ) -> list[queue.Message]:
-        """Let the jobs of messages wait for their batch, as many as there is room for. What is left of the messages,
-        and belongs back in its list: all of it where no batch would come of it, for they are paused or no longer
-        served. `acknowledge` is called once more is wanted."""
+        """Let the jobs of messages wait for their batch, as many as there is room for; who waits for one is told by
+        `ring`. What is left of the messages, and belongs back in its list: all of it where no batch would come of it,
+        for they are paused or no longer served. `acknowledge` is called once more is wanted."""
         target, now = Target(source.model, source.version), time.monotonic()
         with self._bell:
             self._silent_since = now
-            due = target in self._batcher and target not in self._batcher.paused
-            room = self._room(target) if due else 0
+            due, room = self._due(target), self._room(target)
             spare = self._batcher.spare(target) if room else 0
             # Before any other thread may take the batch: who acknowledged later would wait for one more, which cannot
             # come while this message fills Celery's window. So would the messages of others behind what is not due.
@@ -77,7 +76,6 @@ class Intake:
                     room -= len(ids)
                 if len(ids) < len(message.ids):
                     left.append(replace(message, ids=message.ids[len(ids) :]))
-            self._bell.notify()
             return left
 
     def pause(self, targets: frozenset[Target]) -> None:
@@ -124,16 +122,19 @@ class Intake:
             self._silent_since = time.monotonic()
             while not self._closed:
                 now = time.monotonic()
-                self._full = not ready()
+                full, self._full = self._full, not ready()
                 if self._full:
                     self._bell.wait()
                     continue
+                if full:
+                    self._let_go()
+                    self.consumers.wake()  # it may have been told to leave everything
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
                     self._shelf.drafted(draft.target)
                     self._silent_since, self._idle = float("inf"), None
                     self._full = not self._batcher.quick(draft.target)
-                    if not self._full:
+                    if not (self._full and self._shelf.complete):
                         self._let_go()
                     return [draft, *(self._batcher.take_behind(draft, now) if choice is None else ())]
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
@@ -150,14 +151,14 @@ class Intake:
         return None if self._shelf.complete else self._shelf.choose(self._batcher.waiting(now), now, idle)
 
     def hears(self, name: str) -> bool:
-        """Whether Redis is asked for a queue now: while not all models fit on the device, those that wait for their
-        turn leave in Redis, for other workers, what there is no room for."""
-        if self._shelf.complete or not name.startswith("tundish:"):
+        """Whether Redis is asked for a queue now: not for what no batch would come of; and while not all models fit on
+        the device, those that wait for their turn leave in Redis, for other workers, what there is no room for."""
+        if not name.startswith("tundish:"):
             return True
         source = queue.Queue.parse(name)
         with self._bell:
             target = Target(source.model, source.version)
-            return target not in self.consumers.targets or self._room(target) > 0
+            return self._due(target) if self._shelf.complete else self._room(target) > 0
 
     def eager(self, target: Target) -> bool:
         """Whether its next message is taken at once: what may follow it need not be fetched first."""
@@ -193,11 +194,19 @@ class Intake:
         """Let go of what waits: its ids, in no order. Nothing more is fetched before the next batch is wanted."""
         with self._bell:
             self._full = True
+            self._bell.notify()
             return self._batcher.drain()
 
     def fill(self, names: Iterable[str]) -> None:
         """Fetch as many more messages as there is room for, of each target the best priority first: one LMPOP brings
-        what would else be a round trip a message (20 times the rate at bundles of one)."""
+        what would else be a round trip a message (20 times the rate at bundles of one). Who waits for a batch is told
+        at the end."""
+        try:
+            self._fill(names)
+        finally:
+            self.ring()
+
+    def _fill(self, names: Iterable[str]) -> None:
         for target, lists in _by_target(names).items():
             while count := self._wanted(target):
                 popped = self._client.lmpop(len(lists), *lists, direction="RIGHT", count=count)
@@ -205,7 +214,9 @@ class Intake:
                     break
                 name, raws = cast("tuple[bytes, list[bytes]]", popped)
                 source = queue.Queue.parse(name.decode())
-                self.put_back(source, self.put(source, list(_unpacked(raws))), queue.time_of(raws[0]))
+                if left := self.put(source, list(_unpacked(raws))):
+                    self.put_back(source, left, queue.time_of(raws[0]))
+                    break
 
     def put_back(self, source: queue.Queue, left: Sequence[queue.Message], sent_at: datetime) -> None:
         """What there is no room for, of messages that were sent at that moment or later, goes back in front of its
@@ -216,9 +227,14 @@ class Intake:
         except redis.RedisError as error:
             log.warning("what there is no room for waits for the next sweep: %s", error)
 
+    def _due(self, target: Target) -> bool:
+        """Whether its jobs come to a batch here."""
+        return target in self._batcher and target not in self._batcher.paused
+
     def _room(self, target: Target) -> int:
-        """How many more of its ids are wanted; none while the device is taken for long."""
-        return 0 if self._full else self._batcher.room(target)
+        """How many more of its ids are wanted. While the device is taken for long: of what waits for its turn on it."""
+        taken = self._full and self._shelf.holds(target)
+        return 0 if taken or not self._due(target) else self._batcher.room(target)
 
     def _wanted(self, target: Target) -> int:
         """How many messages fill the room for a target; 0 where there is none."""
@@ -241,7 +257,8 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
             source = queue.Queue.parse(message.delivery_info["routing_key"])
             acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
-            lone = intake.eager(Target(source.model, source.version))
+            target = Target(source.model, source.version)
+            lone = intake.eager(target)
             later = None if lone else partial(consumer.hub.call_soon, acknowledge)
             try:
                 left = intake.put(source, [queue.decode(message.payload[0])], later)
@@ -249,9 +266,13 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
                 raise InvalidTaskError(str(error)) from error
             intake.put_back(source, left, queue.sent_at(message.headers))
             if lone:
+                intake.ring()
                 acknowledge()
             else:
-                intake.fill(intake.consumers.names())
+                # First the rest of its batch: of a model that takes long nothing is fetched behind it.
+                own, names = {each.name for each in queues([target])}, set(intake.consumers.names())
+                intake.fill(own & names)
+                intake.fill(names - own)
 
         return on_message
 

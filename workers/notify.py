@@ -32,6 +32,7 @@ class Notifier:
 
     def __init__(self, client: redis.Redis) -> None:
         self._connection = client.connection_pool.make_connection()
+        self._open = False
         self._unread = 0
         self._turn = threading.Lock()
 
@@ -45,26 +46,31 @@ class Notifier:
                 self._read()
                 packed = self._connection.pack_commands(commands)  # type: ignore[no-untyped-call]
                 self._connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
-                self._unread = len(commands)
+                self._open, self._unread = True, len(commands)
             except (redis.RedisError, OSError) as error:
                 self._hang_up()
                 _forgotten(error)
 
     def _read(self) -> None:
         """What Redis answered to the last notice. It may have closed the connection since, and is called again then."""
-        try:
-            while self._unread:
-                self._unread -= 1
+        while self._unread:
+            self._unread -= 1
+            try:
                 self._connection.read_response()
-            if self._connection.can_read():  # nothing is expected but the end of it
+            except redis.ResponseError as error:
+                _forgotten(error)
+            except (redis.RedisError, OSError) as error:
                 self._hang_up()
-        except redis.ResponseError as error:
-            _forgotten(error)
+                _forgotten(error)
+        try:
+            ended = self._open and self._connection.can_read()  # nothing is expected but the end of it
         except (redis.RedisError, OSError):
+            ended = True
+        if ended:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        self._unread = 0
+        self._open, self._unread = False, 0
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
 

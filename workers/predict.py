@@ -31,6 +31,11 @@ class Prediction:
     writes: Codec
     folder: Folder | None = None
 
+    @property
+    def ran(self) -> bool:
+        """Whether its time tells what a batch takes: something came of it."""
+        return any(not isinstance(each, execute.Failed | execute.Canceled) for each in self.results)
+
 
 def unloaded(prepared: Prepared, reason: str) -> Prediction:
     """The model cannot be brought to the device: the jobs fail, but for those that have failed for another reason."""

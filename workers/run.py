@@ -222,7 +222,7 @@ class Pipeline:
             if claimed.hold:
                 claimed.hold.give()
                 prediction = prediction and replace(prediction, claim=claimed.without_bodies())
-            if prediction:
+            if prediction and prediction.ran:
                 took = self._took[claimed.target] = prediction.predict_ms / 1000
                 self._intake.ran(claimed.target, max(took, prepared.seconds))
             else:
@@ -249,6 +249,7 @@ class Pipeline:
             self._hungry = False
             if not isinstance(prepared, Between):
                 return prepared
+            self._intake.ring()  # there is room for a batch
 
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""

@@ -99,6 +99,10 @@ class Shelf:
         """Every model is on the device, and nobody wants its room: nothing has to be decided."""
         return self._all_there and self._share.others.wish is None
 
+    def holds(self, target: Target) -> bool:
+        """Whether the model is on the device."""
+        return target in self._entries and self._entries[target].there
+
     def hopeless(self) -> set[Target]:
         """The models that do not fit even where all others leave the device."""
         return self._too_large(self._share.best)

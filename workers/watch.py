@@ -19,7 +19,7 @@ from workers.exits import HUNG
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a batch may run before what was claimed behind it is given back.
+#: Seconds that a batch may run before what was claimed or fetched behind it is given back.
 LONG = 5.0
 #: Seconds past its time-out that a predict may take to come back; then its process is ended.
 PATIENCE = 10.0

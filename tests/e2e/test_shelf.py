@@ -18,7 +18,7 @@ import redis
 from celery import Celery
 
 from tests.conftest import KEY
-from tests.local import TREE, Local, ended, wait_until
+from tests.local import TREE, Local, ended, free_port, wait_until
 from tests.shelf_models import Leaking, Lonely
 from tundish.ids import from_text
 from tundish.job import Priority
@@ -414,6 +414,31 @@ def test_what_a_stopped_worker_had_fetched_or_claimed_is_back_in_its_place(syste
         assert fragile.queued() == [hex_of(id) for id in order]
         for id in jobs:
             client.post(f"/v1/jobs/{id}/cancel")
+
+
+def test_a_worker_that_is_stopped_before_celery_has_started_ends_in_good_order(fragile: Fragile) -> None:
+    (fragile.folder / "stop").touch()
+    with fragile.started() as worker:
+        _, said = worker.communicate(timeout=20)
+    assert worker.returncode == 0, said
+    assert fragile.states(worker.pid) == ["stopped"]
+    assert (fragile.folder / "unloaded").exists()
+
+
+def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:
+    (fragile.folder / "gone").touch()
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    with fragile.started(wait=1.0, TUNDISH_DATABASE_URL=away) as worker:
+        assert worker.stderr
+        looks = (line for line in worker.stderr if "cannot be used" in line)
+        assert [line.partition(":")[0] for line in (next(looks), next(looks))] == ["worker"] * 2
+        assert worker.poll() is None
+    with fragile.started(TUNDISH_DATABASE_URL=away) as worker:
+        assert worker.stderr
+        assert any("does not know yet" in line for line in worker.stderr)
+        worker.terminate()
+        worker.communicate(timeout=20)
+    assert worker.returncode == 0
 
 
 def hex_of(id: str) -> str:

@@ -1,5 +1,6 @@
 """What a worker fetches besides the messages that Celery brings: real Redis lists."""
 
+import threading
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -87,7 +88,7 @@ def test_what_there_is_no_room_for_goes_back_in_front_of_its_list(client: redis.
     first, second = ([new_uuid() for _ in range(ROOM + BATCH)] for _ in range(2))
     for ids in (first, second):
         queue.send(client, [(here, id) for id in ids])
-    sent_at = queue.time_of(client.lrange(here.name, -1, -1)[0])
+    sent_at = [queue.time_of(each) for each in client.lrange(here.name, 0, -1)]
     intake, batcher = intake_of(client, target)
     intake.ran(target, 90 * AHEAD)  # no message is taken whole any more
     intake.fill(names(target))
@@ -96,7 +97,20 @@ def test_what_there_is_no_room_for_goes_back_in_front_of_its_list(client: redis.
         tuple(id.hex for id in second),
         tuple(id.hex for id in first[BATCH:]),
     ]
-    assert {queue.time_of(each) for each in left} == {sent_at}
+    assert [queue.time_of(each) for each in left] == sent_at
     draft = batcher.take(0.0, idle=True)
     assert draft
     assert list(draft.ids) == [id.hex for id in first[:BATCH]]
+
+
+def test_what_is_paused_meanwhile_is_left_where_it_is(client: redis.Redis, target: Target) -> None:
+    sent = send(client, target, Priority.NORMAL, 2)
+    intake, batcher = intake_of(client, target)
+    intake.pause(frozenset({target}))
+    filling = threading.Thread(target=intake.fill, args=(names(target),), daemon=True)
+    filling.start()
+    filling.join(10)
+    assert not filling.is_alive()
+    assert len(batcher) == 0
+    left = client.lrange(queue.Queue(target.model, target.version, Priority.NORMAL).name, 0, -1)
+    assert [unpack(each).ids for each in reversed(left)] == [(id,) for id in sent]

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,13 +19,14 @@ from tests.shelves import NO_ARTIFACTS, alone
 from tundish import queue, store
 from tundish.blobs import Directory
 from tundish.catalog import Served
+from tundish.ids import new_uuid
 from tundish.settings import Settings
 from workers import connect
 from workers.batch import Batcher, Draft, Limits, Target
 from workers.consume import Consumers
 from workers.events import Events
 from workers.gpu import Cpu
-from workers.intake import Intake
+from workers.intake import Intake, strategy
 from workers.pace import Pace
 from workers.run import Bench, Pipeline
 from workers.shelf import Shelf
@@ -106,3 +109,33 @@ def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(
     with pipeline._watch(-1.0):  # seconds that predict may take
         pipeline._overdue()
     assert claims(engine, "overdue") == [True]
+
+
+def test_a_batch_that_takes_long_is_full_though_each_message_brings_one_job(
+    intake: Intake, client: redis.Redis
+) -> None:
+    """Nothing is fetched behind it, so that what waits must be fetched before it begins."""
+    intake.ran(TARGET, 9.0)
+    taken: Queue[list[Draft]] = Queue()
+    taking = threading.Thread(target=lambda: taken.put(intake.take(lambda: True, lambda: True)), daemon=True)
+    taking.start()
+    first, *rest = [new_uuid().hex for _ in range(5)]
+    for id in rest:
+        client.lpush(QUEUE.name, queue.encode(QUEUE, queue.Message((id,))))
+    queues = SimpleNamespace(consume_from=[])
+    consumer = SimpleNamespace(
+        hub=SimpleNamespace(call_soon=lambda verb: verb()),
+        connection_errors=(),
+        task_consumer=SimpleNamespace(queues=[SimpleNamespace(name=QUEUE.name)]),
+        app=SimpleNamespace(amqp=SimpleNamespace(queues=queues)),
+    )
+    message = SimpleNamespace(
+        delivery_info={"routing_key": QUEUE.name},
+        payload=[[[first], False]],
+        headers={"sent": 0.0},
+        ack_log_error=lambda *_: None,
+    )
+    strategy(intake)(cast(Any, None), cast(Any, None), consumer)(message, None, None, None, None)
+    [draft] = taken.get(timeout=10)
+    assert list(draft.ids) == [first, *rest[:3]]
+    assert client.llen(QUEUE.name) == 1

@@ -81,6 +81,15 @@ def test_room_is_for_what_is_taken_at_once_and_for_more_of_what_is_quick(took: f
     assert each.room(A) == 0
 
 
+def test_what_must_be_alone_takes_the_room_of_a_batch() -> None:
+    each = batcher()
+    ran(each, A, 0.9 * AHEAD)
+    each.add(A, ids(1), priority=NORMAL, now=0.0, alone=True)
+    assert each.room(A) == 4
+    each.add(A, ids(1), priority=NORMAL, now=0.0, alone=True)
+    assert each.room(A) == 0
+
+
 def taken_together(each: Batcher, now: float) -> list[int]:
     """The sizes of the next batch and of those that are taken with it."""
     first = each.take(now, idle=True)

@@ -81,6 +81,7 @@ def test_a_message_whose_jobs_are_taken_at_once_is_acknowledged(intake: Intake, 
 
     def taken_before_it_is_back(*given: Any) -> list[queue.Message]:
         left = put(*given)
+        intake.ring()
         assert side.took.acquire(timeout=PATIENCE)
         return left
 
@@ -106,7 +107,8 @@ def test_redis_is_asked_for_more_unless_what_came_runs_at_once(intake: Intake, m
     assert intake.eager(ECHO) == idle
     message = Delivered([new_uuid().hex])
     side.deliver(message)
-    assert len(asked) == (0 if idle else 1)
+    assert len(asked) == (0 if idle else 2)  # for the rest of its batch, and for all others
+    intake.ring()
     assert side.took.acquire(timeout=PATIENCE)
     assert message.acknowledged.wait(PATIENCE)
 
@@ -154,6 +156,7 @@ def test_nothing_is_fetched_while_no_batch_is_wanted(intake: Intake) -> None:
     wanted.set()
     intake.ring()
     wait_until(lambda: intake.put(source, [message]) == [], "there is room")
+    intake.ring()
     taking.join(PATIENCE)
     assert [draft.ids for draft in taken[0]] == [message.ids]
 
@@ -172,3 +175,49 @@ def test_a_message_is_parted_unless_what_is_too_much_of_it_takes_no_time(
     message = queue.Message(tuple(new_uuid().hex for _ in range(16)))
     left = intake.put(source, [message])
     assert [each.ids for each in left] == ([message.ids[taken:]] if taken < 16 else [])
+
+
+def test_celery_asks_again_after_a_batch_that_took_long_on_a_device_that_does_not_hold_all(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told to leave all queues meanwhile, and waits for nothing."""
+    monkeypatch.setattr(Shelf, "complete", False)
+    monkeypatch.setattr(Shelf, "choose", lambda *_: None)
+    over, woken = threading.Event(), threading.Event()
+    monkeypatch.setattr(intake.consumers, "wake", woken.set)
+    threading.Thread(target=intake.take, args=(lambda: False, over.is_set), daemon=True).start()
+    name = queue.Queue("echo", "1", Priority.NORMAL).name
+    wait_until(lambda: not intake.hears(name), "nothing is fetched")
+    assert not woken.is_set()
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "holds", lambda *_: False)
+        assert intake.hears(name), "what waits for its turn is fetched"
+    over.set()
+    intake.ring()
+    assert woken.wait(PATIENCE)
+    assert intake.hears(name)
+
+
+def test_what_is_paused_does_not_keep_the_rest_from_coming_after_what_takes_long(intake: Intake) -> None:
+    other = Target("other", "1")
+    intake._batcher.serve({ECHO: Limits(4, 0.0), other: Limits(4, 0.0)})
+    intake.put(queue.Queue("other", "1", Priority.NORMAL), [queue.Message((new_uuid().hex,))])
+    intake.pause(frozenset({other}))
+    intake.ran(ECHO, 99.0)
+    side = Side(intake)
+    message = Delivered([new_uuid().hex])
+    side.deliver(message)
+    assert side.took.acquire(timeout=PATIENCE)
+    assert message.acknowledged.wait(PATIENCE)
+
+
+def test_what_is_paused_or_not_served_is_not_asked_for_and_goes_back(intake: Intake) -> None:
+    here, unknown = queue.Queue("echo", "1", Priority.NORMAL), queue.Queue("unknown", "1", Priority.NORMAL)
+    assert (intake.hears(here.name), intake.hears(unknown.name)) == (True, False)
+    intake.pause(frozenset({ECHO}))
+    assert not intake.hears(here.name)
+    message, acknowledged = queue.Message((new_uuid().hex,)), threading.Event()
+    for source in (here, unknown):
+        acknowledged.clear()
+        assert intake.put(source, [message], acknowledged.set) == [message]
+        assert acknowledged.is_set(), "it must not fill the window"

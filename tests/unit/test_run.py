@@ -13,8 +13,10 @@ import pytest
 from tests.local import wait_until
 from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
+from tundish import execute
 from tundish.catalog import Served
 from tundish.ids import new_uuid
+from tundish.job import Code
 from tundish.settings import Settings
 from workers.batch import ROWS, Target
 from workers.claim import Claim
@@ -61,6 +63,8 @@ def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits
     pipeline._give_back()
     comes.set()
     done.result(PATIENCE)
+    # It had stood where a batch would.
+    wait_until(lambda: cast(Mock, pipeline._intake).ring.called, "who claims looks again")
 
 
 def claimed(more: bool = False) -> Claim:
@@ -69,6 +73,12 @@ def claimed(more: bool = False) -> Claim:
 
 def predicted(count: int, more: bool = False) -> Prediction:
     return Prediction(claimed(more), 1.0, [None] * count, Mock())
+
+
+def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
+    nothing = [execute.Failed(Code.MODEL_LOAD_FAILED, "it is no number"), execute.Canceled()]
+    assert not replace(predicted(0), results=nothing).ran
+    assert replace(predicted(0), results=[*nothing, None]).ran
 
 
 def test_what_was_claimed_together_is_recorded_together(pipeline: Pipeline) -> None:

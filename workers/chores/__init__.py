@@ -28,7 +28,8 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """`run` does its work in pages and says how many it moved; it is called again at once while it moves anything."""
+    """`run` does its work in pages, or all that is due, and says how many it moved; it is called again at once where it
+    moved anything."""
 
     name: str
     every: float
