@@ -10,6 +10,8 @@ from bench.report import write
 from bench.system import started
 
 MODEL = "bench.mlp:Mlp"
+#: Three runs of one hour gave the raw loop 12,100, 11,400 and 7,700 jobs/s.
+RUNS = 9
 
 
 def inputs(count: int) -> list[list[float]]:
@@ -36,7 +38,7 @@ def main(plan: Plan) -> None:
         "jobs/s",
         lambda: tundish(jobs, workers),
         {"raw loop": lambda: raw.rate(MODEL, "bench.model:bodies", jobs)},
-        runs=plan.runs,
+        runs=plan.of(RUNS, 1),
         reach={"raw loop": 0.83},
         moonshot={"raw loop": 0.95},
     )

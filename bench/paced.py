@@ -16,8 +16,8 @@ from local.supervise import TREE
 from tundish import queue
 from tundish.ids import from_text
 
-#: More than are ever in flight.
-CONNECTIONS = 32
+#: More than are ever in flight: a machine that stops for a moment shows in the times.
+CONNECTIONS = 256
 #: Seconds for the last result after the last submit.
 PATIENCE = 30.0
 
