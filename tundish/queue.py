@@ -9,10 +9,11 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tundish.ids import new_uuid
@@ -49,6 +50,7 @@ class Queue:
         return f"tundish:{self.model}@{self.version}:{self.lane}:{self.priority.name.lower()}"
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, name: str) -> "Queue":
         """The queue of a name. Raises ValueError for a name that is none."""
         _, target, lane, priority = name.split(":")
@@ -59,10 +61,18 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class Message:
     """What one message says: ids of jobs as 32 hexadecimal digits, for nobody between Redis and Postgres needs more (a
-    UUID a job took a quarter of a worker's time). `alone`: each must run in a batch of its own."""
+    UUID a job took a quarter of a worker's time). `alone`: each must run in a batch of its own. `sent`: when, in
+    seconds since 1970; 0 is now."""
 
     ids: tuple[str, ...]
     alone: bool = False
+    sent: float = 0.0
+
+
+def bundled(ids: Sequence[str], alone: bool = False, sent: float = 0.0) -> list[Message]:
+    """The messages that carry these jobs."""
+    size = 1 if alone else BUNDLE
+    return [Message(tuple(ids[at : at + size]), alone, sent) for at in range(0, len(ids), size)]
 
 
 def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str, list[bytes]]:
@@ -70,12 +80,7 @@ def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str
     grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
         grouped.setdefault(queue, []).append(id.hex)
-    return {queue.name: _bundled(queue, ids, alone) for queue, ids in grouped.items()}
-
-
-def _bundled(queue: Queue, ids: Sequence[str], alone: bool, sent_at: datetime | None = None) -> list[bytes]:
-    size = 1 if alone else BUNDLE
-    return [encode(queue, Message(tuple(ids[at : at + size]), alone), sent_at) for at in range(0, len(ids), size)]
+    return {queue.name: [encode(queue, each) for each in bundled(ids, alone)] for queue, ids in grouped.items()}
 
 
 def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
@@ -86,18 +91,16 @@ def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool 
     pipeline.execute()
 
 
-def put_back(client: "redis.Redis", queue: Queue, ids: Iterable[str], sent_at: datetime, alone: bool = False) -> None:
-    """Push the messages of one queue's jobs in front of all that waits, as if they had never been taken: sent at that
-    moment, or with the one that they go before, for a list is in the order of that time. Raises redis.RedisError."""
-    first = client.lindex(queue.name, -1)
-    at = min(sent_at, time_of(first)) if first else sent_at
-    client.rpush(queue.name, *reversed(_bundled(queue, list(ids), alone, at)))
+def put_back(client: "redis.Redis", queue: Queue, messages: Sequence[Message]) -> None:
+    """Push messages of one queue in front of all that waits, as if they had never been taken. Raises
+    redis.RedisError."""
+    client.rpush(queue.name, *(encode(queue, each) for each in reversed(messages)))
 
 
-def encode(queue: Queue, message: Message, sent_at: datetime | None = None) -> bytes:
-    """A Celery protocol 2 message in kombu's envelope for Redis, sent at that moment, or now."""
+def encode(queue: Queue, message: Message) -> bytes:
+    """A Celery protocol 2 message in kombu's envelope for Redis."""
     id = str(new_uuid())
-    sent = sent_at.timestamp() if sent_at else time.time()
+    sent = message.sent or time.time()
     arguments = [[message.ids, message.alone], {}, {}]
     body = base64.b64encode(json.dumps(arguments, separators=(",", ":")).encode()).decode()
     return (
@@ -109,27 +112,20 @@ def encode(queue: Queue, message: Message, sent_at: datetime | None = None) -> b
     ).encode()
 
 
-def decode(arguments: Sequence[object]) -> Message:
-    """The message of a Celery task's arguments. Raises ValueError where they are not ours."""
+def decode(arguments: Sequence[object], sent: object = 0.0) -> Message:
+    """The message of a Celery task's arguments, and of what its header says of its time. Raises ValueError where they
+    are not ours."""
     match arguments:
         case [[*ids], bool(alone)]:
             digits = tuple([id for id in ids if isinstance(id, str) and len(id) == 32])
             if len(digits) == len(ids) and _HEX.fullmatch("".join(digits)):
-                return Message(digits, alone)
+                return Message(digits, alone, sent if isinstance(sent, float) else 0.0)
     raise ValueError(f"not a message of {TASK}: {arguments!r}")
 
 
 def time_of(envelope: bytes | str) -> datetime:
     """When an encoded message was sent, by its sender's clock; the end of all time where it says nothing."""
     try:
-        return sent_at(json.loads(envelope)["headers"])
-    except (ValueError, KeyError, TypeError):
-        return datetime.max.replace(tzinfo=UTC)
-
-
-def sent_at(headers: Mapping[str, Any]) -> datetime:
-    """The same, of a message's headers."""
-    try:
-        return datetime.fromtimestamp(headers["sent"], UTC)
+        return datetime.fromtimestamp(json.loads(envelope)["headers"]["sent"], UTC)
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return datetime.max.replace(tzinfo=UTC)

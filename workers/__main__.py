@@ -40,6 +40,7 @@ from workers.elsewhere import Elsewhere
 from workers.events import Events
 from workers.heart import Heart
 from workers.intake import Intake
+from workers.notify import Notifier
 from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
@@ -121,13 +122,15 @@ def _serve(
 
     by_ids = store.engine(settings.database_url, by_ids=True)
     kept = store.Kept(store.engine(settings.database_url, by_ids=True, autocommit=True))
-    events = Events(connect.redis_client(settings.redis_url, patience=1), settings.retention)
+    telling = connect.redis_client(settings.redis_url, patience=1)  # what may be lost is not worth more
+    events = Events(telling, settings.retention)
 
     def leave(targets: frozenset[Target]) -> None:
         consumers.follow(consumers.targets - targets, "elsewhere")
 
     elsewhere = Elsewhere(engine, worker, settings.pool, settings.lease, shelf.hopeless, leave)
-    bench = Bench(worker, settings, engine, by_ids, kept, client, events, blobs, shelf, device, elsewhere, pace)
+    notify = Notifier(telling)
+    bench = Bench(worker, settings, engine, by_ids, kept, client, notify, events, blobs, shelf, device, elsewhere, pace)
     pipeline = Pipeline(bench, intake, on_failure=lambda: end(exits.BROKEN))
 
     def memory() -> tuple[int, int] | None:

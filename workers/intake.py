@@ -11,7 +11,6 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Any, cast
 
@@ -162,9 +161,9 @@ class Intake:
 
     def eager(self, target: Target) -> bool:
         """Whether its next message is taken at once: what may follow it need not be fetched first."""
-        idle = self._idle
-        nothing_waits = self._shelf.complete and len(self._batcher) == 0
-        return idle is not None and nothing_waits and self._batcher.quick(target) and idle()
+        with self._bell:
+            nothing_waits = self._shelf.complete and len(self._batcher) == 0
+            return self._idle is not None and nothing_waits and self._batcher.quick(target) and self._idle()
 
     @property
     def silent(self) -> float:
@@ -215,15 +214,14 @@ class Intake:
                 name, raws = cast("tuple[bytes, list[bytes]]", popped)
                 source = queue.Queue.parse(name.decode())
                 if left := self.put(source, list(_unpacked(raws))):
-                    self.put_back(source, left, queue.time_of(raws[0]))
+                    self.put_back(source, left)
                     break
 
-    def put_back(self, source: queue.Queue, left: Sequence[queue.Message], sent_at: datetime) -> None:
-        """What there is no room for, of messages that were sent at that moment or later, goes back in front of its
-        list: the next one who has room takes it. Where Redis does not take it, the sweep sends it again."""
+    def put_back(self, source: queue.Queue, left: Sequence[queue.Message]) -> None:
+        """What there is no room for goes back in front of its list: the next one who has room takes it. Where Redis
+        does not take it, the sweep sends it again."""
         try:
-            for message in reversed(left):
-                queue.put_back(self._client, source, message.ids, sent_at, message.alone)
+            queue.put_back(self._client, source, left)
         except redis.RedisError as error:
             log.warning("what there is no room for waits for the next sweep: %s", error)
 
@@ -261,10 +259,11 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
             lone = intake.eager(target)
             later = None if lone else partial(consumer.hub.call_soon, acknowledge)
             try:
-                left = intake.put(source, [queue.decode(message.payload[0])], later)
+                left = intake.put(source, [queue.decode(message.payload[0], message.headers.get("sent"))], later)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise InvalidTaskError(str(error)) from error
-            intake.put_back(source, left, queue.sent_at(message.headers))
+            if left:
+                intake.put_back(source, left)
             if lone:
                 intake.ring()
                 acknowledge()
@@ -272,7 +271,8 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
                 # First the rest of its batch: of a model that takes long nothing is fetched behind it.
                 own, names = {each.name for each in queues([target])}, set(intake.consumers.names())
                 intake.fill(own & names)
-                intake.fill(names - own)
+                if others := names - own:
+                    intake.fill(others)
 
         return on_message
 
@@ -296,8 +296,13 @@ def _unpacked(raws: Iterable[Any]) -> Iterator[queue.Message]:
             log.error("a message that is not ours is dropped: %s", error)
 
 
+class _Headers(msgspec.Struct):
+    sent: object = None
+
+
 class _Envelope(msgspec.Struct):
     body: str
+    headers: _Headers = msgspec.field(default_factory=_Headers)
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -306,4 +311,5 @@ _body = msgspec.json.Decoder()
 
 def unpack(raw: bytes | str) -> queue.Message:
     """The message in an envelope, as it lies in its list. Raises ValueError."""
-    return queue.decode(_body.decode(b64decode(_envelope.decode(raw).body))[0])
+    envelope = _envelope.decode(raw)
+    return queue.decode(_body.decode(b64decode(envelope.body))[0], envelope.headers.sent)

@@ -20,7 +20,8 @@ def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int)
     try:
         for (source, alone, in_place), group in groups.items():
             if in_place:
-                queue.put_back(client, source, [job.id.hex for job in group], min(job.sent_at for job in group), alone)
+                sent = min(job.sent_at for job in group).timestamp()
+                queue.put_back(client, source, queue.bundled([job.id.hex for job in group], alone, sent))
             else:
                 queue.send(client, [(source, job.id) for job in group], alone)
     except redis.RedisError as error:

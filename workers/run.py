@@ -71,6 +71,7 @@ class Bench:
     by_ids: store.Engine  # for what takes arrays of ids
     kept: store.Kept  # the same where it is one statement: for what every batch takes
     client: redis.Redis
+    notify: Notifier
     events: Events
     blobs: Blobs
     shelf: Shelf
@@ -92,7 +93,6 @@ class Pipeline:
         self._intake = intake
         self._on_failure = on_failure
         bench.shelf.soon = self.soon
-        self._notify = Notifier(bench.client)
         self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.kept, bench.client)
         self._waits = Waits()
         self._prepared: Queue[Prepared | Between] = Queue(1)
@@ -128,7 +128,8 @@ class Pipeline:
                 bench.shelf.dropped(drafts[0].target)
             until = time.monotonic() + SLOW
             for place, claimed in enumerate(claims):
-                if place and (time.monotonic() > until or self._pending() >= SLOW or self._closing.is_set()):
+                became_slow = time.monotonic() > until or self._pending() >= SLOW
+                if place and (became_slow or self._closing.is_set()):
                     self._custody.give_back([each.id for each in claims[place:]])
                     break
                 if not self._prepare_now(claimed):
@@ -299,7 +300,7 @@ class Pipeline:
                     self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
             if recorded:
-                self._notify(recorded.ids, webhooks=recorded.webhooks)
+                bench.notify(recorded.ids, webhooks=recorded.webhooks)
                 for each in predictions:
                     bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 

@@ -134,7 +134,9 @@ def test_a_lost_message_is_found_between_two_looks_at_all_that_is_open(
         for id, at in zip(ids, ago, strict=True):
             connection.execute(text("UPDATE jobs SET sent_at = :at WHERE id = :id"), {"id": id, "at": at})
     here = queue.Queue(*target_of(M1), Priority.NORMAL)
-    messages = [queue.encode(here, queue.Message((id.hex,)), at) for id, at in zip(ids, ago, strict=True)]
+    messages = [
+        queue.encode(here, queue.Message((id.hex,), sent=at.timestamp())) for id, at in zip(ids, ago, strict=True)
+    ]
     client.lpush(here.name, messages[0])
     tools, chore = Tools(Settings(), catalog, client, None), survey.Survey()  # type: ignore[arg-type]  # no blobs
     assert chore.run(tools) == 0, "they are behind the message that waits"
@@ -170,7 +172,7 @@ def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
         # The sweep took it for lost: a worker has it still.
         connection.execute(text("UPDATE jobs SET sent_at = now() WHERE id = :id"), {"id": again})
     here = queue.Queue(*target_of(M1), Priority.NORMAL)
-    client.lpush(here.name, queue.encode(here, queue.Message((behind.hex,)), sent_at))
+    client.lpush(here.name, queue.encode(here, queue.Message((behind.hex,), sent=sent_at.timestamp())))
     custody = Custody(WORKER, Settings(), catalog, kept, client)
     assert custody.take([Draft(M1, (started.hex,))], begin=True)
     assert custody.take([Draft(M1, (claimed.hex,))], begin=False)

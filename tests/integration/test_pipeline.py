@@ -27,6 +27,7 @@ from workers.consume import Consumers
 from workers.events import Events
 from workers.gpu import Cpu
 from workers.intake import Intake, strategy
+from workers.notify import Notifier
 from workers.pace import Pace
 from workers.run import Bench, Pipeline
 from workers.shelf import Shelf
@@ -68,7 +69,10 @@ def pipeline(
     """Its threads have not started."""
     blobs, events, device = Directory(tmp_path, b""), Events(client, 60), Cpu()
     nowhere = cast(Any, None)  # no model fails to load
-    bench = Bench(WORKER, Settings(), engine, engine, kept, client, events, blobs, shelf, device, nowhere, Pace(0.0))
+    told = Notifier(client)
+    bench = Bench(
+        WORKER, Settings(), engine, engine, kept, client, told, events, blobs, shelf, device, nowhere, Pace(0.0)
+    )
     return Pipeline(bench, intake, on_failure=lambda: None)
 
 

@@ -36,7 +36,7 @@ def pipeline() -> Iterator[Pipeline]:
     device = Cpu()
     shelf = Shelf([Served(Echo)], device, NO_ARTIFACTS, alone(), host_budget=lambda: 0.0)
     away = Mock()
-    bench = Bench(new_uuid(), Settings(), away, away, away, away, away, away, shelf, device, away, Pace(0.0))
+    bench = Bench(new_uuid(), Settings(), away, away, away, away, away, away, away, shelf, device, away, Pace(0.0))
     pipeline = Pipeline(bench, Mock(**{"drain.return_value": []}), on_failure=lambda: None)
     yield pipeline
     pipeline._drained = True

@@ -44,13 +44,6 @@ _mine = _Mine()
 def run(tools: Tools) -> int:
     """Turns, until none is due; how many lines they moved on."""
     lines = 0
-    while moved := turns(tools):
-        lines += moved
-    return lines
-
-
-def turns(tools: Tools) -> int:
-    """Turns, until a batch moved or none is due."""
     while not tools.stopped.is_set() and (batch := _take(tools)):
         said = {"batch": to_text("bat", batch.id)}
         try:
@@ -68,9 +61,8 @@ def turns(tools: Tools) -> int:
             moved, again_in = 0, BROKEN
         with tools.engine.begin() as connection:
             store.postpone_batch(connection, batch.id, again_in)
-        if moved:
-            return moved
-    return 0
+        lines += moved
+    return lines
 
 
 def _take(tools: Tools) -> store.BatchRow | None:

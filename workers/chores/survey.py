@@ -2,8 +2,8 @@
 ended; notes when the next job expires; and sends queued jobs again whose message Redis has lost, or whose worker died
 between the pop and the claim.
 
-A message is lost when it was sent before the oldest one that still waits in its list: a backlog that is merely long is
-not sent again. Nor is it looked at each time: no job is added to what is older than two minutes.
+A message is lost when it was sent before the oldest of those that wait in front of its list: a backlog that is merely
+long is not sent again. Nor is it looked at each time: no job is added to what is older than two minutes.
 """
 
 import time
@@ -24,6 +24,8 @@ SETTLED = timedelta(minutes=2)
 WHOLE, REST = 60.0, 20.0
 #: How long a message may be on its way; with EVERY, a lost one is back within 10 s.
 GRACE = timedelta(seconds=5)
+#: Messages in front of a list that are looked at: what several workers put back at once lies there in any order.
+FRONT = 64
 #: Between a row's commit and its message, and between the clocks of API and database.
 SKEW = timedelta(seconds=2)
 #: How far the clock of an API may go ahead: what it submits is looked for later by as much as it is further.
@@ -60,8 +62,8 @@ def _resend_lost(tools: Tools, source: queue.Queue, seen: store.Surveyed, before
     if not seen.sent_at or seen.sent_at >= before:
         return 0
     high = store.LAST
-    if oldest := tools.client.lindex(source.name, -1):
-        before = min(before, queue.time_of(oldest) - SKEW)
+    if front := tools.client.lrange(source.name, -FRONT, -1):
+        before = min(before, min(map(queue.time_of, front)) - SKEW)
         high = floor_uuid(before + AHEAD)
     if seen.sent_at >= before:
         return 0
