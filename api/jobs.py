@@ -37,7 +37,8 @@ from api.http import (
 )
 from api.once import keyed
 from api.parts import Parts
-from api.patience import bounded, of_blobs
+from api.patience import of_blobs
+from api.reads import Found, told
 from api.submit import Refusal, row_of
 from tundish import store
 from tundish.blobs import BlobError, job_prefix
@@ -153,28 +154,24 @@ class Jobs:
         if id is None:
             return False
         self._parts.in_retention(id)
-        asked = self._parts.reads.ask(id, tenant)
-        timer = bounded(asked)
 
-        def read(asked: asyncio.Future[store.JobRow | None]) -> None:
-            timer.cancel()
+        def read(found: Found) -> None:
+            scope["state"]["read"] = found
             response = None
-            scope["state"]["read"] = asked
-            with suppress(Exception):  # that is what `get` answers with
-                job = asked.result()
-                if job and job.status is not Status.RUNNING:
-                    response = json_response(job_json(job, self._parts.settings.public_url))
+            if isinstance(found, store.JobRow) and found.status is not Status.RUNNING:
+                with suppress(Exception):  # that is what `get` answers with
+                    response = json_response(job_json(found, self._parts.settings.public_url))
             then(response)
 
-        asked.add_done_callback(read)
+        self._parts.reads.ask(id, tenant, read)
         return True
 
     async def get(self, request: Request) -> Response:
         id = job_id(request)
         given = known_parameters(request, ("wait",))
         if "wait" not in given:
-            read = request.scope["state"].get("read")
-            found = read.result() if read else await self._parts.job(request.state.tenant, id)
+            state = request.scope["state"]
+            found = told(state["read"]) if "read" in state else await self._parts.job(request.state.tenant, id)
             if found is None:
                 raise no_such_job()
             return await self._running(found)

@@ -22,16 +22,11 @@ _blobs = ThreadPoolExecutor(64, "blobs")
 async def answered(future: asyncio.Future[T]) -> T:
     """What a loop sets for this caller alone; the loop passes by what is done. Raises Unavailable after PATIENCE
     seconds."""
-    timer = bounded(future)
+    timer = future.get_loop().call_later(PATIENCE, _give_up, future)
     try:
         return await future
     finally:
         timer.cancel()
-
-
-def bounded(future: asyncio.Future[T]) -> asyncio.TimerHandle:
-    """The timer that sets Unavailable after PATIENCE seconds; who has an answer cancels it."""
-    return future.get_loop().call_later(PATIENCE, _give_up, future)
 
 
 async def of_blobs(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
-from api.patience import answered
+from api.patience import PATIENCE
 from tundish import store
 from tundish.errors import Unavailable
 
@@ -14,6 +16,17 @@ log = logging.getLogger(__name__)
 ROWS = 256
 
 Key = tuple[UUID, int]
+#: The job, None where the tenant has none such, or why nobody can tell.
+Found = store.JobRow | Unavailable | None
+Then = Callable[[Found], None]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Who waits for a job, and until when by the loop's clock."""
+
+    then: Then
+    until: float
 
 
 class Reads:
@@ -21,22 +34,30 @@ class Reads:
 
     def __init__(self, engine: store.AsyncEngine) -> None:
         self._kept = store.AsyncKept(engine)
-        self._asked: dict[Key, list[asyncio.Future[store.JobRow | None]]] = {}
+        self._asked: dict[Key, list[_Asked]] = {}
+        self._reading: dict[Key, list[_Asked]] = {}
         self._bell = asyncio.Event()
+        self._look: asyncio.TimerHandle | None = None
 
     async def get(self, id: UUID, tenant: int) -> store.JobRow | None:
         """The job as it is after this call began; None where the tenant has none such. Raises Unavailable."""
-        return await answered(self.ask(id, tenant))
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self.ask(id, tenant, lambda job: None if found.done() else found.set_result(job))
+        return told(await found)
 
-    def ask(self, id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
-        """The same as a future, which the caller bounds."""
-        found: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
-        self._asked.setdefault((id, tenant), []).append(found)
+    def ask(self, id: UUID, tenant: int, then: Then) -> None:
+        """The same without a task: `then` is called once, after PATIENCE seconds at the latest."""
+        loop = asyncio.get_running_loop()
+        # One timer for all who wait: one each took a twentieth of a request.
+        if self._look is None:
+            self._look = loop.call_later(PATIENCE, self._give_up)
+        self._asked.setdefault((id, tenant), []).append(_Asked(then, loop.time() + PATIENCE))
         self._bell.set()
-        return found
 
     async def close(self) -> None:
         """Give back what is kept, once nothing runs."""
+        if self._look:
+            self._look.cancel()
         await self._kept.close()
 
     async def run(self) -> None:
@@ -45,20 +66,46 @@ class Reads:
             await self._bell.wait()
             # Taken out before the read: who asks from now on must see what happens from now on.
             pairs = list(self._asked.items())
-            asked, self._asked = pairs[:ROWS], dict(pairs[ROWS:])
+            self._reading, self._asked = dict(pairs[:ROWS]), dict(pairs[ROWS:])
             if not self._asked:
                 self._bell.clear()
+            jobs: dict[Key, store.JobRow] = {}
+            away = None
             try:
-                jobs = await self._kept.run(store.read, [key for key, _ in asked])
+                jobs = await self._kept.run(store.read, list(self._reading))
             except Exception as error:
                 log.warning("a read failed: %s", error)
-                away = Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-                for _, waiting in asked:
-                    for future in waiting:
-                        if not future.done():
-                            future.set_exception(away)
-            else:
-                for key, waiting in asked:
-                    for future in waiting:
-                        if not future.done():
-                            future.set_result(jobs.get(key))
+                away = _away()
+            read, self._reading = self._reading, {}
+            for key, waiting in read.items():
+                _tell(waiting, away or jobs.get(key))
+
+    def _give_up(self) -> None:
+        """On those who have waited too long, and look again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        now, overdue, rest = loop.time(), list[_Asked](), list[float]()
+        for waiting in (*self._reading.values(), *self._asked.values()):
+            overdue += [each for each in waiting if each.until <= now]
+            waiting[:] = [each for each in waiting if each.until > now]
+            rest += [each.until for each in waiting]
+        self._look = loop.call_at(min(rest), self._give_up) if rest else None
+        _tell(overdue, _away())
+
+
+def told(found: Found) -> store.JobRow | None:
+    """Raises Unavailable where that was found."""
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+def _tell(waiting: Iterable[_Asked], found: Found) -> None:
+    for each in waiting:
+        try:
+            each.then(found)
+        except Exception:  # his request fails, and no other
+            log.exception("an answer that was read cannot be given")
+
+
+def _away() -> Unavailable:
+    return Unavailable("unavailable", "the database does not answer; try again", retry_after=2)

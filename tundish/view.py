@@ -133,7 +133,7 @@ def job_view(
             total_ms=_ms(created, finished),
             batch_size=job.batch_size or 0,
         ),
-        shown_id("wrk", job.worker),
+        None if job.worker is None else _worker(job.worker),
         Urls(here, f"{here}/cancel", f"{here}/result", f"{here}/events"),
     )
 
@@ -189,6 +189,12 @@ def _output(job: JobRow, most: int | None) -> msgspec.Raw:
 def shown_id(prefix: str, id: UUID | None) -> str | None:
     """An id as a caller reads it; None where there is none."""
     return None if id is None else to_text(prefix, id)
+
+
+@lru_cache(maxsize=1024)
+def _worker(id: UUID) -> str:
+    """They are few."""
+    return to_text("wrk", id)
 
 
 def _ms(since: int, until: int | None) -> float:

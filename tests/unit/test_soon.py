@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.jobs import Jobs
+from api.reads import Found, Then
 from tundish import store
 from tundish.errors import NotFound, Unavailable
 from tundish.ids import new_uuid, to_text
@@ -19,22 +20,19 @@ from tundish.job import Priority, Status
 
 ID = new_uuid()
 PATH = f"/v1/jobs/{to_text('job', ID)}"
-AWAY = RuntimeError("away")
+AWAY = Unavailable("unavailable", "away")
 
 
 def row(status: Status) -> store.JobRow:
     return store.JobRow(ID, 1, "m", "1", status, False, 1, Priority.NORMAL, datetime.now(UTC))
 
 
-def jobs(found: store.JobRow | Exception | None) -> Jobs:
-    """Those of an API that reads this; a read of AWAY never ends."""
+def jobs(found: Found) -> Jobs:
+    """Those of an API that reads this."""
 
-    def ask(id: UUID, tenant: int) -> asyncio.Future[store.JobRow | None]:
+    def ask(id: UUID, tenant: int, then: Then) -> None:
         assert (id, tenant) == (ID, 1)
-        asked: asyncio.Future[store.JobRow | None] = asyncio.get_running_loop().create_future()
-        if not isinstance(found, Exception):
-            asked.set_result(found)
-        return asked
+        asyncio.get_running_loop().call_soon(then, found)
 
     async def progress(job: store.JobRow) -> float:
         return 0.5
@@ -49,7 +47,7 @@ def asks(path: str = PATH) -> Scope:
     return {"type": "http", "path": path, "query_string": b"", "path_params": {"id": PATH[9:]}, "state": {}}
 
 
-async def answer(found: store.JobRow | Exception | None, scope: Scope | None = None) -> Response | None:
+async def answer(found: Found, scope: Scope | None = None) -> Response | None:
     """What the caller gets."""
     answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
     assert jobs(found).soon(scope or asks(), 1, answered.set_result)
@@ -69,8 +67,7 @@ def test_a_job_that_does_not_run_is_shown(status: Status) -> None:
     [None, AWAY, row(Status.RUNNING), row(Status.SUCCEEDED)._replace(expires_at=cast(Any, "a fault"))],
     ids=["no such job", "no answer", "it runs", "it cannot be shown"],
 )
-def test_who_has_more_to_say_is_called(found: store.JobRow | Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.patience.PATIENCE", 0.01)
+def test_who_has_more_to_say_is_called(found: Found) -> None:
     assert asyncio.run(answer(found)) is None
 
 
@@ -83,7 +80,7 @@ def test_another_path_is_called_at_once(path: str) -> None:
     assert not jobs(None).soon(asks(path), 1, cast(Any, None))
 
 
-def then_shown(found: store.JobRow | Exception | None) -> bytes:
+def then_shown(found: Found) -> bytes:
     """What is answered after all, by an API that can read nothing any more."""
 
     async def shown() -> Response:
@@ -99,9 +96,6 @@ def test_a_job_that_runs_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(("found", "says"), [(None, NotFound), (AWAY, Unavailable)])
-def test_a_read_that_finds_nothing_or_fails_is_not_made_again(
-    found: Exception | None, says: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.patience.PATIENCE", 0.01)
+def test_a_read_that_finds_nothing_or_fails_is_not_made_again(found: Found, says: type[Exception]) -> None:
     with pytest.raises(says):
         then_shown(found)
