@@ -133,5 +133,5 @@ class Hasty(Heart):
 
 if __name__ == "__main__":
     quarantine.WAIT = (float(os.environ["WAIT"]),) * 2
-    with patch("workers.__main__.Heart", Hasty):
+    with patch("workers.worker.Heart", Hasty):
         sys.exit(main(named=lambda name: Breakable()))

@@ -18,7 +18,7 @@ LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Bounds:
     """What a worker may come to before it is replaced; 0: as much as it likes. `rss` and `device` in bytes."""
 
     jobs: int = 0
@@ -26,7 +26,7 @@ class Limits:
     device: int = 0
 
     def past(self, jobs: int, rss: int, device: int) -> str | None:
-        """Which limit is passed, in words."""
+        """Which bound is passed, in words."""
         if 0 < self.jobs <= jobs:
             return f"it has run {jobs:,} jobs, and TUNDISH_MAX_JOBS is {self.jobs:,}"
         if 0 < self.rss < rss:
@@ -36,18 +36,18 @@ class Limits:
         return None
 
 
-def watch(limits: Limits, jobs: Callable[[], int], device: Callable[[], int], on_growth: Callable[[], None]) -> None:
+def watch(bounds: Bounds, jobs: Callable[[], int], device: Callable[[], int], on_growth: Callable[[], None]) -> None:
     """Look in a thread of its own, and call `on_growth` once."""
 
     def look() -> None:
         while True:
             time.sleep(LOOK)
-            if past := limits.past(jobs(), rss(), device()):
+            if past := bounds.past(jobs(), rss(), device()):
                 log.warning("this worker drains, to be replaced: %s", past)
                 on_growth()
                 return
 
-    if limits != Limits():
+    if bounds != Bounds():
         threading.Thread(target=look, name="growth", daemon=True).start()
 
 

@@ -23,7 +23,6 @@ from tests.models import Echo, Octets
 from tests.shelves import NO_ARTIFACTS, alone
 from tundish.catalog import Served
 from workers import app
-from workers.__main__ import _consume, _heed
 from workers.batch import Batcher, Limits, Target
 from workers.consume import Consumers
 from workers.gpu import Cpu
@@ -44,8 +43,8 @@ def follow():
         consumers.follow([targets[name] for name in json.loads(line)], "pause")
 threading.Thread(target=draft, daemon=True).start()
 threading.Thread(target=follow, daemon=True).start()
-_heed(lambda **_: intake.close())
-_consume(app.make(sys.argv[1], intake), "consumer")
+app.heed(lambda **_: intake.close())
+app.run(app.make(sys.argv[1], intake), "consumer")
 """
 
 DB = 7

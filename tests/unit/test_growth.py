@@ -9,17 +9,17 @@ from workers import exits, growth
 
 
 @pytest.mark.parametrize(
-    ("limits", "named"),
+    ("bounds", "named"),
     [
-        (growth.Limits(), None),
-        (growth.Limits(jobs=11, rss=100, device=50), None),
-        (growth.Limits(jobs=10), "TUNDISH_MAX_JOBS"),
-        (growth.Limits(rss=99), "TUNDISH_MAX_RSS"),
-        (growth.Limits(device=49), "TUNDISH_MAX_DEVICE_MEMORY"),
+        (growth.Bounds(), None),
+        (growth.Bounds(jobs=11, rss=100, device=50), None),
+        (growth.Bounds(jobs=10), "TUNDISH_MAX_JOBS"),
+        (growth.Bounds(rss=99), "TUNDISH_MAX_RSS"),
+        (growth.Bounds(device=49), "TUNDISH_MAX_DEVICE_MEMORY"),
     ],
 )
-def test_the_limit_that_is_passed_is_named(limits: growth.Limits, named: str | None) -> None:
-    past = limits.past(jobs=10, rss=100, device=50)
+def test_the_bound_that_is_passed_is_named(bounds: growth.Bounds, named: str | None) -> None:
+    past = bounds.past(jobs=10, rss=100, device=50)
     assert (past is None) == (named is None)
     assert (named or "") in (past or "")
 
