@@ -44,10 +44,11 @@ def test_rows_and_percents(engine: store.Engine) -> None:
     ],
 )
 def test_an_array_arrives_as_it_was(engine: store.Engine, type: str, values: list[object]) -> None:
-    """By the driver and by SQLAlchemy, also where there is nothing in it."""
+    """By the driver and by SQLAlchemy, also where there is nothing in it, or the same over and over."""
     sql = f"SELECT given FROM unnest(CAST(:given AS {type}[])) AS given"
     statement = Statement(sql)
-    for some in (values, [None, None], []):
+    first, second, *_ = values
+    for some in (values, [None, None], [], [first] * 3, [first, second, first], [None, first, None]):
         with engine.begin() as connection:
             assert [each for (each,) in statement.rows(connection, {"given": array(type, some)})] == some
             assert list(connection.execute(text(sql), {"given": array(type, some)}).scalars()) == some

@@ -61,9 +61,9 @@ ARRAYS = [each.array for each in _TYPES.values()]
 def array(type: str, values: Sequence[Any]) -> Array:
     """A one-dimensional array of a Postgres type; None is NULL."""
     of, count = _TYPES[type], len(values)
-    if values.count(None) == count:
-        return of.nulls(count)
     write = of.write
+    if count and (first := values[0]) == values[-1] and values.count(first) == count:  # as in most columns
+        return of.nulls(count) if first is None else of.array(of.head(count) + write(first) * count)
     return of.array(of.head(count) + b"".join([_NULL if value is None else write(value) for value in values]))
 
 
