@@ -50,17 +50,18 @@ class _Gate:
         """Answer who waits, and end the streams: the process is about to end."""
         self._parts.waiters.stop()
 
-    def soon(self, scope: Scope, then: Callable[[Response | None], None]) -> bool:
+    def soon(self, scope: Scope, then: Callable[[Response | None], bool]) -> bool:
         """Of a request that waits for one read alone: `then` gets its answer, or None where it is to be called after
-        all. False where it is to be called at once; that is also what finds the words for what is refused."""
+        all, and says whether it has sent it. False where it is to be called at once; that is also what finds the words
+        for what is refused."""
         if scope["method"] != "GET" or scope["query_string"]:
             return False
 
         def answered(response: Response | None) -> None:
             if response:
                 response.raw_headers.append((b"x-request-id", new_request_id().encode()))
+            if then(response) and response:
                 self._health.count("GET", response.status_code)
-            then(response)
 
         try:
             return self._jobs.soon(scope, self._tenant(scope), answered)

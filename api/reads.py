@@ -63,12 +63,12 @@ class Reads:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            await self._bell.wait()
+            while not self._asked:
+                self._bell.clear()
+                await self._bell.wait()
             # Taken out before the read: who asks from now on must see what happens from now on.
             pairs = list(self._asked.items())
             self._reading, self._asked = dict(pairs[:ROWS]), dict(pairs[ROWS:])
-            if not self._asked:
-                self._bell.clear()
             jobs: dict[Key, store.JobRow] = {}
             away = None
             try:
@@ -88,6 +88,7 @@ class Reads:
             overdue += [each for each in waiting if each.until <= now]
             waiting[:] = [each for each in waiting if each.until > now]
             rest += [each.until for each in waiting]
+        self._asked = {key: waiting for key, waiting in self._asked.items() if waiting}
         self._look = loop.call_at(min(rest), self._give_up) if rest else None
         _tell(overdue, _away())
 

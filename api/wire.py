@@ -78,13 +78,14 @@ class Protocol(HttpToolsProtocol):
         left to uvicorn."""
         go_on = super()._start_asgi_task
 
-        def then(response: Response | None) -> None:
+        def then(response: Response | None) -> bool:
             if cycle.disconnected:
-                return
+                return False
             if response and cycle.keep_alive and not self.flow.write_paused:
                 cycle.write(response.status_code, response.raw_headers, response.body)
-            else:
-                go_on(cycle, app)
+                return True
+            go_on(cycle, app)
+            return False
 
         soon = getattr(app, "soon", None)
         if not (soon and cycle.keep_alive and not cycle.access_log and soon(cycle.scope, then)):

@@ -149,6 +149,14 @@ class Batcher:
         line = self._lines.get(target)
         return line is not None and line.took < AHEAD
 
+    def allowed(self, target: Target, now: float) -> bool:
+        """Whether its batches may be taken: it is neither paused nor held back."""
+        return target not in self.paused and self.held_back.get(target, now) <= now
+
+    def takes(self, target: Target, alone: bool) -> int:
+        """How much room a job takes: that of one id, or of the batch that it is alone in."""
+        return self._lines[target].limits.max_batch if alone else 1
+
     def room(self, target: Target) -> int:
         """How many more ids of a target are worth fetching: enough for the batches that are taken at once and, of what
         is quick, up to two more, so that the device never waits while the rest stays in the queue for other workers.
@@ -204,8 +212,7 @@ class Batcher:
     def _running(self, now: float, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
         """The lines that are neither paused nor held back."""
         for target, line in self._lines.items():
-            allowed = target not in self.paused and self.held_back.get(target, now) <= now
-            if allowed and (among is None or target in among):
+            if self.allowed(target, now) and (among is None or target in among):
                 yield target, line
 
     def _first(self, now: float, idle: bool, among: Container[Target] | None = None) -> Target | None:
@@ -225,9 +232,10 @@ class Batcher:
     @staticmethod
     def _rank(line: _Line) -> tuple[int, float]:
         # Jobs that must be alone go first in their line, and their priority is not kept: by themselves they are normal.
-        for head in line.heads():
-            return head
-        return 1, line.alone[0][1]
+        heads = list(line.heads())
+        if line.alone:
+            heads.append((1, line.alone[0][1]))
+        return min(heads)
 
     @staticmethod
     def _pop(line: _Line) -> Iterator[str]:

@@ -107,7 +107,7 @@ class Custody:
         self.held.difference_update(claims)
 
     def give_back(self, claims: Sequence[UUID], *, again: bool = True) -> None:
-        """To the queue, and no death is charged: sent `again` at once, or by the next sweep. Where Postgres does not
+        """To the queue, and no death is charged: sent `again` at once, or by a sweep. Where Postgres does not
         answer they are free once their lease has run out."""
         self.let_go(claims)
         try:

@@ -1,4 +1,5 @@
-"""Ears: a worker that hears nothing although messages wait for it ends, so that its supervisor starts a new one.
+"""Ears: a worker that hears nothing although messages wait for it ends, so that its supervisor starts a new one. What
+it has no room for, or whose turn on the device has not come, does not wait for it.
 
 Celery connects again by itself; this is for the day on which it seems to consume and does not, as after a reset of
 Redis (celery 8030, 10205, 10302).
@@ -44,7 +45,7 @@ class Ears:
 
     def _waiting(self) -> bool:
         pipeline = self._client.pipeline(transaction=False)
-        for name in self._intake.consumers.names():
+        for name in filter(self._intake.hears, self._intake.consumers.names()):
             pipeline.llen(name)
         try:
             return any(pipeline.execute())

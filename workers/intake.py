@@ -5,6 +5,7 @@ Celery's prefetch window bounds what a worker holds; acknowledging from a thread
 """
 
 import logging
+import math
 import threading
 import time
 from base64 import b64decode
@@ -68,11 +69,12 @@ class Intake:
             left = list[queue.Message]()
             for message in messages:
                 self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                whole = room > 0 and len(message.ids) <= room + spare
-                ids = message.ids if whole else message.ids[: max(0, room)]
+                each = self._batcher.takes(target, message.alone) if room > 0 else 1
+                whole = room > 0 and each * len(message.ids) <= room + spare
+                ids = message.ids if whole else message.ids[: max(0, math.ceil(room / each))]
                 if ids:
                     self._batcher.add(target, ids, priority=source.priority, now=now, alone=message.alone)
-                    room -= len(ids)
+                    room -= each * len(ids)
                 if len(ids) < len(message.ids):
                     left.append(replace(message, ids=message.ids[len(ids) :]))
             return left
@@ -114,6 +116,7 @@ class Intake:
             # Celery was told to leave what there was no room for, and may be waiting on other queues.
             with suppress(redis.RedisError):
                 self.fill(set(self.consumers.names()).intersection(each.name for each in queues([drafts[0].target])))
+            self.consumers.wake()
         return drafts
 
     def _take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> list[Draft]:
@@ -123,6 +126,8 @@ class Intake:
                 now = time.monotonic()
                 full, self._full = self._full, not ready()
                 if self._full:
+                    if not self._shelf.complete:  # what waits for its turn is heard all the same
+                        self._let_go()
                     self._bell.wait()
                     continue
                 if full:
@@ -137,7 +142,7 @@ class Intake:
                         self._let_go()
                     return [draft, *(self._batcher.take_behind(draft, now) if choice is None else ())]
                 # What may not be drafted, or is not there, must not keep Celery from the rest.
-                if choice or len(self._batcher) == 0:
+                if choice or not self._batcher.waiting(now):
                     self._let_go()
                 self._idle = idle
                 moments = [self._batcher.due_at(now, choice and choice.targets), choice and choice.look_at]
@@ -157,7 +162,9 @@ class Intake:
         source = queue.Queue.parse(name)
         with self._bell:
             target = Target(source.model, source.version)
-            return self._due(target) if self._shelf.complete else self._room(target) > 0
+            if self._shelf.complete:
+                return target in self._batcher and self._batcher.allowed(target, time.monotonic())
+            return self._room(target) > 0
 
     def eager(self, target: Target) -> bool:
         """Whether its next message is taken at once: what may follow it need not be fetched first."""
@@ -231,7 +238,7 @@ class Intake:
 
     def _room(self, target: Target) -> int:
         """How many more of its ids are wanted. While the device is taken for long: of what waits for its turn on it."""
-        taken = self._full and self._shelf.holds(target)
+        taken = self._closed or (self._full and self._shelf.holds(target))
         return 0 if taken or not self._due(target) else self._batcher.room(target)
 
     def _wanted(self, target: Target) -> int:

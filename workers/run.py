@@ -153,7 +153,7 @@ class Pipeline:
 
     def _fetch_later(self, claimed: Claim) -> None:
         """Beside all else. Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to
-        its queue and is sent again by the next sweep; the rest goes on."""
+        its queue and is sent again by a sweep, within a minute; the rest goes on."""
         if self._waits.begin(claimed.target):
             self._hold_back(claimed.target)
             # Never waited for: what is still being fetched at the end is given back.
@@ -398,6 +398,7 @@ class Pipeline:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
                 self._bench.shelf.dropped(claim.target)
+            self._intake.ring()  # the batch may have ended meanwhile, and nothing is on its way any more
 
     def _overdue(self) -> None:
         claim = self._running

@@ -1,6 +1,7 @@
 """What a worker fetches besides the messages that Celery brings: real Redis lists."""
 
 import threading
+import time
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tundish.ids import new_uuid
 from tundish.job import Priority
 from workers.batch import AHEAD, Batcher, Limits, Target
 from workers.consume import Consumers
+from workers.ears import Ears
 from workers.gpu import Cpu
 from workers.intake import Intake, unpack
 from workers.shelf import Shelf
@@ -114,3 +116,16 @@ def test_what_is_paused_meanwhile_is_left_where_it_is(client: redis.Redis, targe
     assert len(batcher) == 0
     left = client.lrange(queue.Queue(target.model, target.version, Priority.NORMAL).name, 0, -1)
     assert [unpack(each).ids for each in reversed(left)] == [(id,) for id in sent]
+
+
+def test_what_a_worker_does_not_ask_for_does_not_make_it_deaf(
+    client: redis.Redis, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake, _ = intake_of(client, target)
+    monkeypatch.setattr(intake.consumers, "names", lambda: names(target))  # as Celery consumes them
+    ears = Ears(client, intake, lambda: False)
+    assert not ears._waiting()
+    send(client, target, Priority.LOW, 1)
+    assert ears._waiting()
+    intake.hold_back(target, time.monotonic() + 3600)
+    assert not ears._waiting()

@@ -81,6 +81,15 @@ def test_room_is_for_what_is_taken_at_once_and_for_more_of_what_is_quick(took: f
     assert each.room(A) == 0
 
 
+def test_a_low_job_does_not_make_what_must_be_alone_of_its_model_low() -> None:
+    each, lonely, low, other = batcher(), ids(1), ids(1), ids(1)
+    each.add(A, lonely, priority=NORMAL, now=0.0, alone=True)
+    each.add(A, low, priority=LOW, now=1.0)
+    each.add(B, other, priority=NORMAL, now=5.0)
+    taken = [each.take(6.0, idle=True) for _ in range(3)]
+    assert [draft and draft.ids for draft in taken] == [tuple(lonely), tuple(other), tuple(low)]
+
+
 def test_what_must_be_alone_takes_the_room_of_a_batch() -> None:
     each = batcher()
     ran(each, A, 0.9 * AHEAD)

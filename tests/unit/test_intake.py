@@ -113,19 +113,45 @@ def test_redis_is_asked_for_more_unless_what_came_runs_at_once(intake: Intake, m
     assert message.acknowledged.wait(PATIENCE)
 
 
-def test_what_waits_keeps_the_next_message_in_redis(intake: Intake, monkeypatch: Any) -> None:
-    monkeypatch.setattr(intake, "fill", lambda names: None)
-    intake.hold_back(ECHO, time.monotonic() + 3600)
-    side = Side(intake)
-    wait_until(lambda: intake.silent > 0, "a batch is waited for")
-    intake.ring()
+def looked(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released whenever who takes batches has looked for one and found none."""
+    looks, due_at = threading.Semaphore(0), intake._batcher.due_at
+
+    def look(*given: Any) -> float | None:
+        looks.release()
+        return due_at(*given)
+
+    monkeypatch.setattr(intake._batcher, "due_at", look)
+    return looks
+
+
+def test_what_waits_keeps_the_next_message_in_redis(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "fill", lambda names: intake.ring())
+    intake._batcher.serve({ECHO: Limits(4, 3600.0)})
+    looks, side = looked(intake, monkeypatch), Side(intake, idle=False)
+    assert looks.acquire(timeout=PATIENCE)
     first, second = Delivered([new_uuid().hex]), Delivered([new_uuid().hex])
-    side.deliver(first)
-    wait_until(lambda: not intake.eager(ECHO), "it cannot run now")
-    side.deliver(second)
+    for message in (first, second):
+        side.deliver(message)
+        assert looks.acquire(timeout=PATIENCE)
     assert not second.acknowledged.is_set()
-    intake.hold_back(ECHO, 0)
+    side._idle = True
+    intake.ring()
     assert second.acknowledged.wait(PATIENCE)
+
+
+def test_what_is_held_back_keeps_nothing_else_in_redis(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "fill", lambda names: intake.ring())
+    side, name = Side(intake), queue.Queue("echo", "1", Priority.NORMAL).name
+    assert intake.hears(name)
+    intake.hold_back(ECHO, time.monotonic() + 3600)
+    assert not intake.hears(name), "it would come, and go back, over and over"
+    for message in (Delivered([new_uuid().hex]), Delivered([new_uuid().hex])):
+        side.deliver(message)
+        assert message.acknowledged.wait(PATIENCE), "it fills Celery's window"
+    intake.hold_back(ECHO, 0)
+    assert side.took.acquire(timeout=PATIENCE)
+    assert intake.hears(name)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 9.0])
@@ -177,6 +203,16 @@ def test_a_message_is_parted_unless_what_is_too_much_of_it_takes_no_time(
     assert [each.ids for each in left] == ([message.ids[taken:]] if taken < 16 else [])
 
 
+@pytest.mark.parametrize("one_message", [True, False])
+def test_a_job_that_must_be_alone_takes_the_room_of_a_batch(intake: Intake, one_message: bool) -> None:
+    for _ in range(99):
+        intake.ran(ECHO, 3.0)
+    ids = tuple(new_uuid().hex for _ in range(6))
+    messages = [queue.Message(ids, alone=True)] if one_message else [queue.Message((id,), alone=True) for id in ids]
+    left = intake.put(queue.Queue("echo", "1", Priority.NORMAL), messages)
+    assert tuple(id for message in left for id in message.ids) == ids[1:], "other workers idle meanwhile"
+
+
 def test_celery_asks_again_after_a_batch_that_took_long_on_a_device_that_does_not_hold_all(
     intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +232,36 @@ def test_celery_asks_again_after_a_batch_that_took_long_on_a_device_that_does_no
     intake.ring()
     assert woken.wait(PATIENCE)
     assert intake.hears(name)
+
+
+def test_what_waits_for_its_turn_is_heard_while_the_device_is_taken_for_long(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Target("other", "1")
+    intake._batcher.serve({ECHO: Limits(4, 0.0), other: Limits(4, 0.0)})
+    monkeypatch.setattr(Shelf, "complete", False)
+    monkeypatch.setattr(Shelf, "holds", lambda *_: False)
+    monkeypatch.setattr(intake, "fill", lambda names: intake.ring())
+    monkeypatch.setattr(Side, "_take", lambda self: None)
+    side, asked = Side(intake), threading.Event()
+
+    def ready() -> bool:
+        asked.set()
+        return False
+
+    threading.Thread(target=intake.take, args=(lambda: False, ready), daemon=True).start()
+    assert asked.wait(PATIENCE)
+    intake.ring()  # it has the lock until it waits
+    message = Delivered([new_uuid().hex])
+    side.deliver(message)
+    assert message.acknowledged.wait(PATIENCE), "it fills Celery's window: the other model is not heard"
+    assert intake.hears(queue.Queue("other", "1", Priority.NORMAL).name)
+
+
+def test_nothing_is_fetched_once_closed(intake: Intake) -> None:
+    message = queue.Message((new_uuid().hex,))
+    intake.close()
+    assert intake.put(queue.Queue("echo", "1", Priority.NORMAL), [message]) == [message]
 
 
 def test_what_is_paused_does_not_keep_the_rest_from_coming_after_what_takes_long(intake: Intake) -> None:
@@ -221,3 +287,16 @@ def test_what_is_paused_or_not_served_is_not_asked_for_and_goes_back(intake: Int
         acknowledged.clear()
         assert intake.put(source, [message], acknowledged.set) == [message]
         assert acknowledged.is_set(), "it must not fill the window"
+
+
+def test_what_is_taken_on_a_device_that_does_not_hold_all_makes_room_and_celery_asks_again(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shelf, "complete", False)
+    monkeypatch.setattr(Shelf, "choose", lambda *_: None)
+    woken, filled = threading.Event(), list[set[str]]()
+    monkeypatch.setattr(intake, "fill", filled.append)
+    monkeypatch.setattr(intake.consumers, "wake", lambda: woken.set() if filled else None)
+    intake.put(queue.Queue("echo", "1", Priority.NORMAL), [queue.Message((new_uuid().hex,))])
+    assert intake.take(lambda: True, lambda: True)
+    assert woken.is_set()

@@ -145,3 +145,26 @@ def test_who_hangs_up_is_passed_by(monkeypatch: pytest.MonkeyPatch, caplog: pyte
         loop.cancel()
 
     asyncio.run(run())
+
+
+def test_nothing_is_read_for_who_was_told_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        read, each = Read(monkeypatch), reads.Reads(cast(Any, None))
+        monkeypatch.setattr(reads, "PATIENCE", 0.05)
+        loop = asyncio.create_task(each.run())
+        first = asyncio.create_task(each.get(FIRST, 1))
+        await until(read.begun)
+        for number in range(2 * reads.ROWS):
+            each.ask(new_uuid(), number, lambda found: None)
+        with pytest.raises(Unavailable):
+            await each.get(new_uuid(), 1)
+        monkeypatch.setattr(reads, "PATIENCE", 60.0)
+        read.over.set()
+        async with asyncio.timeout(10):
+            assert await each.get(SECOND, 1) is None
+        assert [len(keys) for keys in read.of] == [1, 1]
+        with pytest.raises(Unavailable):
+            await first
+        loop.cancel()
+
+    asyncio.run(run())

@@ -23,6 +23,7 @@ from workers.claim import Claim
 from workers.gpu import Cpu
 from workers.pace import Pace
 from workers.predict import Prediction
+from workers.prepare import Prepared
 from workers.run import SLOW, Bench, Pipeline
 from workers.shelf import Shelf
 
@@ -73,6 +74,18 @@ def claimed(more: bool = False) -> Claim:
 
 def predicted(count: int, more: bool = False) -> Prediction:
     return Prediction(claimed(more), 1.0, [None] * count, Mock())
+
+
+def test_what_is_given_back_makes_room_and_who_claims_looks_again(pipeline: Pipeline) -> None:
+    """The long batch may have ended before what was prepared behind it was taken away: nobody else would ring."""
+    prepared = Prepared(claimed(), Mock(), [], [], None, 0.0)
+    pipeline._prepared.put(prepared)
+    custody, intake = Mock(), cast(Mock, pipeline._intake)
+    custody.give_back.side_effect = lambda claims: intake.ring.assert_not_called()
+    pipeline._custody = custody
+    pipeline._give_back()
+    custody.give_back.assert_called_once_with([prepared.claim.id])
+    intake.ring.assert_called()
 
 
 def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api import app
 from api.jobs import Jobs
 from api.reads import Found, Then
 from tundish import store
@@ -52,6 +53,30 @@ async def answer(found: Found, scope: Scope | None = None) -> Response | None:
     answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
     assert jobs(found).soon(scope or asks(), 1, answered.set_result)
     return await asyncio.wait_for(answered, 10)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_answer_counts_where_it_is_sent(sent: bool) -> None:
+    """The connection may have begun to close meanwhile: then the request is called, and counts there."""
+    counted = list[tuple[str, int]]()
+    gate = object.__new__(app._Gate)
+    gate._health = cast(Any, SimpleNamespace(count=lambda *of: counted.append(of)))
+    gate._parts = cast(Any, SimpleNamespace(settings=SimpleNamespace(api_key="")))
+    gate._jobs = jobs(row(Status.SUCCEEDED))
+
+    async def answered() -> None:
+        told = asyncio.Event()
+
+        def then(response: Response | None) -> bool:
+            told.set()
+            return sent
+
+        assert gate.soon({**asks(), "method": "GET", "headers": []}, then)
+        async with asyncio.timeout(10):
+            await told.wait()
+
+    asyncio.run(answered())
+    assert counted == ([("GET", 200)] if sent else [])
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
