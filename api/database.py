@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
+from api.patience import no_database
 from tundish import store
-from tundish.errors import Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,4 +24,4 @@ async def run(
         return await store.run(engine, verb, *args, **kwargs)
     except (store.StoreError, store.PoolTimeout, OSError) as error:
         log.warning("Postgres does not answer: %s", error)
-        raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
+        raise no_database() from error

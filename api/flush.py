@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from api.patience import answered
+from api.patience import answered, no_database
 from api.sender import Sender
 from tundish import queue, store
 from tundish.errors import Unavailable
@@ -108,9 +108,7 @@ class Flush:
             return self._fail(groups, Unavailable("unavailable", "the job could not be stored", retry_after=1))
         except (store.StoreError, store.PoolTimeout, OSError) as error:
             log.warning("Postgres does not take jobs: %s", error)
-            return self._fail(
-                groups, Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
-            )
+            return self._fail(groups, no_database())
         for group in groups:
             if not group.stored.done():
                 group.stored.set_result(at)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from api.patience import no_database
 from tundish import store
 from tundish.errors import NotFound, Unavailable
 from tundish.ids import to_text
@@ -53,7 +54,7 @@ class Models:
             if self._begun == begun and not (waits and self._away):
                 await self._read()
             if self._away:
-                raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+                raise no_database()
 
     async def _read(self) -> None:
         self._begun += 1

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http import content_type, header
+from api.patience import no_database
 from tundish import store
 from tundish.errors import BadRequest, Conflict, Refused, Unavailable
 from tundish.media import JSON
@@ -113,4 +114,4 @@ class Once:
                 detail = "the first request with this Idempotency-Key is still being answered; send it again"
                 raise Conflict("idempotency_in_flight", detail, retry_after=1) from error
             log.warning("Postgres does not answer: %s", error)
-            raise Unavailable("unavailable", "the database does not answer; try again", retry_after=2) from error
+            raise no_database() from error

@@ -19,6 +19,11 @@ PATIENCE = 8.0
 _blobs = ThreadPoolExecutor(64, "blobs")
 
 
+def no_database() -> Unavailable:
+    """What a caller is told where Postgres does not answer, or not in time."""
+    return Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
+
+
 async def answered(future: asyncio.Future[T]) -> T:
     """What a loop sets for this caller alone; the loop passes by what is done. Raises Unavailable after PATIENCE
     seconds."""
@@ -46,4 +51,4 @@ async def of_blobs_at_length(verb: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 def _give_up(future: asyncio.Future[T]) -> None:
     if not future.done():
-        future.set_exception(Unavailable("unavailable", "the database does not answer; try again", retry_after=2))
+        future.set_exception(no_database())

@@ -69,12 +69,12 @@ class Intake:
             left = list[queue.Message]()
             for message in messages:
                 self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                each = self._batcher.takes(target, message.alone) if room > 0 else 1
-                whole = room > 0 and each * len(message.ids) <= room + spare
-                ids = message.ids if whole else message.ids[: max(0, math.ceil(room / each))]
+                takes = self._batcher.takes(target, message.alone) if room > 0 else 1
+                whole = room > 0 and takes * len(message.ids) <= room + spare
+                ids = message.ids if whole else message.ids[: max(0, math.ceil(room / takes))]
                 if ids:
                     self._batcher.add(target, ids, priority=source.priority, now=now, alone=message.alone)
-                    room -= each * len(ids)
+                    room -= takes * len(ids)
                 if len(ids) < len(message.ids):
                     left.append(replace(message, ids=message.ids[len(ids) :]))
             return left

@@ -7,10 +7,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import redis
 
 from migrations import release
 from tests.local import LOCALHOST, Local
 from tundish import outbound, store
+from workers.connect import redis_client
 
 
 def _url(system: Local, name: str) -> str:
@@ -53,6 +55,14 @@ def engine(database_url: str) -> Iterator[store.Engine]:
 def kept(engine: store.Engine) -> Iterator[store.Kept]:
     with closing(store.Kept(store.autocommit(engine))) as kept:
         yield kept
+
+
+@pytest.fixture
+def emptied(system: Local) -> Iterator[redis.Redis]:
+    """A Redis database of its own, with nothing in it."""
+    with redis_client(system.ps()["valkey"]["url"] + "?db=7") as client:
+        client.flushdb()
+        yield client
 
 
 @pytest.fixture

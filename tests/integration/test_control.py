@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,20 +15,17 @@ from sqlalchemy.exc import OperationalError
 
 import api.models
 from api.parts import Parts, build, running
-from tests.integration.stored import WORKER, claim, end
-from tests.local import Local, free_port, wait_until
+from tests.integration.stored import claim, end
+from tests.local import Local, wait_until
 from tundish import queue, store
 from tundish.errors import Unavailable
 from tundish.ids import floor_uuid, new_uuid, shadow_id
 from tundish.job import Priority, Status
 from tundish.routing import Routing
 from tundish.settings import Settings
-from workers.batch import Draft, Target
+from workers.batch import Target
 from workers.chores import Tools, survey
-from workers.claim import Custody
-from workers.connect import redis_client
 from workers.heart import Heart
-from workers.intake import unpack
 from workers.pauses import Pauses
 
 M1, M2, N1 = Target("m", "1"), Target("m", "2"), Target("n", "1")
@@ -55,18 +52,9 @@ def catalog(engine: store.Engine) -> store.Engine:
     return engine
 
 
-@pytest.fixture
-def client(system: Local) -> Iterator[redis.Redis]:
-    """A Redis database of its own, emptied."""
-    client = redis_client(system.ps()["valkey"]["url"] + "?db=7")
-    client.flushdb()
-    yield client
-    client.close()
-
-
-def listeners(client: redis.Redis) -> int:
+def listeners(emptied: redis.Redis) -> int:
     """Who listens on the channel, those of the running system among them: channels know no database."""
-    return int(client.pubsub_numsub(queue.CATALOG)[0][1])
+    return int(emptied.pubsub_numsub(queue.CATALOG)[0][1])
 
 
 def submit(engine: store.Engine, *jobs: store.NewJob) -> None:
@@ -103,97 +91,27 @@ def test_what_a_pause_holds(catalog: store.Engine, kind: str, name: str, held: s
 
 
 def test_the_sweep_sends_nothing_of_what_is_paused_until_it_is_resumed(
-    catalog: store.Engine, client: redis.Redis
+    catalog: store.Engine, emptied: redis.Redis
 ) -> None:
     submit(catalog, job(M1), job(M2), job(N1))
     with catalog.begin() as connection:
         connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
     pause(catalog, "version", "m@1")
     pause(catalog, "pool", "gpu")
-    tools = Tools(Settings(), catalog, client, None)  # type: ignore[arg-type]  # it needs no blobs
+    tools = Tools(Settings(), catalog, emptied, None)  # type: ignore[arg-type]  # it needs no blobs
     waiting = [queue.Queue(*target_of(each), Priority.NORMAL).name for each in (M1, M2, N1)]
     chore = survey.Survey()
     assert chore.run(tools) == 1
-    assert [client.llen(name) for name in waiting] == [0, 1, 0]
+    assert [emptied.llen(name) for name in waiting] == [0, 1, 0]
     with catalog.begin() as connection:
         store.resume(connection, "version", "m@1")
         store.resume(connection, "pool", "gpu")
     assert chore.run(tools) == 2
-    assert [client.llen(name) for name in waiting] == [1, 1, 1]
-
-
-def test_a_lost_message_is_found_between_two_looks_at_all_that_is_open(
-    catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(survey, "SETTLED", timedelta(minutes=-1))  # all are older than what is looked at each time
-    monkeypatch.setattr(survey, "AHEAD", timedelta(minutes=9))  # and younger than their messages
-    ids = [new_uuid() for _ in range(3)]
-    submit(catalog, *(job(M1, id) for id in ids))
-    ago = [datetime.now(UTC) - timedelta(minutes=each) for each in (3, 2, 1)]
-    with catalog.begin() as connection:
-        for id, at in zip(ids, ago, strict=True):
-            connection.execute(text("UPDATE jobs SET sent_at = :at WHERE id = :id"), {"id": id, "at": at})
-    here = queue.Queue(*target_of(M1), Priority.NORMAL)
-    messages = [
-        queue.encode(here, queue.Message((id.hex,), sent=at.timestamp())) for id, at in zip(ids, ago, strict=True)
-    ]
-    client.lpush(here.name, messages[0])
-    tools, chore = Tools(Settings(), catalog, client, None), survey.Survey()  # type: ignore[arg-type]  # no blobs
-    assert chore.run(tools) == 0, "they are behind the message that waits"
-    client.delete(here.name)
-    client.lpush(here.name, messages[1], messages[2])
-    assert chore.run(tools) == 1
-    assert [unpack(each).ids for each in client.lrange(here.name, 0, -1)] == [(id.hex,) for id in ids[:1] + ids[:0:-1]]
-    assert chore.run(tools) == 0
-    client.delete(here.name)
-    assert chore.run(tools) == 2, "the first was sent just now"
-
-
-def test_jobs_expire_while_redis_is_away(catalog: store.Engine) -> None:
-    submit(catalog, job(M1))
-    with catalog.begin() as connection:
-        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour', expires_at = now()"))
-    with redis_client(f"redis://127.0.0.1:{free_port()}") as away:
-        tools = Tools(Settings(), catalog, away, None)  # type: ignore[arg-type]  # it needs no blobs
-        with pytest.raises(redis.RedisError):
-            survey.Survey().run(tools)
-    with catalog.begin() as connection:
-        assert len(store.expire(connection, b"{}")) == 1
-
-
-def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
-    catalog: store.Engine, kept: store.Kept, client: redis.Redis
-) -> None:
-    started, claimed, fetched, again, behind = ids = [new_uuid() for _ in range(5)]
-    submit(catalog, *(job(M1, id) for id in ids))
-    with catalog.begin() as connection:
-        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
-        sent_at = store.waiting(connection, ids)[0].sent_at
-        # The sweep took it for lost: a worker has it still.
-        connection.execute(text("UPDATE jobs SET sent_at = now() WHERE id = :id"), {"id": again})
-    here = queue.Queue(*target_of(M1), Priority.NORMAL)
-    client.lpush(here.name, queue.encode(here, queue.Message((behind.hex,), sent=sent_at.timestamp())))
-    custody = Custody(WORKER, Settings(), catalog, kept, client)
-    assert custody.take([Draft(M1, (started.hex,))], begin=True)
-    assert custody.take([Draft(M1, (claimed.hex,))], begin=False)
-    custody.put_back([fetched.hex, claimed.hex])  # the second came twice, and is claimed
-    custody.put_back([again.hex])
-    custody.end()
-    messages = client.lrange(here.name, 0, -1)
-    placed = [(again.hex,), (fetched.hex,), (behind.hex,), (started.hex,)]
-    assert [unpack(each).ids for each in reversed(messages)] == [(claimed.hex,), *placed]
-    chore, tools = survey.Survey(), Tools(Settings(), catalog, client, None)  # type: ignore[arg-type]  # no blobs
-    for _ in messages[1:]:
-        assert chore.run(tools) == 0
-        client.rpop(here.name)
-        with catalog.begin() as connection:
-            connection.execute(
-                text("UPDATE jobs SET status = 2 WHERE id = (SELECT min(id::text)::uuid FROM jobs WHERE status = 0)")
-            )
+    assert [emptied.llen(name) for name in waiting] == [1, 1, 1]
 
 
 def test_a_worker_hears_of_a_pause_at_once(
-    catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    catalog: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.pauses.LOOK", 3600.0)  # a notice alone makes it look
     heard: list[frozenset[Target]] = []
@@ -204,23 +122,23 @@ def test_a_worker_hears_of_a_pause_at_once(
         came.set()
 
     pause(catalog, "model", "n")
-    before = listeners(client)
-    pauses = Pauses(catalog, client, "default", lambda: [M1, M2, N1], on_change)
+    before = listeners(emptied)
+    pauses = Pauses(catalog, emptied, "default", lambda: [M1, M2, N1], on_change)
     pauses.start()
     assert heard == [frozenset({N1})]  # it looked before it began
     came.clear()
-    wait_until(lambda: listeners(client) > before, "it listens")
+    wait_until(lambda: listeners(emptied) > before, "it listens")
     pause(catalog, "pool", "default")
-    client.publish(queue.CATALOG, b"")
+    emptied.publish(queue.CATALOG, b"")
     assert came.wait(30)
     assert heard == [frozenset({N1}), frozenset({M1, M2, N1})]
     pauses.stop()
-    client.publish(queue.CATALOG, b"")
+    emptied.publish(queue.CATALOG, b"")
     wait_until(lambda: "pauses" not in {each.name for each in threading.enumerate()}, "it ends")
 
 
 def test_every_api_process_goes_by_a_new_routing_at_once(
-    system: Local, database_url: str, catalog: store.Engine, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    system: Local, database_url: str, catalog: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.models, "EVERY", 3600.0)  # a notice alone makes it look
     settings = Settings(
@@ -239,10 +157,10 @@ def test_every_api_process_goes_by_a_new_routing_at_once(
 
     async def both() -> None:
         one, other = build(settings), build(settings)
-        before = listeners(client)
+        before = listeners(emptied)
         async with running(one), running(other):
             assert (await drawn(one), await drawn(other)) == ("1", "1")
-            await asyncio.to_thread(wait_until, lambda: listeners(client) == before + 2, "both listen")
+            await asyncio.to_thread(wait_until, lambda: listeners(emptied) == before + 2, "both listen")
             await one.change(store.route, "m", "default", Routing({"2": 1}))
             assert await drawn(one) == "2"
             await asyncio.to_thread(wait_until, lambda: weights(other) == {"2": 1}, "the other has heard of it")
