@@ -44,7 +44,7 @@ class Consumers:
         against it. From any thread; it takes effect within the seconds that Redis is being waited on."""
         with self._lock:
             self._wanted[why] = frozenset(wanted)
-        self._apply_soon()
+        self.soon(self._apply)
 
     def serve(self, targets: Iterable[Target]) -> None:
         """Consume the queues of these targets from now on. Nobody is against those that are new."""
@@ -54,7 +54,7 @@ class Consumers:
             self._ever |= added
             self._wanted = {why: wanted | added for why, wanted in self._wanted.items()}
             self._taken |= {queue.name for queue in queues(added)}
-        self._apply_soon()
+        self.soon(self._apply)
 
     def attach(self, consumer: Any) -> None:
         """Celery built this consumer; it does not consume yet."""
@@ -66,14 +66,9 @@ class Consumers:
         consuming = self._consumer.task_consumer if self._consumer else None
         return [each.name for each in consuming.queues] if consuming else []
 
-    def wake(self) -> None:
-        """Let Celery ask Redis again: it may hear now what it did not. From any thread."""
-        self._call_soon(lambda: None)
-
-    def _apply_soon(self) -> None:
-        self._call_soon(self._apply)
-
-    def _call_soon(self, verb: Callable[[], None]) -> None:
+    def soon(self, verb: Callable[[], None] = lambda: None) -> None:
+        """Call `verb` in the thread of Celery's loop, which asks Redis again then: it may hear now what it did not.
+        From any thread; nothing while Celery has no consumer, which begins by asking."""
         if self._consumer is not None and self._consumer.hub is not None:
             self._consumer.hub.call_soon(verb)
 

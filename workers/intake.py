@@ -114,9 +114,7 @@ class Intake:
         drafts = self._take(idle, ready)
         if drafts and not self._shelf.complete:
             # Celery was told to leave what there was no room for, and may be waiting on other queues.
-            with suppress(redis.RedisError):
-                self.fill(set(self.consumers.names()).intersection(each.name for each in queues([drafts[0].target])))
-            self.consumers.wake()
+            self.consumers.soon(partial(self._refill, drafts[0].target))
         return drafts
 
     def _take(self, idle: Callable[[], bool], ready: Callable[[], bool]) -> list[Draft]:
@@ -132,7 +130,7 @@ class Intake:
                     continue
                 if full:
                     self._let_go()
-                    self.consumers.wake()  # it may have been told to leave everything
+                    self.consumers.soon()  # it may have been told to leave everything
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
                     self._shelf.drafted(draft.target)
@@ -211,6 +209,11 @@ class Intake:
             self._fill(names)
         finally:
             self.ring()
+
+    def _refill(self, target: Target) -> None:
+        """What was taken of it has made room."""
+        with suppress(redis.RedisError):  # Celery hears of that when it asks
+            self.fill(set(self.consumers.names()).intersection(each.name for each in queues([target])))
 
     def _fill(self, names: Iterable[str]) -> None:
         for target, lists in _by_target(names).items():

@@ -196,7 +196,7 @@ class Worker:
         self._intake.close()
         self._heart.drain()
         # Celery's loop may wait for nothing. By a thread: the signal that called this may have come within the loop.
-        threading.Thread(target=self._consumers.wake, name="wake", daemon=True).start()
+        threading.Thread(target=self._consumers.soon, name="wake", daemon=True).start()
 
     def _stop(self) -> int:
         """What runs ends and is recorded, or goes back; the exit status."""
