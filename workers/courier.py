@@ -24,7 +24,7 @@ from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.tasks import end
 from tundish.view import rfc3339
-from workers.lanes import Kind, Lanes, Looks, Room
+from workers.lanes import Kind, Lanes, Looks, Quota
 from workers.post import Post
 from workers.settle import Settler
 from workers.verdict import Answer, Verdict, pause, verdict
@@ -78,15 +78,15 @@ class Courier:
             bell.clear()
             now = time.monotonic()
             self._lanes.forget(now)
-            room = self._lanes.room(kind, now, ROWS)
-            found = await self._due(kind, room, after) if room.quick_limit or room.others_limit else []
+            quota = self._lanes.quota(kind, now, ROWS)
+            found = await self._due(kind, quota, after) if quota.quick_limit or quota.others_limit else []
             for due in found:
                 self._send(kind, due)
-            others = [due.lane for due in found if due.lane not in room.quick]
-            more = 0 < room.quick_limit == len(found) - len(others)
+            others = [due.lane for due in found if due.lane not in quota.quick]
+            more = 0 < quota.quick_limit == len(found) - len(others)
             # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
-            if room.others_limit:
-                full = len(others) == room.others_limit
+            if quota.others_limit:
+                full = len(others) == quota.others_limit
                 more = more or full or after != _FIRST_LANE
                 after = others[-1] if full else _FIRST_LANE
             looks.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
@@ -97,11 +97,11 @@ class Courier:
                     async with asyncio.timeout(LOOK):
                         await bell.wait()
 
-    async def _due(self, kind: Kind, room: Room, after: UUID) -> list[store.Due]:
+    async def _due(self, kind: Kind, quota: Quota, after: UUID) -> list[store.Due]:
         retried = kind is Kind.RETRIED
         try:
             return await store.run(
-                self._engine, store.take, retried=retried, after=after, lease=LEASE, **room._asdict()
+                self._engine, store.take, retried=retried, after=after, lease=LEASE, **quota._asdict()
             )
         except (store.StoreError, store.PoolTimeout, OSError) as error:
             log.warning("the outbox has to wait: %s", error)

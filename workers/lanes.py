@@ -94,7 +94,7 @@ class Lane:
         self.wait = min(LONGEST, self.wait * 2)
 
 
-class Room(NamedTuple):
+class Quota(NamedTuple):
     """How many more deliveries of a kind may be sent: to each quick lane and to all of them, to each of the others that
     is known, to each that is not, and to all of those."""
 
@@ -116,7 +116,7 @@ class Lanes:
         """How much of this process's room is taken, from 0 to 1."""
         return self._running[kind] / (AT_ONCE[kind] + SLOW_AT_ONCE[kind])
 
-    def room(self, kind: Kind, now: float, most: int) -> Room:
+    def quota(self, kind: Kind, now: float, most: int) -> Quota:
         """What may be sent now, up to `most` of each sort. The quick lane that was sent nothing for the longest comes
         first."""
         quick, others, slow = {}, {}, 0
@@ -130,7 +130,7 @@ class Lanes:
         # have room for.
         running, at_once, slow_at_once = self._running[kind], AT_ONCE[kind], SLOW_AT_ONCE[kind]
         quick_limit = min(most, at_once - (running - slow), at_once + slow_at_once - running)
-        return Room(quick, max(0, quick_limit), others, FIRST, max(0, min(most, slow_at_once - slow)))
+        return Quota(quick, max(0, quick_limit), others, FIRST, max(0, min(most, slow_at_once - slow)))
 
     def began(self, id: UUID, kind: Kind, now: float) -> None:
         lane = self._lanes[id] = self._lanes.pop(id) if id in self._lanes else Lane()

@@ -114,8 +114,8 @@ def proven(*ids: UUID) -> Lanes:
 
 
 def room(lanes: Lanes, lane: UUID, now: float, kind: Kind = Kind.FRESH) -> int:
-    room = lanes.room(kind, now, 1000)
-    return {**room.quick, **room.others}.get(lane, room.unknown)
+    quota = lanes.quota(kind, now, 1000)
+    return {**quota.quick, **quota.others}.get(lane, quota.unknown)
 
 
 def test_a_lane_has_a_cap_of_its_own_that_grows_with_success() -> None:
@@ -131,19 +131,19 @@ def test_a_lane_has_a_cap_of_its_own_that_grows_with_success() -> None:
 
 def test_fresh_and_retried_never_take_each_others_room() -> None:
     lanes = proven(A)
-    before = lanes.room(Kind.FRESH, 0.0, 1000)
+    before = lanes.quota(Kind.FRESH, 0.0, 1000)
     for _ in range(DOUBLED):
         lanes.began(A, Kind.RETRIED, 0.0)
     assert room(lanes, A, 0.0, Kind.RETRIED) == 0
-    assert lanes.room(Kind.RETRIED, 0.0, 1000).quick_limit == AT_ONCE[Kind.RETRIED] - DOUBLED
-    assert lanes.room(Kind.FRESH, 0.0, 1000) == before
+    assert lanes.quota(Kind.RETRIED, 0.0, 1000).quick_limit == AT_ONCE[Kind.RETRIED] - DOUBLED
+    assert lanes.quota(Kind.FRESH, 0.0, 1000) == before
 
 
 def test_a_lane_is_quick_while_its_last_answer_was_good_and_the_next_comes_soon() -> None:
     lanes = Lanes()
 
     def quick(now: float) -> bool:
-        return A in lanes.room(Kind.FRESH, now, 1000).quick
+        return A in lanes.quota(Kind.FRESH, now, 1000).quick
 
     assert not quick(0.0)
     send(lanes, A, Kind.FRESH, GOOD, 0.0)
@@ -174,12 +174,12 @@ def began(lanes: Lanes, quick: list[UUID], hanging: list[UUID], seconds: float) 
     while now < seconds:
         while on_their_way and on_their_way[0][0] <= now:
             lanes.ended(on_their_way.popleft()[1], Kind.FRESH, Answer(None, "no answer"), now=now)
-        room = lanes.room(Kind.FRESH, now, 256)
-        taken = [id for id, most in room.quick.items() for _ in range(most)][: room.quick_limit]
-        left = room.others_limit
+        quota = lanes.quota(Kind.FRESH, now, 256)
+        taken = [id for id, most in quota.quick.items() for _ in range(most)][: quota.quick_limit]
+        left = quota.others_limit
         for _ in range(len(turns)):
-            if left and turns[0] not in room.quick:
-                more = min(left, room.others.get(turns[0], room.unknown))
+            if left and turns[0] not in quota.quick:
+                more = min(left, quota.others.get(turns[0], quota.unknown))
                 taken += [turns[0]] * more
                 left -= more
             if left:
@@ -210,7 +210,7 @@ def test_a_new_receiver_has_its_turn_among_a_thousand_that_hang() -> None:
 def test_receivers_that_hang_have_a_part_of_the_room() -> None:
     lanes = Lanes()
     assert len(began(lanes, [], HANGING, 14.0)) == SLOW_AT_ONCE[Kind.FRESH]
-    assert lanes.room(Kind.FRESH, 14.0, 1000).quick_limit == AT_ONCE[Kind.FRESH]
+    assert lanes.quota(Kind.FRESH, 14.0, 1000).quick_limit == AT_ONCE[Kind.FRESH]
 
 
 def test_good_receivers_that_begin_to_hang_leave_room_for_the_others() -> None:
@@ -304,8 +304,8 @@ def test_an_idle_lane_is_forgotten_and_a_busy_one_is_not() -> None:
     send(lanes, A, Kind.FRESH, GOOD, 0.0)
     lanes.began(B, Kind.FRESH, 0.0)
     lanes.forget(1000.0)
-    assert list(lanes.room(Kind.FRESH, 1000.0, 1000).others) == [B]
-    assert lanes.room(Kind.FRESH, 1000.0, 1000).quick == {}
+    assert list(lanes.quota(Kind.FRESH, 1000.0, 1000).others) == [B]
+    assert lanes.quota(Kind.FRESH, 1000.0, 1000).quick == {}
 
 
 def test_bells_that_ring_for_nothing_are_heeded_less_and_less() -> None:
