@@ -62,7 +62,7 @@ TOGETHER = 2 * AHEAD
 
 
 @dataclass(frozen=True)
-class Bench:
+class Tools:
     """What the stages of one worker work with."""
 
     worker: UUID
@@ -83,17 +83,17 @@ class Bench:
 class Pipeline:
     """One worker's stages. `on_failure` is called, in the stage's thread, where one of them breaks."""
 
-    def __init__(self, bench: Bench, intake: Intake, on_failure: Callable[[], None]) -> None:
-        self._bench = bench
+    def __init__(self, tools: Tools, intake: Intake, on_failure: Callable[[], None]) -> None:
+        self._tools = tools
         self._fetcher = Fetcher(
-            bench.settings.outbound_allow,
-            bench.settings.max_body,
+            tools.settings.outbound_allow,
+            tools.settings.max_body,
             room=int(INPUTS_SHARE * host_memory()),
         )
         self._intake = intake
         self._on_failure = on_failure
-        bench.shelf.soon = self.soon
-        self._custody = Custody(bench.worker, bench.settings, bench.engine, bench.kept, bench.client)
+        tools.shelf.soon = self.soon
+        self._custody = Custody(tools.worker, tools.settings, tools.engine, tools.kept, tools.client)
         self._waits = Waits()
         self._prepared: Queue[Prepared | Between] = Queue(1)
         self._asked: SimpleQueue[Between] = SimpleQueue()
@@ -121,11 +121,11 @@ class Pipeline:
     # A job's way through a worker.
 
     def _claim(self) -> None:
-        bench = self._bench
+        tools = self._tools
         while drafts := self._intake.take(self.idle, self._ready):
             claims = self._persist(self._take, drafts) or []
             if not claims:
-                bench.shelf.dropped(drafts[0].target)
+                tools.shelf.dropped(drafts[0].target)
             until = time.monotonic() + SLOW
             for place, claimed in enumerate(claims):
                 became_slow = time.monotonic() > until or self._pending() >= SLOW
@@ -133,7 +133,7 @@ class Pipeline:
                     self._custody.give_back([each.id for each in claims[place:]])
                     break
                 if not self._prepare_now(claimed):
-                    bench.shelf.dropped(claimed.target)  # others need not wait for what is fetched
+                    tools.shelf.dropped(claimed.target)  # others need not wait for what is fetched
                     self._intake.single(claimed.target, time.monotonic() + WAITED)
                     self._fetch_later(replace(claimed, more=False))
         self._drained = True
@@ -142,7 +142,7 @@ class Pipeline:
     def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
         # What is being fetched may come in between.
         follows = self._hungry and self._prepared.empty() and not self._waits.some
-        return self._custody.take(drafts, begin=self._bench.shelf.complete and follows)
+        return self._custody.take(drafts, begin=self._tools.shelf.complete and follows)
 
     def _prepare_now(self, claimed: Claim) -> bool:
         """False where its inputs have to be waited for."""
@@ -182,7 +182,7 @@ class Pipeline:
 
     def _folders(self, claimed: Claim) -> Folders | None:
         """Where its inputs go as files; None where they are read into memory."""
-        loaded = self._bench.shelf.models.get(claimed.target)
+        loaded = self._tools.shelf.models.get(claimed.target)
         return loaded.folders if loaded and loaded.reads.in_files else None
 
     def _prepare(self, claimed: Claim) -> None:
@@ -192,12 +192,12 @@ class Pipeline:
 
     def _decoded(self, claimed: Claim) -> Prepared | None:
         """None where its model is no longer served, or no longer reads files: it is given back then."""
-        bench = self._bench
-        loaded = bench.shelf.models.get(claimed.target)
+        tools = self._tools
+        loaded = tools.shelf.models.get(claimed.target)
         if loaded and (loaded.reads.in_files or not claimed.folder):
-            settings = bench.settings
+            settings = tools.settings
             return self._persist(
-                prepare, loaded, claimed, bench.blobs, timeout=settings.timeout, max_body=settings.max_body
+                prepare, loaded, claimed, tools.blobs, timeout=settings.timeout, max_body=settings.max_body
             )
         self._custody.give_back([claimed.id])
         return None
@@ -209,7 +209,7 @@ class Pipeline:
             self._predicted.put(None)
 
     def _predict_all(self) -> None:
-        self._bench.shelf.fill()
+        self._tools.shelf.fill()
         self.filled.set()
         while prepared := self._next():
             if self._closing.is_set():
@@ -254,42 +254,42 @@ class Pipeline:
 
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
-        bench, claimed, settings = self._bench, prepared.claim, self._bench.settings
-        if prepared.loaded is not bench.shelf.models.get(claimed.target):  # another took its place since
+        tools, claimed, settings = self._tools, prepared.claim, self._tools.settings
+        if prepared.loaded is not tools.shelf.models.get(claimed.target):  # another took its place since
             again = self._decoded(claimed)
             if again is None:
                 return None
             prepared = again
         began = time.monotonic()
         try:
-            with bench.shelf.lend(claimed.target):
-                bench.pace.brought(1000 * (time.monotonic() - began))
+            with tools.shelf.lend(claimed.target):
+                tools.pace.brought(1000 * (time.monotonic() - began))
                 return self._persist(
                     predict,
-                    bench.by_ids,
-                    bench.kept,
+                    tools.by_ids,
+                    tools.kept,
                     prepared,
                     self._watch,
-                    bench.events,
+                    tools.events,
                     lease=settings.lease,
                     public_url=settings.public_url,
                 )
         except LoadFailed as failure:
-            left = self._persist(bench.elsewhere.look) if failure.final else None
+            left = self._persist(tools.elsewhere.look) if failure.final else None
             if left is not None and claimed.target not in left:
                 return unloaded(prepared, str(failure))
             self._custody.give_back([claimed.id])
             return None
 
     def _record(self) -> None:
-        bench, settings = self._bench, self._bench.settings
+        tools, settings = self._tools, self._tools.settings
         while predictions := self._gather():
-            bench.events.settle()
+            tools.events.settle()
             recorded = self._persist(
                 record,
-                bench.kept,
-                bench.by_ids,
-                bench.blobs,
+                tools.kept,
+                tools.by_ids,
+                tools.blobs,
                 predictions,
                 inline_max=settings.inline_max,
                 public_url=settings.public_url,
@@ -300,9 +300,9 @@ class Pipeline:
                     self.jobs += len(recorded.ids)
                 self._recorded.notify_all()
             if recorded:
-                bench.notify(recorded.ids, webhooks=recorded.webhooks)
+                tools.notify(recorded.ids, webhooks=recorded.webhooks)
                 for each in predictions:
-                    bench.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
+                    tools.pace.ended(time.monotonic(), len(each.results), each.predict_ms)
 
     # What the stages share.
 
@@ -385,7 +385,7 @@ class Pipeline:
     def _give_back(self) -> None:
         """The running batch takes long: what was claimed or fetched behind it goes to whoever is free. What waits for
         its turn on the device keeps its place here."""
-        if self._bench.shelf.complete and (fetched := self._intake.drain()):
+        if self._tools.shelf.complete and (fetched := self._intake.drain()):
             self._custody.put_back(fetched)  # first, for what was claimed goes before it
         waiting: list[Prepared | Between] = []
         with suppress(Empty):
@@ -397,14 +397,14 @@ class Pipeline:
         if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
-                self._bench.shelf.dropped(claim.target)
+                self._tools.shelf.dropped(claim.target)
             self._intake.ring()  # the batch may have ended meanwhile, and nothing is on its way any more
 
     def _overdue(self) -> None:
         claim = self._running
         try:
             if claim and self._watch.overdue:  # and not the next one already
-                with store.autocommit(self._bench.engine).connect() as connection:
+                with store.autocommit(self._tools.engine).connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
             log.warning("cannot say that a claim is over its time-out: %s", error)
@@ -443,7 +443,7 @@ class Pipeline:
             stage(*args, **kwargs)
         except BaseException as error:
             # A poisoned context may be a job's fault; the loss of the device is not.
-            self.lost = self.lost or (isinstance(error, DeviceLost) and self._bench.device.fault() is not None)
+            self.lost = self.lost or (isinstance(error, DeviceLost) and self._tools.device.fault() is not None)
             self.broken = not self.lost
             self._close()
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)

@@ -32,7 +32,7 @@ from workers.pace import Pace
 from workers.pauses import Pauses
 from workers.presence import Presence
 from workers.reload import Reload
-from workers.run import Bench, Pipeline
+from workers.run import Pipeline, Tools
 from workers.share import HOME, Share
 from workers.shelf import Shelf
 from workers.turn import Policy
@@ -92,7 +92,7 @@ class Worker:
         self._intake = Intake(Batcher(limits), self._client, self._consumers, shelf)
         self._elsewhere = Elsewhere(self._engine, id, pool, settings.lease, shelf.hopeless, self._leave)
         pace = Pace(time.monotonic())
-        bench = Bench(
+        tools = Tools(
             worker=id,
             settings=settings,
             engine=self._engine,
@@ -107,7 +107,7 @@ class Worker:
             elsewhere=self._elsewhere,
             pace=pace,
         )
-        self._pipeline = Pipeline(bench, self._intake, on_failure=lambda: self._end(exits.BROKEN))
+        self._pipeline = Pipeline(tools, self._intake, on_failure=lambda: self._end(exits.BROKEN))
         idle, memory = self._pipeline.idle, self._memory
         self._presence = Presence(id, pool, settings.device, shelf.able, shelf.places, idle, pace, memory)
         self._heart = Heart(self._engine, self._presence, self._pipeline.alive, settings.lease)

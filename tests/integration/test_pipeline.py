@@ -29,7 +29,7 @@ from workers.gpu import Cpu
 from workers.intake import Intake, strategy
 from workers.notify import Notifier
 from workers.pace import Pace
-from workers.run import Bench, Pipeline
+from workers.run import Pipeline, Tools
 from workers.shelf import Shelf
 
 TARGET = Target("m", "1")
@@ -70,10 +70,10 @@ def pipeline(
     blobs, events, device = Directory(tmp_path, b""), Events(client, 60), Cpu()
     nowhere = cast(Any, None)  # no model fails to load
     told = Notifier(client)
-    bench = Bench(
+    tools = Tools(
         WORKER, Settings(), engine, engine, kept, client, told, events, blobs, shelf, device, nowhere, Pace(0.0)
     )
-    return Pipeline(bench, intake, on_failure=lambda: None)
+    return Pipeline(tools, intake, on_failure=lambda: None)
 
 
 def claims(engine: store.Engine, what: str) -> list[Any]:

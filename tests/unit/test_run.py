@@ -24,7 +24,7 @@ from workers.gpu import Cpu
 from workers.pace import Pace
 from workers.predict import Prediction
 from workers.prepare import Prepared
-from workers.run import SLOW, Bench, Pipeline
+from workers.run import SLOW, Pipeline, Tools
 from workers.shelf import Shelf
 
 PATIENCE = 10.0
@@ -37,8 +37,8 @@ def pipeline() -> Iterator[Pipeline]:
     device = Cpu()
     shelf = Shelf([Served(Echo)], device, NO_ARTIFACTS, alone(), host_budget=lambda: 0.0)
     away = Mock()
-    bench = Bench(new_uuid(), Settings(), away, away, away, away, away, away, away, shelf, device, away, Pace(0.0))
-    pipeline = Pipeline(bench, Mock(**{"drain.return_value": []}), on_failure=lambda: None)
+    tools = Tools(new_uuid(), Settings(), away, away, away, away, away, away, away, shelf, device, away, Pace(0.0))
+    pipeline = Pipeline(tools, Mock(**{"drain.return_value": []}), on_failure=lambda: None)
     yield pipeline
     pipeline._drained = True
     pipeline.soon(lambda: None)
