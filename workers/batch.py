@@ -175,7 +175,7 @@ class Batcher:
 
     def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""
-        return {target: line.waiting() for target, line in self._running(now) if line.count() or line.alone}
+        return {target: line.waiting() for target, line in self._open(now) if line.count() or line.alone}
 
     def take(self, now: float, *, idle: bool, among: Container[Target] | None = None) -> Draft | None:
         """The next batch that is due, the best priority first and then the oldest; None where none is. `among`: of
@@ -205,11 +205,11 @@ class Batcher:
 
     def due_at(self, now: float, among: Container[Target] | None = None) -> float | None:
         """When to ask again on a busy device: a batch becomes due, or is held back no more; None where none will."""
-        moments = [line.oldest() + line.limits.max_wait for _, line in self._running(now, among) if line.count()]
+        moments = [line.oldest() + line.limits.max_wait for _, line in self._open(now, among) if line.count()]
         moments += [until for target, until in self.held_back.items() if until > now and target in self._lines]
         return min(moments, default=None)
 
-    def _running(self, now: float, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
+    def _open(self, now: float, among: Container[Target] | None = None) -> Iterator[tuple[Target, _Line]]:
         """The lines that are neither paused nor held back."""
         for target, line in self._lines.items():
             if self.allowed(target, now) and (among is None or target in among):
@@ -217,7 +217,7 @@ class Batcher:
 
     def _first(self, now: float, idle: bool, among: Container[Target] | None = None) -> Target | None:
         """Whose batch is the next that is due."""
-        due = [(*self._rank(line), target) for target, line in self._running(now, among) if self._due(line, now, idle)]
+        due = [(*self._rank(line), target) for target, line in self._open(now, among) if self._due(line, now, idle)]
         return min(due, key=lambda each: each[:2])[2] if due else None
 
     @staticmethod
