@@ -45,7 +45,7 @@ from tundish.blobs import BlobError, job_prefix
 from tundish.errors import Conflict, Unavailable
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
-from tundish.lineup import NAME
+from tundish.model import NAME
 from tundish.outbox import announce
 from tundish.view import encode, job_json, job_url, job_view
 

@@ -1,6 +1,5 @@
 """The catalog as a process holds it: which version a `model` means, and whether an input is one of its inputs."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -10,14 +9,13 @@ import jsonschema_rs
 
 from tundish import store
 from tundish.errors import NotFound, Refused
+from tundish.model import NAME
 from tundish.routing import Routing
 
 #: At most so many faults of an input are told.
 FAULTS = 16
 #: Values that an input holds at most for its faults to be looked for: each may be one, and takes 20 µs and 2 kB.
 EXPLAINED = 20_000
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from tundish.media import is_media_type
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+#: What names a model, a version or an alias.
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ARTIFACT = re.compile(r"sha256:[0-9a-f]{64}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class DefinitionError(TypeError):
@@ -188,9 +189,9 @@ def check(model: type[Model[Any, Any]]) -> None:
     types_of(model)
     for attribute in ("name", "version"):
         value = getattr(model, attribute, None)
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
+        if not isinstance(value, str) or not NAME.fullmatch(value):
             raise DefinitionError(
-                f"{model.__qualname__}.{attribute} is {value!r}; set it to a string that matches {_NAME.pattern}"
+                f"{model.__qualname__}.{attribute} is {value!r}; set it to a string that matches {NAME.pattern}"
             )
     if not isinstance(model.max_batch, int) or model.max_batch < 1:
         raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
