@@ -13,8 +13,7 @@ from starlette.routing import Route
 
 from api.http import bad_query, encoded, known_parameters, moment
 from api.parts import Parts
-from api.patience import of_blobs
-from api.pins import no_blobs
+from api.patience import no_blobs, of_blobs
 from tundish import store
 from tundish.agree import Agreement, agree
 from tundish.blobs import BlobMissing, BlobUnavailable

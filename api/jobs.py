@@ -37,12 +37,12 @@ from api.http import (
 )
 from api.once import keyed
 from api.parts import Parts
-from api.patience import of_blobs
+from api.patience import no_blobs, of_blobs
 from api.reads import Found, told
 from api.submit import Refusal, row_of
 from tundish import store
 from tundish.blobs import BlobError, job_prefix
-from tundish.errors import Conflict, Unavailable
+from tundish.errors import Conflict
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
 from tundish.model import NAME
@@ -137,9 +137,7 @@ class Jobs:
                 if each:
                     await of_blobs(self._parts.blobs.delete_prefix, job_prefix(tenant, each))
         except BlobError as error:
-            raise Unavailable(
-                "unavailable", "the store of payloads does not answer; try again", retry_after=2
-            ) from error
+            raise no_blobs() from error
         here = job_url(to_text("job", id), self._parts.settings.public_url)
         if not await self._parts.run(store.delete, tenant, id, here):
             raise no_such_job()

@@ -24,6 +24,11 @@ def no_database() -> Unavailable:
     return Unavailable("unavailable", "the database does not answer; try again", retry_after=2)
 
 
+def no_blobs() -> Unavailable:
+    """The same of the store of blobs."""
+    return Unavailable("unavailable", "the store of large payloads does not answer; try again", retry_after=2)
+
+
 async def answered(future: asyncio.Future[T]) -> T:
     """What a loop sets for this caller alone; the loop passes by what is done. Raises Unavailable after PATIENCE
     seconds."""

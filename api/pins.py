@@ -5,10 +5,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from api import database
-from api.patience import of_blobs, of_blobs_at_length
+from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from tundish import store
 from tundish.blobs import CHUNK, BlobError, BlobMissing, Blobs, Stat, upload_key
-from tundish.errors import Conflict, NotFound, Unavailable
+from tundish.errors import Conflict, NotFound
 from tundish.ids import from_text
 
 #: Seconds that an upload is kept past the retention of what reads it: rows go with their whole day.
@@ -88,10 +88,6 @@ class Pins:
                 sum.update(piece)
         if sum.hexdigest() != upload.sha256:
             raise _mismatch("has not the SHA-256 that it was made for")
-
-
-def no_blobs() -> Unavailable:
-    return Unavailable("unavailable", "the store of large payloads does not answer; try again", retry_after=2)
 
 
 def _expired() -> Conflict:

@@ -14,8 +14,8 @@ from api.http import parsed
 from api.inputs import Input
 from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
-from api.patience import of_blobs, of_blobs_at_length
-from api.pins import Pinned, Pins, no_blobs
+from api.patience import no_blobs, of_blobs, of_blobs_at_length
+from api.pins import Pinned, Pins
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
 from tundish.errors import Conflict, Problem, Refused
 from tundish.ids import new_uuid
