@@ -57,7 +57,11 @@ class Choice(NamedTuple):
     """The targets whose batches may be drafted now, and when that may change by time alone."""
 
     targets: frozenset[Target]
-    look_at: float | None
+    look_at: float | None = None
+
+
+#: Nobody's, until the shelf has changed.
+NOBODY = Choice(frozenset())
 
 
 class Shelf:
@@ -132,28 +136,23 @@ class Shelf:
         """Whose batches may be drafted. A model is brought for a batch of its own, and only to an idle device: what
         was claimed ahead of it has run then."""
         if self._next or self._moving:
-            return Choice(frozenset(), None)
+            return NOBODY
         self._wake(now)
         if idle:
             self._share.measure()
-        standings, budget = self._standings(now), self._share.budget
-        too_large = self._too_large(budget)
-        # Where no other worker holds what is missing, nobody is going to make room: their jobs hear of it.
-        failing = self.hopeless() if self._share.others.held else too_large
+        failing = self._failing()
         hopeful = {target: each for target, each in waiting.items() if target not in failing | self._resting}
-        self._share.want(wish(standings, hopeful, budget))
-        fitting = {target: each for target, each in hopeful.items() if target not in too_large}
-        keep = now < self._left_at + LEFT
-        self._chosen = self._policy(*with_others(standings, fitting, budget, self._share.others.wish, keep), now)
-        if self._chosen.target == OTHERS and idle:
+        self._chosen = self._turn(hopeful, now)
+        if self._chosen.target is None:
+            there = {target for target, each in self._entries.items() if each.there}
+            return Choice(frozenset((there | failing) - self._resting), self._look_at(now))
+        if not idle:
+            return NOBODY
+        if self._chosen.target == OTHERS:
             self._moving = True
             self.soon(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
-        if self._chosen.target:
-            return Choice(frozenset([self._chosen.target] if idle else []), None)
-        moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
-        moments += [] if self._chosen.look_at is None else [self._chosen.look_at]
-        there = {target for target, each in self._entries.items() if each.there}
-        return Choice(frozenset((there | failing) - self._resting), min(moments, default=None))
+            return NOBODY
+        return Choice(frozenset([self._chosen.target]))
 
     def drafted(self, target: Target) -> None:
         """A batch of what was chosen is on its way: it is brought for it, and nothing else is drafted until then."""
@@ -165,6 +164,26 @@ class Shelf:
         drafted = self._next  # the other thread may have brought it meanwhile
         if drafted and drafted.target == target:
             self._next = None
+
+    def _failing(self) -> set[Target]:
+        """The models whose jobs hear that they do not fit: where no other worker holds what is missing, nobody is going
+        to make room."""
+        return self.hopeless() if self._share.others.held else self._too_large(self._share.budget)
+
+    def _turn(self, hopeful: Mapping[Target, Waiting], now: float) -> Turn:
+        """What the policy makes of it; other workers hear what is lacking here."""
+        standings, budget, others = self._standings(now), self._share.budget, self._share.others
+        self._share.want(wish(standings, hopeful, budget))
+        too_large = self._too_large(budget)
+        fitting = {target: each for target, each in hopeful.items() if target not in too_large}
+        keep = now < self._left_at + LEFT
+        return self._policy(*with_others(standings, fitting, budget, others.wish, keep), now)
+
+    def _look_at(self, now: float) -> float | None:
+        """When more may be drafted by time alone."""
+        moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
+        moments += [] if self._chosen.look_at is None else [self._chosen.look_at]
+        return min(moments, default=None)
 
     # Done by the thread that predicts.
 
