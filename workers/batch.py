@@ -37,6 +37,10 @@ class Limits:
     max_batch: int
     max_wait: float
 
+    @classmethod
+    def of(cls, model: type[Model[Any, Any]]) -> "Limits":
+        return cls(model.max_batch, model.max_wait)
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

@@ -8,7 +8,7 @@ from tundish.catalog import Served, describe
 from tundish.codec import codecs_of
 from tundish.lineup import Known
 from tundish.model import Model
-from workers.batch import Limits, Target
+from workers.batch import Target
 from workers.folders import Folders
 from workers.load import Loaded
 from workers.turn import Standing
@@ -55,10 +55,6 @@ class Entry:
         reads, writes = codecs_of(served.model)
         folders = Folders() if reads.in_files or writes.in_files else None
         return cls(served, Loaded(reads, writes, Known.of(describe(served)), folders), served.model.memory)
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.served.model.max_batch, self.served.model.max_wait)
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ from celery import Celery, Task
 from celery.exceptions import InvalidTaskError
 
 from tundish import queue
-from workers.batch import Batcher, Draft, Target
+from workers.batch import Batcher, Draft, Limits, Target
 from workers.consume import Consumers, queues
 from workers.entry import Entry
 from workers.shelf import Choice, Shelf
@@ -103,7 +103,7 @@ class Intake:
     def exchange(self, entries: Mapping[Target, Entry]) -> None:
         """Hand out batches of these from now on, and of no others: they take the place of what is on the shelf."""
         with self._bell:
-            self._batcher.serve({target: each.limits for target, each in entries.items()})
+            self._batcher.serve({target: Limits.of(each.served.model) for target, each in entries.items()})
             self._shelf.exchange(entries)
             self._let_go()
         self.consumers.serve(entries)

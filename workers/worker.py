@@ -75,7 +75,7 @@ class Worker:
         self._client = connect.redis_client(settings.redis_url)
         telling = connect.redis_client(settings.redis_url, patience=1)  # what may be lost is not worth more
 
-        limits = {Target.of(each.model): Limits(each.model.max_batch, each.model.max_wait) for each in served}
+        limits = {Target.of(each.model): Limits.of(each.model) for each in served}
         self._consumers = Consumers(limits)
         # Workers of two installations do not meet on a CPU.
         meeting = f"{device.name}-{sha256(url.encode()).hexdigest()[:16]}"
