@@ -69,10 +69,11 @@ class Intake:
             left = list[queue.Message]()
             for message in messages:
                 self._bundle += 0.2 * (len(message.ids) - self._bundle)
-                takes = self._batcher.takes(target, message.alone) if room > 0 else 1
-                whole = room > 0 and takes * len(message.ids) <= room + spare
-                ids = message.ids if whole else message.ids[: max(0, math.ceil(room / takes))]
-                if ids:
+                ids: tuple[str, ...] = ()
+                if room > 0:
+                    takes = self._batcher.takes(target, message.alone)
+                    whole = takes * len(message.ids) <= room + spare
+                    ids = message.ids if whole else message.ids[: math.ceil(room / takes)]
                     self._batcher.add(target, ids, priority=source.priority, now=now, alone=message.alone)
                     room -= takes * len(ids)
                 if len(ids) < len(message.ids):
