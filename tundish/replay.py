@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count, cycle
 
-from tundish.scaling import QUIET, Load, Policy, suggested
-
-#: Seconds over which the arrival rate is taken, as `/v1/pools` takes it.
-RATE = 60.0
+from tundish.scaling import QUIET, RATE, Load, Policy, suggested
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 #: Seconds of quiet after which a pool needs no worker at all.
 QUIET = 300.0
+#: Seconds over which the rate of arrivals is taken.
+RATE = 60.0
 #: The part of a worker's time that is planned for: the rest absorbs what comes unevenly.
 UTILISATION = 0.8
 #: The part of the target wait that a backlog gets at least, to be worked off in: one that is late already is hurried.

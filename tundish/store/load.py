@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 
 from tundish.ids import floor_uuid, seconds_of
 from tundish.queue import Queue
+from tundish.scaling import RATE
 from tundish.store.claims import queue_of
 from tundish.store.sweeps import low_water
 
@@ -47,15 +48,11 @@ def running(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 class Arrivals(NamedTuple):
-    """The jobs of one version that were submitted lately; `per_s` over the last minute."""
+    """The jobs of one version that were submitted lately; `per_s` over the last RATE seconds."""
 
     model: str
     version: str
     per_s: float
-
-
-#: Seconds over which the rate is taken.
-RATE = 60.0
 
 
 def arrivals(connection: Connection, *, within: float, budget: int = 50_000) -> list[Arrivals]:
