@@ -4,13 +4,13 @@ No index knows a status. For each model version, lane and priority a mark holds 
 running; a sweep reads from there on, by primary key, and one of all queues from the lowest of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from tundish.queue import Queue
 from tundish.store.claims import Unsent, queue_of
@@ -83,12 +83,12 @@ def survey(
     what the marks say stands. Each queue's mark is raised to its smallest id, at most to `settled_before`, an id old
     enough that no submit under it is still on its way. Gives the queues that are not paused: of those the workers let
     go of what comes."""
-    found = _surveyed(connection, "marks WHERE low < :since", {"since": since})
+    found = _surveyed(connection.execute(_MARKED, {"since": since}))
     low = max(since, low_water(connection))
     while first := connection.execute(_FROM, {"low": low}).scalar():
         after = UUID(int=first.int + (int(step.total_seconds() * 1000) << 80))
         low = after if after < settled_before else LAST
-        for queue, seen in _surveyed(connection, _OPEN, {"low": first, "high": low}).items():
+        for queue, seen in _surveyed(connection.execute(_OPEN, {"low": first, "high": low})).items():
             found[queue] = found[queue].beside(seen) if queue in found else seen
     connection.execute(text("UPDATE marks SET low = :low, sent_at = NULL, expires_at = NULL"), {"low": settled_before})
     if found:
@@ -106,19 +106,19 @@ def survey(
     return {queue: seen for queue, seen in found.items() if runs(queue)}
 
 
-def _surveyed(connection: Connection, source: str, given: dict[str, object]) -> dict[Queue, Surveyed]:
-    rows = connection.execute(text(f"SELECT * FROM {source}"), given)
+def _surveyed(rows: Iterable[Row[Any]]) -> dict[Queue, Surveyed]:
     return {queue_of(row): Surveyed(row.low, row.sent_at, row.expires_at) for row in rows}
 
 
 _FROM = text("SELECT id FROM jobs WHERE id >= :low ORDER BY id LIMIT 1")
 #: What may expire, if not now: a job that runs may come back to its queue.
 _MAY_EXPIRE = "(status = 0 OR expires_at > now())"
-_OPEN = f"""(
+_OPEN = text(f"""
     SELECT model, version, lane, priority, min(id::text COLLATE "C")::uuid AS low,
            min(sent_at) FILTER (WHERE status = 0) AS sent_at, min(expires_at) FILTER (WHERE {_MAY_EXPIRE}) AS expires_at
     FROM jobs WHERE id >= :low AND id < :high AND status < 2 GROUP BY 1, 2, 3, 4
-) open"""
+""")
+_MARKED = text("SELECT model, version, lane, priority, low, sent_at, expires_at FROM marks WHERE low < :since")
 _MARK = text("""
     INSERT INTO marks (model, version, lane, priority, low, sent_at, expires_at)
     VALUES (:model, :version, :lane, :priority, :low, :sent_at, :expires_at)
