@@ -95,7 +95,7 @@ class Pipeline:
         tools.shelf.soon = self.soon
         self._custody = Custody(tools.worker, tools.settings, tools.engine, tools.kept, tools.client)
         self._waits = Waits()
-        self._prepared: Queue[Prepared | Between] = Queue(1)
+        self._prepared: Queue[Prepared | None] = Queue(1)  # None wakes who waits for a batch
         self._asked: SimpleQueue[Between] = SimpleQueue()
         self._predicted: Queue[Prediction | None] = Queue(4)
         self._running: Claim | None = None
@@ -137,7 +137,7 @@ class Pipeline:
                     self._intake.single(claimed.target, time.monotonic() + WAITED)
                     self._fetch_later(replace(claimed, more=False))
         self._drained = True
-        self.soon(lambda: None)  # wakes whoever waits for a batch
+        self._wake()
 
     def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
         # What is being fetched may come in between.
@@ -248,7 +248,7 @@ class Pipeline:
             self._hungry = True
             prepared = self._prepared.get()
             self._hungry = False
-            if not isinstance(prepared, Between):
+            if prepared is not None:
                 return prepared
             self._intake.ring()  # there is room for a batch
 
@@ -335,7 +335,7 @@ class Pipeline:
         """Let `verb` be called between two batches, in the thread that predicts."""
         between = Between(verb)
         self._asked.put(between)
-        self._wake(between)
+        self._wake()
         return between.done
 
     def between(self, verb: Callable[[], None]) -> None:
@@ -351,10 +351,10 @@ class Pipeline:
         overdue = self._running if self._watch.overdue else None
         return [claim for claim in list(self._custody.held) if not overdue or claim != overdue.id]
 
-    def _wake(self, between: Between) -> None:
-        """Whoever waits for a batch looks for what was asked."""
-        with suppress(Full):
-            self._prepared.put_nowait(between)
+    def _wake(self) -> None:
+        """Who waits for a batch looks for what was asked, and whether any more come."""
+        with suppress(Full):  # of a batch, which does that too
+            self._prepared.put_nowait(None)
 
     def _ready(self) -> bool:
         """Claim ahead of the device, of what takes a while one batch alone; but not behind a batch that takes long, nor
@@ -387,14 +387,13 @@ class Pipeline:
         its turn on the device keeps its place here."""
         if self._tools.shelf.complete and (fetched := self._intake.drain()):
             self._custody.put_back(fetched)  # first, for what was claimed goes before it
-        waiting: list[Prepared | Between] = []
+        waiting: list[Prepared | None] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        for each in waiting:
-            if isinstance(each, Between):  # the batch may have ended meanwhile
-                self._wake(each)
-        if given_back := [each.claim for each in waiting if isinstance(each, Prepared)]:
+        if None in waiting:  # the batch may have ended meanwhile
+            self._wake()
+        if given_back := [each.claim for each in waiting if each]:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
                 self._tools.shelf.dropped(claim.target)
