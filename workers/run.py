@@ -391,7 +391,7 @@ class Pipeline:
         with suppress(Empty):
             while True:
                 waiting.append(self._prepared.get_nowait())
-        if None in waiting:  # the batch may have ended meanwhile
+        if self._drained or not self._asked.empty():  # the batch may have ended meanwhile
             self._wake()
         if given_back := [each.claim for each in waiting if each]:
             self._custody.give_back([claim.id for claim in given_back])

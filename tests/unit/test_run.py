@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
@@ -44,12 +44,13 @@ def pipeline() -> Iterator[Pipeline]:
     pipeline.soon(lambda: None)
 
 
-def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits_behind_a_long_one(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The long batch has just ended, and its thread waits for another one."""
+@pytest.fixture
+def ended(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Callable[[], threading.Thread]:
+    """The thread that predicts, as its long batch has just ended: it is about to wait for another one; when called, it
+    does."""
     waits, comes = threading.Event(), threading.Event()
     get = pipeline._prepared.get
+    pipeline._custody = Mock()
 
     def late(block: bool = True) -> Any:
         if block:
@@ -58,18 +59,48 @@ def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits
         return get(block)
 
     monkeypatch.setattr(pipeline._prepared, "get", late)
-    threading.Thread(target=pipeline._predict, daemon=True).start()
+    thread = threading.Thread(target=pipeline._predict, daemon=True)
+
+    def go_on() -> threading.Thread:
+        comes.set()
+        return thread
+
+    thread.start()
     assert waits.wait(PATIENCE)
+    return go_on
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits_behind_a_long_one(
+    pipeline: Pipeline, ended: Callable[[], threading.Thread], behind: bool
+) -> None:
+    if behind:
+        pipeline._prepared.put(prepared())
     done = pipeline.soon(lambda: None)
     pipeline._give_back()
-    comes.set()
+    ended()
     done.result(PATIENCE)
     # It had stood where a batch would.
     wait_until(lambda: cast(Mock, pipeline._intake).ring.called, "who claims looks again")
 
 
+def test_no_batch_is_waited_for_where_the_last_one_was_given_back(
+    pipeline: Pipeline, ended: Callable[[], threading.Thread]
+) -> None:
+    pipeline._prepared.put(prepared())
+    pipeline._drained = True
+    pipeline._give_back()
+    predicts = ended()
+    predicts.join(PATIENCE)
+    assert not predicts.is_alive()
+
+
 def claimed(more: bool = False) -> Claim:
     return Claim(new_uuid(), ECHO, [], more=more)
+
+
+def prepared() -> Prepared:
+    return Prepared(claimed(), Mock(), [], [], None, 0.0)
 
 
 def predicted(count: int, more: bool = False) -> Prediction:
@@ -78,14 +109,14 @@ def predicted(count: int, more: bool = False) -> Prediction:
 
 def test_what_is_given_back_makes_room_and_who_claims_looks_again(pipeline: Pipeline) -> None:
     """The long batch may have ended before what was prepared behind it was taken away: nobody else would ring."""
-    prepared = Prepared(claimed(), Mock(), [], [], None, 0.0)
-    pipeline._prepared.put(prepared)
+    behind = prepared()
+    pipeline._prepared.put(behind)
     told, custody = list[object](), Mock()
     custody.give_back.side_effect = told.append
     cast(Mock, pipeline._intake).ring.side_effect = lambda: told.append("look again")
     pipeline._custody = custody
     pipeline._give_back()
-    assert told == [[prepared.claim.id], "look again"]
+    assert told == [[behind.claim.id], "look again"]
 
 
 def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
