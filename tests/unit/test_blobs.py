@@ -1,8 +1,10 @@
 """Blobs in a directory, and which store a URL names."""
 
 import os
+import resource
 import shutil
 import stat
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
@@ -146,6 +148,26 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         Directory(tmp_path / "file", b"s").put("1/2/3", b"x", "text/plain")
     with pytest.raises(BlobUnavailable):
         Directory(tmp_path / "none", b"s").check()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files take 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_of_what_a_full_disk_does_not_take_nothing_stays(directory: Directory, tmp_path: Path) -> None:
+    name, size = upload_key(1, new_uuid()), 5000
+    with pytest.raises(BlobUnavailable):
+        directory.put(name, bytes(size), "image/png")
+    signed = directory.put_url(name, "image/png", size, None, 60)
+    with pytest.raises(BlobUnavailable, match=f"{tmp_path}/.* cannot be used"):
+        receive(directory, name, dict(parse_qsl(urlsplit(signed.url).query, keep_blank_values=True)), bytes(size))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_blobs_lie_private_and_whole(directory: Directory, tmp_path: Path) -> None:

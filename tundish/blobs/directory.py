@@ -161,8 +161,9 @@ class _Part:
     """A file beside the place that it takes, whole and durable, once it is kept."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix="part-", dir=path.parent)
+        self.folder = path.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="part-", dir=self.folder)
         self.file = os.fdopen(descriptor, "wb")
         self._name = Path(name)
         self._path = path
@@ -171,11 +172,12 @@ class _Part:
         self.file.flush()
         os.fsync(self.file.fileno())
         os.rename(self._name, self._path)
-        _sync(self._path.parent)
+        _sync(self.folder)
 
     def discard(self) -> None:
         """Remove what was not kept."""
-        self.file.close()
+        with suppress(OSError):  # what the disk did not take, it does not take now
+            self.file.close()
         self._name.unlink(missing_ok=True)
 
 
@@ -194,7 +196,7 @@ class Arrival:
         self._left -= len(piece)
         if self._left < 0:
             raise BlobTooLarge(f"the body is over the {self._size} bytes that the upload was made for")
-        with _usable(self._part.file.name):
+        with _usable(self._part.folder):
             self._part.file.write(piece)
         if self._wanted:
             self._sum.update(piece)
@@ -205,7 +207,7 @@ class Arrival:
             raise BlobRefused(f"the body ends {self._left} bytes before the {self._size} that the upload was made for")
         if self._wanted and self._sum.hexdigest() != self._wanted:
             raise BlobRefused("the body has not the SHA-256 that the upload was made for")
-        with _usable(self._part.file.name):
+        with _usable(self._part.folder):
             self._part.keep()
 
     def discard(self) -> None:
