@@ -12,8 +12,8 @@ from api.models import describe_alias
 from api.parts import Parts
 from tundish import store
 from tundish.errors import NotFound, Refused
-from tundish.lineup import escape
 from tundish.model import NAME
+from tundish.pointers import escape
 from tundish.routing import Routing
 
 #: The most that one weight may be.

@@ -19,8 +19,8 @@ from api.options import unfit
 from tundish import strictjson
 from tundish.errors import BadRequest, NotFound, Problem, Refused, TooLarge, WrongType
 from tundish.ids import from_text, to_text
-from tundish.lineup import escape
 from tundish.media import JSON, essence
+from tundish.pointers import escape
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
-from tundish.lineup import escape
+from tundish.pointers import escape, fault_of
 from tundish.settings import Network
 
 #: Seconds that a job may wait for its start, unless it says otherwise.
@@ -128,11 +128,7 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Options:
 
 def unfit(error: msgspec.ValidationError, of: str = "a job") -> Refused:
     """The problem of a body or query that does not fit its type, that of a job or of something else."""
-    message, _, path = str(error).rpartition(" - at `$")
-    if not message:
-        message, path = path, ""
-    # `[...]` is a key of a mapping that msgspec does not name: the mapping is at fault.
-    pointer = path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
+    message, pointer = fault_of(error)
     if message.startswith("Object contains unknown field `"):
         name = message.removeprefix("Object contains unknown field `").rstrip("`")
         return _refused(f"{pointer}/{escape(name)}", f"is not a field of {of}")

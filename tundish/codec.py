@@ -16,6 +16,7 @@ import msgspec
 from tundish.file import File
 from tundish.media import JSON, OCTETS, TEXT, is_media_type
 from tundish.model import DefinitionError, Model, types_of
+from tundish.pointers import fault_of
 
 
 class DecodeError(ValueError):
@@ -113,8 +114,7 @@ class _Json(Codec):
         except msgspec.ValidationError as error:
             with suppress(msgspec.MsgspecError, OverflowError, RecursionError):
                 return self._decoder.decode(self._encode(_whole(msgspec.json.decode(body))))
-            message, _, path = str(error).partition(" - at `$")
-            raise DecodeError(message, _pointer(path.rstrip("`"))) from error
+            raise DecodeError(*fault_of(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(str(error)) from error
 
@@ -205,11 +205,6 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(each) for each in value]
     return {key: _whole(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-
-def _pointer(path: str) -> str:
-    """msgspec's `.items[0].name` as /items/0/name."""
-    return path.replace(".", "/").replace("[", "/").replace("]", "")
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jsonschema_rs
 from tundish import store
 from tundish.errors import NotFound, Refused
 from tundish.model import NAME
+from tundish.pointers import escape
 from tundish.routing import Routing
 
 #: At most so many faults of an input are told.
@@ -117,7 +118,3 @@ def _faults(error: jsonschema_rs.ValidationError, at: str) -> list[dict[str, str
             return [{"pointer": f"{pointer}/{escape(str(name))}", "detail": "is required"}]
     message = error.message
     return [{"pointer": pointer, "detail": message if len(message) <= 200 else message[:200] + "…"}]
-
-
-def escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")

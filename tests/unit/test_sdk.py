@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +136,18 @@ def test_a_null_in_an_output_is_kept() -> None:
     assert codec_for(Shape).encode(Shape("null", [], None)) == b'{"name":"null","points":[],"origin":null}'
 
 
-def test_a_decoding_fault_has_a_pointer() -> None:
+@pytest.mark.parametrize(
+    ("type_", "body", "pointer"),
+    [
+        (Shape, b'{"name": "a", "points": [{"x": 1}, {"x": "1"}]}', "/points/1/x"),
+        (list[dict[str, datetime]], b'[{"any key": "no time"}]', "/0"),
+        (dict[str, list[int]], b'{"any key": [1, "2"]}', ""),
+    ],
+)
+def test_a_decoding_fault_has_a_pointer(type_: Any, body: bytes, pointer: str) -> None:
     with pytest.raises(DecodeError) as caught:
-        codec_for(Shape).decode(b'{"name": "a", "points": [{"x": 1}, {"x": "1"}]}')
-    assert caught.value.pointer == "/points/1/x"
+        codec_for(type_).decode(body)
+    assert caught.value.pointer == pointer
 
 
 def test_outputs_of_another_type_are_refused() -> None:

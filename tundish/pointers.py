@@ -1,0 +1,17 @@
+"""Pointers (RFC 6901) to the places of faults in JSON."""
+
+import msgspec
+
+
+def escape(step: str) -> str:
+    """A key as a step of a pointer."""
+    return step.replace("~", "~0").replace("/", "~1")
+
+
+def fault_of(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What msgspec says, and a pointer to the place: its `.items[0].name` is /items/0/name. Of what stands under a key
+    of a mapping, `[...]`, which msgspec does not name, the pointer leads to the mapping."""
+    message, at, path = str(error).rpartition(" - at `$")
+    if not at:
+        return path, ""
+    return message, path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
