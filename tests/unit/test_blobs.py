@@ -150,6 +150,13 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         Directory(tmp_path / "none", b"s").check()
 
 
+def test_a_signed_put_may_lose_what_is_empty_in_its_query(directory: Directory) -> None:
+    name = upload_key(1, new_uuid())
+    signed = directory.put_url(name, "image/png", 4, None, 60)
+    receive(directory, name, dict(parse_qsl(urlsplit(signed.url).query)), b"body")
+    assert directory.get(name) == b"body"
+
+
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """Files take 1,000 bytes."""

@@ -108,17 +108,17 @@ class Directory(Blobs):
 
     def open_signed(self, key: str, given: Mapping[str, str]) -> Found:
         """What the signed query of a GET leads to. Raises BadSignature and BlobMissing."""
-        self._check("GET", key, given, GET)
+        signed = self._signed("GET", key, given, GET)
         path = self._path(key)
         if not path.is_file():
             raise BlobMissing("the blob is gone")
-        return Found(path, given["type"])
+        return Found(path, signed["type"])
 
     def receive(self, key: str, given: Mapping[str, str]) -> "Arrival":
         """Take what the signed query of a PUT allows. Raises BadSignature and BlobMissing."""
-        self._check("PUT", key, given, PUT)
+        signed = self._signed("PUT", key, given, PUT)
         with _usable(self._root):
-            return Arrival(_Part(self._path(key)), int(given["size"]), given["sha256"])
+            return Arrival(_Part(self._path(key)), int(signed["size"]), signed["sha256"])
 
     def check(self) -> None:
         with _usable(self._root), tempfile.TemporaryFile(dir=self._root):
@@ -128,12 +128,15 @@ class Directory(Blobs):
         query = urlencode({**signed, "signature": self._sign(method, key, *signed.values())})
         return f"{self._base_url}/v1/blobs/{quote(key)}?{query}"
 
-    def _check(self, method: str, key: str, given: Mapping[str, str], names: tuple[str, ...]) -> None:
-        signature = self._sign(method, key, *(given.get(name, "") for name in names))
+    def _signed(self, method: str, key: str, given: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+        """What was signed: who passes a URL on may drop what is empty in its query. Raises BadSignature."""
+        signed = {name: given.get(name, "") for name in names}
+        signature = self._sign(method, key, *signed.values())
         if not hmac.compare_digest(signature.encode(), given.get("signature", "").encode()):
             raise BadSignature("the URL's signature is not valid")
-        if int(given["expires"]) < time.time():
+        if int(signed["expires"]) < time.time():
             raise BadSignature("the URL has expired; ask for a new one where you got it")
+        return signed
 
     def _sign(self, *signed: str) -> str:
         return hmac.new(self._secret, json.dumps(signed).encode(), "sha256").hexdigest()
