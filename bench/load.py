@@ -29,7 +29,6 @@ class Order:
     seconds: float = 5.0
     count: int | None = None
     keep: bool = False  # the bodies of the answers
-    host: str = "127.0.0.1"
 
 
 @dataclass
@@ -70,9 +69,7 @@ class _Loop:
     async def run(self) -> Load:
         order = self._order
         self._over = asyncio.get_running_loop().create_future()
-        connections = [
-            await connect(order.host, order.port, self._answered, self._over) for _ in range(order.connections)
-        ]
+        connections = [await connect(order.port, self._answered, self._over) for _ in range(order.connections)]
         began, cpu = time.perf_counter(), time.process_time()
         for connection in connections:
             self._next(connection)

@@ -29,7 +29,6 @@ class Order:
     request: str  # latin-1
     rate: float
     count: int
-    host: str = "127.0.0.1"
 
 
 def run(order: Order) -> list[float]:
@@ -53,7 +52,7 @@ class _Sender:
     async def run(self) -> list[float]:
         order = self._order
         self._over = asyncio.get_running_loop().create_future()
-        self._idle = [await connect(order.host, order.port, self._answered, self._over) for _ in range(CONNECTIONS)]
+        self._idle = [await connect(order.port, self._answered, self._over) for _ in range(CONNECTIONS)]
         connections = list(self._idle)
         ear = await listen(order.redis_url, queue.DONE, self._heard)
         await self._send()

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from bench import report, scaling, table
 from bench.report import Result
@@ -40,10 +39,10 @@ def page(name: str, text: str, results: Sequence[Result]) -> str:
     )
 
 
-def rewrite(folder: Path = DOCS) -> None:
+def rewrite() -> None:
     results = report.results()
     for name in PAGES:
-        path = folder / name
+        path = DOCS / name
         path.write_text(page(name, path.read_text(), results))
 
 

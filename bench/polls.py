@@ -32,7 +32,6 @@ class Order:
     key: str
     ids: list[str]
     every: float | None = None
-    host: str = "127.0.0.1"
 
 
 @contextmanager
@@ -72,7 +71,7 @@ class _Callers:
         self._over = asyncio.get_running_loop().create_future()
         chance = random.Random(5)
         for id in order.ids:
-            connection = await connect(order.host, order.port, self._answered, self._over)
+            connection = await connect(order.port, self._answered, self._over)
             self._ids[connection] = id
             # Who asks every second does so at his own moment of it.
             self._ask(connection, chance.uniform(0, order.every) if order.every else 0)
