@@ -144,6 +144,7 @@ class Waiters(Bells):
             log.warning("cannot look for jobs that have moved: %s", error)
             return
         for id in ids:
-            if self._seen.get(id) != (state := states.get(id)):
+            state = states.get(id)
+            if id not in self._seen or self._seen[id] != state:  # one that is gone at the first look has moved too
                 self._seen[id] = state
                 self.ring(id)

@@ -8,8 +8,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from api.waiters import Bells
+from api.waiters import Bells, Waiters
 from tests.local import Local, wait_until
+from tundish import store
 from tundish.ids import new_uuid
 from workers import connect
 
@@ -91,3 +92,22 @@ def test_who_waits_looks_again_whenever_notices_may_have_been_missed(url: str, c
             assert tell(client) == 1
 
     with_bells(url, scene)
+
+
+def test_who_waits_for_a_job_that_was_deleted_before_the_first_look_wakes(
+    url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.waiters.LOOK", 0.01)
+
+    async def scene() -> None:
+        engine = store.async_engine(database_url)
+        async with redis.asyncio.Redis.from_url(url) as client:
+            waiters = Waiters(client)
+            looking = asyncio.create_task(waiters.look(engine))
+            with waiters.waiting(new_uuid()) as bell:
+                await asyncio.wait_for(bell.wait(), 10)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        await engine.dispose()
+
+    asyncio.run(scene())
