@@ -42,7 +42,7 @@ from api.reads import Found, told
 from api.submit import Refusal, row_of
 from tundish import store
 from tundish.blobs import BlobError, job_prefix
-from tundish.errors import Conflict
+from tundish.errors import Conflict, NotFound, Unavailable
 from tundish.ids import floor_uuid, from_text, to_text
 from tundish.job import Status
 from tundish.model import NAME
@@ -238,12 +238,15 @@ class Jobs:
         wait = preferred_wait(request) if show == self._one else None
         if wait is None:
             return answer
-        now = await unless_gone(request, self._ended(request, new[0].id, wait))
-        if now is not None and now.status.terminal:
-            location = {"location": answer.headers["location"]}
-            answer = json_response(job_json(now, self._parts.settings.public_url), headers=location)
-            if key:
-                await self._parts.once.amend(key, answer)
+        # It was accepted: where it cannot be looked at, or was deleted meanwhile, the answer is the first one.
+        with suppress(NotFound, Unavailable):
+            now = await unless_gone(request, self._ended(request, new[0].id, wait))
+            if now is not None and now.status.terminal:
+                location = {"location": answer.headers["location"]}
+                ended = json_response(job_json(now, self._parts.settings.public_url), headers=location)
+                if key:
+                    await self._parts.once.amend(key, ended)
+                answer = ended
         answer.headers["preference-applied"] = f"wait={wait:g}"
         return answer
 

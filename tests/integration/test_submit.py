@@ -1,0 +1,64 @@
+"""Submits that wait, against a real Postgres and Redis: what was accepted is answered so, whatever comes after."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from api.app import create
+from tests.local import Local, wait_until
+from tundish import store
+from tundish.settings import Settings
+
+
+@pytest.fixture
+def client(
+    system: Local, database_url: str, engine: store.Engine, emptied: redis.Redis, tmp_path: Path
+) -> Iterator[TestClient]:
+    """An API of its own, with one model and no worker."""
+    with engine.begin() as connection:
+        version = store.Version("m", "1", "default", "application/json", "application/json", None, None, 8, 0.0)
+        store.register(connection, [version])
+    redis_url = system.ps()["valkey"]["url"] + "?db=7"
+    settings = Settings(database_url=database_url, redis_url=redis_url, blob_url=f"file://{tmp_path}")
+    with TestClient(create(settings)) as client:
+        yield client
+
+
+def cannot_be_read(connection: store.Connection, id: UUID) -> None:
+    """Postgres answers no read, though it tells that the job has moved."""
+    store.cancel(connection, 1, id)
+    connection.execute(text("ALTER TABLE results RENAME TO away"))
+
+
+def is_deleted(connection: store.Connection, id: UUID) -> None:
+    store.cancel(connection, 1, id)
+    assert store.delete(connection, 1, id, "")
+
+
+@pytest.mark.parametrize("happens", [cannot_be_read, is_deleted])
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["no key", "key"])
+def test_a_job_that_cannot_be_looked_at_any_more_was_accepted(
+    client: TestClient,
+    engine: store.Engine,
+    happens: Callable[[store.Connection, UUID], None],
+    headers: dict[str, str],
+) -> None:
+    def accepted() -> UUID | None:
+        with engine.begin() as connection:
+            found: UUID | None = connection.execute(text("SELECT id FROM jobs")).scalar()
+            return found
+
+    with ThreadPoolExecutor(1) as threads:
+        job = {"model": "m", "input": 1}
+        waits = threads.submit(client.post, "/v1/jobs", json=job, headers={"Prefer": "wait=60", **headers})
+        id = wait_until(accepted, "the job is stored")
+        with engine.begin() as connection:
+            happens(connection, id)
+        answer = waits.result()
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
