@@ -3,7 +3,7 @@
 import asyncio
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 from starlette.routing import Route
 
 from api.http import known_parameters
@@ -18,7 +18,7 @@ from tundish.blobs import (
     BlobUnavailable,
     Directory,
 )
-from tundish.errors import BadRequest, NotFound, Refused, TooLarge, Unauthorized, Unavailable
+from tundish.errors import BadRequest, NotFound, OutOfRange, Refused, TooLarge, Unauthorized, Unavailable
 
 #: A payload is data: a browser must not run it in our origin.
 INERT = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox; default-src 'none'"}
@@ -42,7 +42,7 @@ class BlobFiles:
             raise Unauthorized("unauthorized", str(error)) from error
         except BlobMissing as error:
             raise NotFound("not_found", str(error)) from error
-        return FileResponse(found.path, headers={**INERT, "content-type": found.content_type})
+        return _File(found.path, headers={**INERT, "content-type": found.content_type})
 
     async def put(self, request: Request) -> Response:
         """The body of an upload, to the disk as it arrives."""
@@ -71,6 +71,19 @@ class BlobFiles:
         if not isinstance(self._blobs, Directory):
             raise NotFound("not_found", "blobs lie in S3; ask for the job's result")
         return self._blobs
+
+
+class _File(FileResponse):
+    """Starlette's, but for a range that it refuses, in plain text."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # of another unit, or none at all: as if it were not there (RFC 9110, 14.2)
+        except RangeNotSatisfiable as error:
+            raise OutOfRange("range_not_satisfiable", f"the file ends after {file_size} bytes") from error
 
 
 async def _receive(request: Request, arrival: Arrival, given: dict[str, str]) -> None:

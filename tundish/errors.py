@@ -7,6 +7,7 @@ Problem
 ├── Conflict            409  its state forbids it
 ├── TooLarge            413  the body is over TUNDISH_MAX_BODY, or over what its upload was made for
 ├── WrongType           415  the model, or the call, does not take that content type
+├── OutOfRange          416  the file ends before the range that is asked for
 ├── Refused             422  valid JSON that is refused
 └── Unavailable         503  come back after `retry_after` seconds
 """
@@ -51,6 +52,10 @@ class TooLarge(Problem):
 
 class WrongType(Problem):
     status = 415
+
+
+class OutOfRange(Problem):
+    status = 416
 
 
 class Refused(Problem):

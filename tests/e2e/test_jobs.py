@@ -313,3 +313,30 @@ def test_what_has_not_ended_is_neither_retried_nor_deleted(client: httpx.Client,
         assert (answer.status_code, answer.json()["code"]) == (409, "not_finished")
     (tmp_path / "open").touch()
     ended(client, job["id"])
+
+
+@pytest.mark.parametrize(
+    ("range", "status", "piece"),
+    [
+        ("bytes=2-6", 206, b"value"),
+        ("bytes=-3", 206, b'x"}'),
+        ("bytes=6-2", 200, None),
+        ("bytes=", 200, None),
+        ("lines=0-1", 200, None),
+    ],
+)
+def test_a_part_of_a_large_result_is_served_and_what_is_no_range_is_none(
+    client: httpx.Client, range: str, status: int, piece: bytes | None
+) -> None:
+    job = ended(client, submit(client, "echo", {"value": "x" * 100_000})["id"])
+    got = client.get(client.get(job["urls"]["result"]).headers["location"], headers={"Range": range})
+    assert got.status_code == status
+    assert got.content == (piece or b'{"value":"%b"}' % (b"x" * 100_000))
+
+
+def test_a_part_behind_the_end_of_a_result_is_a_problem(client: httpx.Client) -> None:
+    job = ended(client, submit(client, "echo", {"value": "x" * 100_000})["id"])
+    location = client.get(job["urls"]["result"]).headers["location"]
+    refused = client.get(location, headers={"Range": "bytes=100012-"})
+    assert (refused.status_code, refused.headers["content-type"]) == (416, "application/problem+json")
+    assert refused.json()["code"] == "range_not_satisfiable"
