@@ -245,7 +245,7 @@ class Jobs:
                 location = {"location": answer.headers["location"]}
                 ended = json_response(job_json(now, self._parts.settings.public_url), headers=location)
                 if key:
-                    await self._parts.once.amend(key, ended)
+                    await self._parts.once.amend(key, now.id, ended)
                 answer = ended
         answer.headers["preference-applied"] = f"wait={wait:g}"
         return answer

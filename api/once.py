@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,9 +100,9 @@ class Once:
         stored = await self._run(verb, keyed.scope, new, answer)
         return shown[0] if stored else None
 
-    async def amend(self, keyed: Keyed, response: Response) -> None:
+    async def amend(self, keyed: Keyed, job: UUID, response: Response) -> None:
         """The request waited, and is answered by 200 and the finished job: a repeat gets the same while it is there."""
-        await self._run(store.amend_answer, keyed.scope, bytes(response.body))
+        await self._run(store.amend_answer, keyed.scope, job, bytes(response.body))
 
     async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
         try:

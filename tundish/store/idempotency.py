@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -82,9 +83,16 @@ def _answer_once(connection: Connection, scope: Scope, answer: Callable[[datetim
     return given if first else None
 
 
-def amend_answer(connection: Connection, scope: Scope, ended: bytes) -> None:
-    """The request waited, and was answered by 200 and the job as it ended, which goes with the job."""
-    connection.execute(text(f"UPDATE idempotency SET ended = :ended {_WHERE}"), {**scope._asdict(), "ended": ended})
+def amend_answer(connection: Connection, scope: Scope, job: UUID, ended: bytes) -> None:
+    """The request waited, and was answered by 200 and the job as it ended, which goes with the job: where that is gone
+    already nothing is written, and who deletes it waits until this is."""
+    connection.execute(
+        text(f"""
+            WITH there AS MATERIALIZED (SELECT FROM jobs WHERE id = :job FOR KEY SHARE)
+            UPDATE idempotency SET ended = :ended {_WHERE} AND EXISTS (SELECT FROM there)
+        """),
+        {**scope._asdict(), "job": job, "ended": ended},
+    )
 
 
 def forget_answers(connection: Connection, older_than: float, *, limit: int = 1000) -> int:

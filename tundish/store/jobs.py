@@ -239,13 +239,20 @@ def delete(connection: Connection, tenant: int, id: UUID, location: str) -> bool
             ), gone AS (SELECT id FROM ended UNION ALL SELECT id FROM shadow),
             q AS (DELETE FROM requests WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
             r AS (DELETE FROM results WHERE id IN (:id, :shadow) AND id IN (SELECT id FROM gone)),
-            d AS (DELETE FROM deliveries WHERE job = :id AND status <> 'pending' AND EXISTS (SELECT FROM ended)),
-            k AS (UPDATE idempotency k SET ended = NULL WHERE k.tenant = :tenant AND k.location = :location
-                         AND k.ended IS NOT NULL AND EXISTS (SELECT FROM ended))
+            d AS (DELETE FROM deliveries WHERE job = :id AND status <> 'pending' AND EXISTS (SELECT FROM ended))
             SELECT true FROM ended
         """),
-        {"id": id, "shadow": shadow_id(id), "tenant": tenant, "location": location},
+        {"id": id, "shadow": shadow_id(id), "tenant": tenant},
     ).scalar()
+    if gone:
+        # A statement of its own: the first may have waited for who keeps the end, and then does not see it.
+        connection.execute(
+            text("""
+                UPDATE idempotency SET ended = NULL
+                WHERE tenant = :tenant AND location = :location AND ended IS NOT NULL
+            """),
+            {"tenant": tenant, "location": location},
+        )
     return bool(gone)
 
 

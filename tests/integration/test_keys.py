@@ -1,0 +1,67 @@
+"""What an idempotency key holds of a job's end, against a real Postgres: it goes with the job."""
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from tests.local import wait_until
+from tundish import store
+from tundish.ids import new_uuid
+from tundish.job import Priority
+
+SCOPE = store.Scope(1, "POST", "/v1/jobs", "one")
+HERE = "/v1/jobs/one"
+FIRST, ENDED = b"queued", b"ended, with its output"
+
+
+@pytest.fixture
+def id(engine: store.Engine) -> UUID:
+    """A job that came under SCOPE, and has ended."""
+    job = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+    with engine.begin() as connection:
+        assert store.submit_once(connection, SCOPE, [job], lambda at: store.Answer(b"", 202, HERE, FIRST))
+        assert store.cancel(connection, 1, job.id)
+    return job.id
+
+
+def delete(engine: store.Engine, id: UUID) -> bool:
+    with engine.begin() as connection:
+        return store.delete(connection, 1, id, HERE)
+
+
+def held(engine: store.Engine) -> tuple[int, bytes]:
+    with engine.begin() as connection:
+        answer = store.answer_of(connection, SCOPE)
+    assert answer
+    return answer.status, answer.body
+
+
+def test_a_repeat_gets_the_end_until_the_job_is_deleted(engine: store.Engine, id: UUID) -> None:
+    with engine.begin() as connection:
+        store.amend_answer(connection, SCOPE, id, ENDED)
+    assert held(engine) == (200, ENDED)
+    assert delete(engine, id)
+    assert held(engine) == (202, FIRST)
+
+
+def test_the_end_of_a_job_that_was_deleted_is_not_kept(engine: store.Engine, id: UUID) -> None:
+    assert delete(engine, id)
+    with engine.begin() as connection:
+        store.amend_answer(connection, SCOPE, id, ENDED)
+    assert held(engine) == (202, FIRST)
+
+
+def test_who_deletes_a_job_waits_for_who_keeps_its_end(engine: store.Engine, id: UUID) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as connection:
+            store.amend_answer(connection, SCOPE, id, ENDED)
+            deleted = thread.submit(delete, engine, id)
+            with engine.begin() as look:
+                wait_until(
+                    lambda: deleted.done() or look.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")),
+                    "it waits",
+                )
+        assert deleted.result(10)
+    assert held(engine) == (202, FIRST)
