@@ -99,6 +99,7 @@ class _Json(Codec):
         self._type = type_
         try:
             self._decoder = msgspec.json.Decoder(type_)
+            self._lax = msgspec.json.Decoder(type_, strict=False)
             self._schema = _closed(msgspec.json.schema(type_))
         except (TypeError, NameError, RecursionError) as error:
             raise DefinitionError(f"{type_!r} cannot be read from JSON: {error}") from error
@@ -113,7 +114,12 @@ class _Json(Codec):
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             with suppress(msgspec.MsgspecError, OverflowError, RecursionError):
-                return self._decoder.decode(self._encode(_whole(msgspec.json.decode(body))))
+                value = self._decoder.decode(self._encode(_whole(msgspec.json.decode(body))))
+                # That was all that was amiss, so this takes nothing else for something that it is not. It leaves a
+                # float that is to be one as it was sent; an enum, or over 2**53, it does not read.
+                with suppress(msgspec.ValidationError):
+                    return self._lax.decode(body)
+                return value
             raise DecodeError(*fault_of(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(str(error)) from error

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema_rs
 import msgspec
@@ -148,6 +148,24 @@ def test_a_decoding_fault_has_a_pointer(type_: Any, body: bytes, pointer: str) -
     with pytest.raises(DecodeError) as caught:
         codec_for(type_).decode(body)
     assert caught.value.pointer == pointer
+
+
+@dataclass
+class Mixed:
+    whole: int
+    share: float
+    any: Any
+    kind: Literal[1, 2] = 1
+
+
+def test_an_integer_may_be_written_as_a_float_and_no_float_becomes_one() -> None:
+    mixed = codec_for(Mixed).decode(b'{"whole": 1e2, "share": -0.0, "any": [1.0, -0.0, 1e20, "1", "null"]}')
+    assert repr(mixed) == repr(Mixed(100, -0.0, [1.0, -0.0, 1e20, "1", "null"]))
+    assert codec_for(Mixed).decode(b'{"whole": 1.0, "share": 1, "any": 1, "kind": 2.0}') == Mixed(1, 1.0, 1, 2)
+    assert codec_for(Mixed).decode(b'{"whole": 9223372036854774784.0, "share": 1, "any": 1}').whole == 2**63 - 1024
+    for wrong in (b'{"whole": "1", "share": 1, "any": 1}', b'{"whole": 1.0, "share": "1", "any": 1}'):
+        with pytest.raises(DecodeError):
+            codec_for(Mixed).decode(wrong)
 
 
 def test_outputs_of_another_type_are_refused() -> None:
