@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 
 from tests.integration.stored import (
@@ -349,3 +350,28 @@ def test_a_list_looks_at_a_bounded_number_of_rows(engine: store.Engine) -> None:
     search = store.Search(before=UUID(int=2**128 - 1), since=UUID(int=0), limit=1, status=Status.SUCCEEDED)
     with engine.begin() as connection:
         assert store.list_jobs(connection, 1, search, budget=2) == store.Listing([], ids[3])
+
+
+@pytest.mark.parametrize("limit", [1, 20])
+def test_a_page_ends_where_its_look_ended_whatever_comes_or_goes_meanwhile(engine: store.Engine, limit: int) -> None:
+    """Jobs come and go while a page is read: none of those that stay is on two pages, or on none."""
+    ids = submit(engine, 6)
+    wanted = {ids[0], ids[2], ids[3]}
+
+    def keep(job: store.JobRow) -> bool:
+        if job.id == ids[5]:  # the look at the first page has begun
+            submit(engine, 2)
+            with engine.begin() as other:
+                assert store.cancel(other, 1, ids[4])
+                assert store.delete(other, 1, ids[4], "")
+        return job.id in wanted
+
+    found: list[UUID] = []
+    before: UUID | None = UUID(int=2**128 - 1)
+    while before:
+        search = store.Search(before=before, since=UUID(int=0), limit=limit, keep=keep)
+        with engine.begin() as connection:
+            listing = store.list_jobs(connection, 1, search, budget=3)
+        found += [job.id for job in listing.jobs]
+        before = listing.next_before
+    assert found == sorted(wanted, reverse=True)

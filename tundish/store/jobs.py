@@ -306,9 +306,10 @@ class Listing(NamedTuple):
     next_before: UUID | None  # where the next page begins; None after the last
 
 
+# In one statement: what comes or goes between two would put a job on two pages, or on none.
 _LIST = text(
     "WITH scanned AS MATERIALIZED (SELECT * FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
-    " ORDER BY id DESC LIMIT :budget) "
+    " ORDER BY id DESC LIMIT :budget), shown AS ("
     + _JOB.format(
         source="scanned j", body="CAST(NULL AS bytea)", span_q="AND q.id < :before", span_r="AND r.id < :before"
     )
@@ -317,13 +318,11 @@ _LIST = text(
     " AND (CAST(:batch AS uuid) IS NULL OR q.batch = :batch)"
     " AND (CAST(:status AS int) IS NULL OR"
     " CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END = :status)"
-    " AND q.shadow_of IS NULL ORDER BY j.id DESC"
+    " AND q.shadow_of IS NULL), looked AS ("
+    "SELECT CASE WHEN count(*) = :budget THEN (SELECT id FROM scanned ORDER BY id LIMIT 1) END AS last FROM scanned)"
+    " SELECT shown.*, looked.last FROM looked LEFT JOIN shown ON true ORDER BY shown.id DESC"
 )
 _OUTPUTS = text("SELECT id, body FROM results WHERE id = ANY(:ids) AND id BETWEEN :low AND :high")
-_SCAN_END = text(
-    "SELECT id FROM jobs WHERE tenant = :tenant AND id < :before AND id >= :since"
-    " ORDER BY id DESC OFFSET :budget - 1 LIMIT 1"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,14 +345,15 @@ def list_jobs(connection: Connection, tenant: int, search: Search, budget: int =
     found: list[JobRow] = []
     window = {"tenant": tenant, "before": search.before, "since": search.since, "budget": budget}
     asked = {name: getattr(search, name) for name in ("model", "version", "batch", "status")} | window
-    for row in connection.execute(_LIST, asked):
+    rows = connection.execute(_LIST, asked).all()
+    last: UUID | None = rows[0][-1]
+    for *row, _ in rows if rows[0][0] else ():  # there is always one, for its end
         job = _job_row(row)
         if search.keep(job):
             if len(found) == search.limit:
                 return Listing(_with_outputs(connection, found), found[-1].id)
             found.append(job)
-    end = connection.execute(_SCAN_END, window).scalar()
-    return Listing(_with_outputs(connection, found), end)
+    return Listing(_with_outputs(connection, found), last)
 
 
 def _with_outputs(connection: Connection, jobs: list[JobRow]) -> list[JobRow]:
