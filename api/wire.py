@@ -2,7 +2,8 @@
 apart, and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each
 request, also where the application has the answer as soon as it has read a row. It waits for a client that does not
 read until TCP gives up, which is never while the client's system is there. Of a request that offers to go on in another
-protocol, as clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text."""
+protocol, as clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text,
+before what was asked before."""
 
 import asyncio
 from functools import lru_cache
@@ -31,6 +32,7 @@ class Protocol(HttpToolsProtocol):
 
     _look: asyncio.TimerHandle | None = None
     _idle_since: float | None = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]  # all of one that it uses
@@ -42,12 +44,17 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._idle_since = None
+        if self._refused:
+            return
         rest: bytes | memoryview = data
         try:
             while rest:
                 rest = self._read(rest)
         except httptools.HttpParserError:
-            self._refuse()
+            self._refused = True
+            # Whole requests that came before are answered before, or their clients take this for the answer.
+            if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+                self._refuse()
 
     def _read(self, data: bytes | memoryview) -> bytes | memoryview:
         """Gives what is left behind the head of a request that offers another protocol (RFC 9110, 7.8). The parser
@@ -103,6 +110,8 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._refused:
+            self._refuse()
         else:
             self._idle_since = self.loop.time()
             if self.timeout_keep_alive_task is None:

@@ -157,6 +157,14 @@ def test_a_whole_answer_reads_as_any(port: int, said: bytes, answered: bytes) ->
     assert heard(port, said) == answered
 
 
+def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int) -> None:
+    for each, paths in ((port, ("/slow", "/b")), (soon, ("/a", "/later"))):
+        answers = heard(each, b"".join(map(get, paths)) + b"\0\r\n\r\n")
+        before = b"".join(map(ok, paths))
+        assert answers.startswith(before + b"HTTP/1.1 400 Bad Request\r\n")
+        assert answers.count(b"HTTP/1.1 ") == 3
+
+
 @pytest.mark.parametrize("path", ["/value", "/name"])
 def test_a_header_that_breaks_its_line_is_not_sent(port: int, path: str) -> None:
     assert heard(port, get(path)) == b""
