@@ -1,9 +1,10 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for five things. It takes the head of an answer and its body
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for six things. It takes the head of an answer and its body
 apart, and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each
 request, also where the application has the answer as soon as it has read a row. It waits for a client that does not
 read until TCP gives up, which is never while the client's system is there. Of a request that offers to go on in another
-protocol, as clients in Java do at their first, it loses the body. And what is not HTTP it answers in plain text,
-before what was asked before."""
+protocol, as clients in Java do at their first, it loses the body. Where a client waits to be asked for a body that
+nobody reads, it takes the next request for that body. And what is not HTTP it answers in plain text, before what was
+asked before."""
 
 import asyncio
 from functools import lru_cache
@@ -95,7 +96,8 @@ class Protocol(HttpToolsProtocol):
             return False
 
         soon = getattr(app, "soon", None)
-        if not (soon and cycle.keep_alive and not cycle.access_log and soon(cycle.scope, then)):
+        plain = cycle.keep_alive and not cycle.access_log and not cycle.waiting_for_100_continue
+        if not (soon and plain and soon(cycle.scope, then)):
             go_on(cycle, app)
 
     def on_message_complete(self) -> None:
@@ -169,6 +171,8 @@ class _Cycle(RequestResponseCycle):
     transport: "_Together"  # type: ignore[assignment]  # all of one that is used
 
     async def send(self, message: Any) -> None:
+        if self.waiting_for_100_continue and self.more_body and not self.body:
+            self.keep_alive = False  # nobody asked for the body: what comes next may be it, or another request
         if message["type"] != WHOLE:
             await super().send(message)
             return

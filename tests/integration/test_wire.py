@@ -157,6 +157,12 @@ def test_a_whole_answer_reads_as_any(port: int, said: bytes, answered: bytes) ->
     assert heard(port, said) == answered
 
 
+def test_a_connection_whose_body_nobody_asks_for_is_closed(port: int) -> None:
+    """Its client may send it or not: what comes next could be either."""
+    said = get("/a", "Expect: 100-continue", "Content-Length: 2", method="POST")
+    assert heard(port, said) == ok("/a", CLOSE)
+
+
 def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int) -> None:
     for each, paths in ((port, ("/slow", "/b")), (soon, ("/a", "/later"))):
         answers = heard(each, b"".join(map(get, paths)) + b"\0\r\n\r\n")
