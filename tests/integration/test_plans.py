@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 
 from tests.integration.stored import claim, end, submit
 from tundish import store
-from tundish.ids import floor_uuid
+from tundish.ids import floor_uuid, new_uuid
 
 
 def overhear(engine: store.Engine, hear: Callable[["psycopg.Connection[Any]", str, Any], None]) -> None:
@@ -24,6 +24,31 @@ def overhear(engine: store.Engine, hear: Callable[["psycopg.Connection[Any]", st
 
     event.listen(engine, "connect", lambda driver, _: setattr(driver, "cursor_factory", Overheard))
     engine.dispose()
+
+
+def rows_read(engine: store.Engine, verb: Callable[[store.Connection], object]) -> int:
+    """How many rows of jobs the statements of a verb look at."""
+    found = 0
+
+    def scanned(node: dict[str, Any]) -> int:
+        rows: int = sum(map(scanned, node.get("Plans", [])))
+        if node.get("Relation Name", "").startswith("jobs_") and "Scan" in node["Node Type"]:
+            rows += round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        return rows
+
+    def analyse(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        nonlocal found
+        if "jobs" in statement and not statement.startswith("EXPLAIN"):
+            with connection.begin_nested() as only_looked:
+                [plan] = connection.exec_driver_sql("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, given).scalar_one()
+                only_looked.rollback()
+            found += scanned(plan["Plan"])
+
+    event.listen(engine, "before_cursor_execute", analyse)
+    with engine.begin() as connection:
+        verb(connection)
+    event.remove(engine, "before_cursor_execute", analyse)
+    return found
 
 
 def test_claims_prune_to_their_partition(engine: store.Engine) -> None:
@@ -135,3 +160,16 @@ def test_settled_webhooks_are_read_neither_to_bury_others_nor_before_their_day_i
     scans = [line for line in plan if "Scan" in line and "deliveries_" in line]
     assert len([line for line in scans if "Index Scan" in line]) >= 4
     assert not [line for line in scans if "Seq Scan" in line]
+
+
+def test_when_the_next_of_each_queue_expires_is_one_look_at_what_is_open(engine: store.Engine) -> None:
+    """However many queues there are."""
+    ids = submit(engine, 3000)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET model = 'm' || get_byte(uuid_send(id), 15) % 50"))
+        store.survey(connection, new_uuid())
+        connection.execute(text("UPDATE marks SET expires_at = now()"))
+    assert rows_read(engine, lambda connection: store.expire(connection, b"{}")) < 5 * len(ids)
+    with engine.begin() as connection:
+        [(marks, first)] = connection.execute(text("SELECT count(*), min(expires_at) > now() FROM marks"))
+    assert (marks, first) == (50, True)

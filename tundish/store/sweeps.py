@@ -163,17 +163,20 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
     )
     expired = [(row.id, row.tenant) for row in rows]
     if len(expired) < limit:
-        connection.execute(_NEXT)
+        connection.execute(_NEXT, {"low": low})
     return expired
 
 
+#: One look at what is open for all queues that are due: a look for each ran into the time-out where many were.
 _NEXT = text(f"""
-    UPDATE marks m SET expires_at = (
-        SELECT min(expires_at) FROM jobs
-        WHERE id >= m.low AND (model, version, lane, priority) = (m.model, m.version, m.lane, m.priority)
-              AND status < 2 AND {_MAY_EXPIRE}
+    WITH open AS (
+        SELECT model, version, lane, priority, min(expires_at) AS expires_at FROM jobs
+        WHERE id >= :low AND status < 2 AND {_MAY_EXPIRE} GROUP BY 1, 2, 3, 4
     )
-    WHERE m.expires_at <= now()
+    UPDATE marks m SET expires_at = next.expires_at
+    FROM marks due LEFT JOIN open next USING (model, version, lane, priority)
+    WHERE due.expires_at <= now()
+          AND (m.model, m.version, m.lane, m.priority) = (due.model, due.version, due.lane, due.priority)
 """)
 
 
