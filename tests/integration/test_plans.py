@@ -12,6 +12,7 @@ from sqlalchemy import event, text
 from tests.integration.stored import claim, end, submit
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
+from tundish.job import Priority
 
 
 def overhear(engine: store.Engine, hear: Callable[["psycopg.Connection[Any]", str, Any], None]) -> None:
@@ -173,3 +174,37 @@ def test_when_the_next_of_each_queue_expires_is_one_look_at_what_is_open(engine:
     with engine.begin() as connection:
         [(marks, first)] = connection.execute(text("SELECT count(*), min(expires_at) > now() FROM marks"))
     assert (marks, first) == (50, True)
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_a_look_at_a_batch_reads_none_of_the_jobs_of_others(engine: store.Engine, canceled: bool) -> None:
+    """Though they lie between its own: they came while its file was read."""
+    id = new_uuid()
+    with engine.begin() as connection:
+        store.new_batch(connection, store.NewBatch(id, 1, "m", "blob", "etag", 2, 60.0))
+        store.begin_batch(connection, id, 200)
+
+    def batch() -> store.BatchRow:
+        with engine.begin() as connection:
+            found = store.read_batch(connection, 1, id)
+        assert found
+        return found
+
+    for page in (0, 1):
+        jobs = [
+            store.NewJob(new_uuid(), 1, "m", "1", Priority.LOW, 60.0, "application/json", 1, b"1") for _ in range(100)
+        ]
+        lines = [store.NewLine(100 * page + at, str(at), job.id) for at, job in enumerate(jobs, 1)]
+        before = batch()
+        with engine.begin() as connection:
+            assert store.add_lines(connection, before, lines, jobs, end=page + 1, lease=60.0)
+        submit(engine, 5000)
+    whole = batch()
+
+    def look(connection: store.Connection) -> None:
+        if canceled:
+            assert len(store.cancel_lines(connection, whole, limit=1000)) == 200
+        else:
+            assert store.count_lines(connection, whole).queued == 200
+
+    assert rows_read(engine, look) <= 1000

@@ -76,8 +76,11 @@ def add_lines(
     return True
 
 
-#: A line's job, within the ids that the batch has.
-_JOBS = "JOIN jobs j ON j.id = l.job AND j.id BETWEEN :low AND :high"
+#: A line's job, read by its id: between the first and the last of a batch lie the jobs of everybody else.
+_JOBS = """
+    JOIN jobs j ON j.id = l.job AND j.id = ANY(ARRAY(SELECT job FROM batch_lines WHERE batch = :id))
+                   AND j.id BETWEEN :low AND :high
+"""
 #: A job is queued until predict has started; one that was deleted is taken for failed.
 _COUNT = text(f"""
     SELECT count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2),
@@ -129,7 +132,8 @@ _CANCEL_OF = """
             finished_at = CASE WHEN open.waiting THEN now() END,
             cancel_requested = true
         FROM open
-        WHERE j.id = open.id AND j.id BETWEEN :low AND :high AND j.status IN (0, 1)
+        WHERE j.id = open.id AND j.id = ANY(ARRAY(SELECT id FROM open)) AND j.id BETWEEN :low AND :high
+              AND j.status IN (0, 1)
         RETURNING j.id, j.status, j.claim
     ), told AS (
         UPDATE claims c SET dropped = c.dropped || gone.ids
