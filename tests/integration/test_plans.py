@@ -208,3 +208,25 @@ def test_a_look_at_a_batch_reads_none_of_the_jobs_of_others(engine: store.Engine
             assert store.count_lines(connection, whole).queued == 200
 
     assert rows_read(engine, look) <= 1000
+
+
+def test_a_day_that_the_marks_have_passed_is_dropped_without_a_look_at_its_jobs(
+    old_ids: None, engine: store.Engine
+) -> None:
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=9)
+    low, high, name = floor_uuid(day), floor_uuid(day + timedelta(days=1)), f"{day:%Y%m%d}"
+    id = UUID(int=low.int + 1)
+    with engine.begin() as connection:
+        for table in ("jobs", "requests"):
+            bounds = f"FOR VALUES FROM ('{low}') TO ('{high}')"
+            connection.execute(text(f"CREATE TABLE {table}_{name} PARTITION OF {table} {bounds}"))
+        store.submit(connection, [store.NewJob(id, 1, "m", "1", Priority.LOW, 60.0, "text/plain", 1, b"1")])
+        store.survey(connection, new_uuid())
+        assert store.is_open(connection, name)
+        connection.execute(text("UPDATE jobs SET status = 2"))
+        store.survey(connection, new_uuid())
+
+    def look(connection: store.Connection) -> None:
+        assert not store.is_open(connection, name)
+
+    assert rows_read(engine, look) == 0
