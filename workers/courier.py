@@ -79,16 +79,17 @@ class Courier:
             now = time.monotonic()
             self._lanes.forget(now)
             quota = self._lanes.quota(kind, now, ROWS)
-            found = await self._due(kind, quota, after) if quota.quick_limit or quota.others_limit else []
+            some = quota.quick_limit or quota.others_limit
+            found, stopped = await self._due(kind, quota, after) if some else store.Taken([])
             for due in found:
                 self._send(kind, due)
-            others = [due.lane for due in found if due.lane not in quota.quick]
-            more = 0 < quota.quick_limit == len(found) - len(others)
-            # A full page ends among the lanes: the next one begins where it ended, so that each has its turn.
+            others = sum(due.lane not in quota.quick for due in found)
+            more = 0 < quota.quick_limit == len(found) - others
+            # A walk that stopped among the lanes goes on there, so that each has its turn; at once, unless it finds
+            # nothing.
             if quota.others_limit:
-                full = len(others) == quota.others_limit
-                more = more or full or after != _FIRST_LANE
-                after = others[-1] if full else _FIRST_LANE
+                more = more or (others > 0 if stopped else after != _FIRST_LANE)
+                after = stopped or _FIRST_LANE
             looks.looked(found=bool(found), rung=rung, busy=self._lanes.busy(kind))
             await asyncio.sleep(looks.gap)
             if not more:
@@ -97,7 +98,7 @@ class Courier:
                     async with asyncio.timeout(LOOK):
                         await bell.wait()
 
-    async def _due(self, kind: Kind, quota: Quota, after: UUID) -> list[store.Due]:
+    async def _due(self, kind: Kind, quota: Quota, after: UUID) -> store.Taken:
         retried = kind is Kind.RETRIED
         try:
             return await store.run(
@@ -106,7 +107,7 @@ class Courier:
         except (store.StoreError, store.PoolTimeout, OSError) as error:
             log.warning("the outbox has to wait: %s", error)
             await asyncio.sleep(RETRY)
-            return []
+            return store.Taken([])
 
     def _send(self, kind: Kind, due: store.Due) -> None:
         self._lanes.began(due.lane, kind, time.monotonic())

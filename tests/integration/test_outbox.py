@@ -63,7 +63,7 @@ def deliver(engine: store.Engine, lane: UUID, count: int = 1, body: bytes = b"{}
 def take(engine: store.Engine, *, retried: bool = False, **given: Any) -> list[store.Due]:
     rooms: dict[str, Any] = {"quick": {}, "quick_limit": 100, "others": {}, "unknown": 16, "others_limit": 100}
     with engine.begin() as connection:
-        return store.take(connection, retried=retried, lease=30.0, **{"after": FIRST_LANE, **rooms, **given})
+        return store.take(connection, retried=retried, lease=30.0, **{"after": FIRST_LANE, **rooms, **given}).due
 
 
 def settle(engine: store.Engine, due: store.Due, status: str, again_in: float | None = None) -> None:
@@ -400,3 +400,28 @@ def waits(engine: store.Engine) -> bool:
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         return bool(connection.execute(held).scalar_one())
+
+
+def test_a_statement_walks_a_number_of_lanes_and_the_next_goes_on_behind_them(
+    engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many wait for their next try as there are receivers."""
+    monkeypatch.setattr("tundish.store.courier.LANES", 3)
+    lanes = [UUID(int=number) for number in range(1, 9)]
+    for lane in lanes:
+        deliver(engine, lane)
+    with engine.begin() as connection:
+        later = text("UPDATE deliveries SET next_at = now() + interval '1 hour' WHERE lane <> ALL(:due)")
+        connection.execute(later, {"due": [lanes[1], lanes[6]]})
+    rooms: dict[str, Any] = {"quick": {}, "quick_limit": 9, "others": {}, "unknown": 9, "lease": 30.0}
+
+    def walk(after: UUID, limit: int = 9) -> tuple[list[UUID], UUID | None]:
+        with engine.begin() as connection:
+            taken = store.take(connection, retried=False, after=after, others_limit=limit, **rooms)
+        return [due.lane for due in taken.due], taken.stopped
+
+    assert walk(FIRST_LANE, 1) == ([lanes[1]], lanes[1]), "the page is full before"
+    assert walk(lanes[1]) == ([], lanes[4])
+    assert walk(lanes[4]) == ([lanes[6]], lanes[7])
+    assert walk(lanes[7]) == ([], None)
+    assert walk(lanes[5], 0) == ([], None)

@@ -345,8 +345,8 @@ class Bell(asyncio.Event):
 
 
 def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing_is_due(*_: object, **__: object) -> list[store.Due]:
-        return []
+    async def nothing_is_due(*_: object, **__: object) -> store.Taken:
+        return store.Taken([])
 
     async def run() -> None:
         nobody: Any = None
@@ -408,11 +408,12 @@ def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: 
                 await (first if due.lane == lanes[0] else asyncio.Event()).wait()
                 return BAD
 
-        async def many_are_due(*_: object, after: UUID, others_limit: int, **given: Any) -> list[store.Due]:
+        async def many_are_due(*_: object, after: UUID, others_limit: int, **given: Any) -> store.Taken:
             asked.put_nowait(after)
             rooms = [(lane, given["others"].get(lane, given["unknown"])) for lane in lanes if lane > after]
             due = [store.Due(lane, lane, None, "", b"", 0, [], True) for lane, room in rooms for _ in range(room)]
-            return due[:others_limit]
+            page = due[:others_limit]
+            return store.Taken(page, page[-1].lane if page else None)
 
         monkeypatch.setattr(store, "run", many_are_due)
         hanging: Any = Hanging()
@@ -425,5 +426,31 @@ def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: 
         pages.append(await asyncio.wait_for(asked.get(), 10))
         loop.cancel()
         assert pages == [UUID(int=0), lanes[ROWS // FIRST - 1], lanes[SLOW_AT_ONCE[Kind.FRESH] // FIRST - 1]]
+
+    asyncio.run(run())
+
+
+def test_a_walk_that_finds_nothing_goes_on_where_it_stopped_and_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = [UUID(int=number) for number in (5, 9)]
+
+    async def run() -> None:
+        nobody: Any = None
+        asked = asyncio.Queue[UUID]()
+
+        async def none_is_due(*_: object, after: UUID, **__: object) -> store.Taken:
+            asked.put_nowait(after)
+            return store.Taken([], next((stop for stop in stops if stop > after), None))
+
+        monkeypatch.setattr(store, "run", none_is_due)
+        courier = Courier(nobody, nobody, nobody)
+        bell = courier._bells[Kind.RETRIED] = Bell()
+        loop = asyncio.create_task(courier._take(Kind.RETRIED))
+        for after in (UUID(int=0), *stops, UUID(int=0)):
+            assert await asyncio.wait_for(asked.get(), 10) == after
+            if after != stops[-1]:  # there the walk has come round
+                await asyncio.wait_for(bell.listened.wait(), 10)
+                bell.listened.clear()
+                bell.set()
+        loop.cancel()
 
     asyncio.run(run())

@@ -71,7 +71,7 @@ from tundish.store.connect import (
     lock_timed_out,
     run,
 )
-from tundish.store.courier import Due, Settled, bury, settle, take
+from tundish.store.courier import Due, Settled, Taken, bury, settle, take
 from tundish.store.deliveries import (
     Delivery,
     DeliveryListing,
@@ -210,6 +210,7 @@ __all__ = [
     "State",
     "StoreError",
     "Surveyed",
+    "Taken",
     "TooOld",
     "Unsent",
     "Upload",

@@ -34,6 +34,16 @@ class Due(NamedTuple):
     wanted: bool
 
 
+class Taken(NamedTuple):
+    """What was taken, and behind which lane the walk goes on; None where it came to the last one."""
+
+    due: list[Due]
+    stopped: UUID | None = None
+
+
+#: Lanes that one statement walks through at most: as many may wait for their next try as there are receivers.
+LANES = 2048
+
 _TAKE = """
     WITH RECURSIVE lanes AS (
         (SELECT lane FROM deliveries WHERE {waits} AND id < :top AND lane > :after ORDER BY lane LIMIT 1)
@@ -41,20 +51,23 @@ _TAKE = """
         SELECT (SELECT d.lane FROM deliveries d WHERE {waits} AND d.id < :top AND d.lane > lanes.lane
                 ORDER BY d.lane LIMIT 1)
         FROM lanes WHERE lanes.lane IS NOT NULL
+    ), walked AS (
+        SELECT lane FROM lanes WHERE lane IS NOT NULL LIMIT :lanes
     ), picked AS MATERIALIZED (
-        (SELECT due.id FROM unnest(CAST(:quick AS uuid[]), CAST(:quick_rooms AS int[])) AS quick(lane, room)
+        (SELECT due.id, CAST(NULL AS uuid) AS lane
+         FROM unnest(CAST(:quick AS uuid[]), CAST(:quick_rooms AS int[])) AS quick(lane, room)
          CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
             WHERE {waits} AND d.id < :top AND d.lane = quick.lane AND d.next_at <= now()
             ORDER BY {order} LIMIT quick.room FOR UPDATE SKIP LOCKED
          ) due LIMIT :quick_limit)
         UNION ALL
-        (SELECT due.id FROM lanes
+        (SELECT due.id, walked.lane FROM walked
          LEFT JOIN unnest(CAST(:others AS uuid[]), CAST(:other_rooms AS int[])) AS known(lane, room)
-                ON known.lane = lanes.lane
+                ON known.lane = walked.lane
          CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
-            WHERE {waits} AND d.id < :top AND d.lane = lanes.lane AND d.next_at <= now()
+            WHERE {waits} AND d.id < :top AND d.lane = walked.lane AND d.next_at <= now()
             ORDER BY {order} LIMIT COALESCE(known.room, :unknown) FOR UPDATE SKIP LOCKED
          ) due LIMIT :others_limit)
     ), taken AS (
@@ -62,11 +75,17 @@ _TAKE = """
         WHERE d.id = ANY(ARRAY(SELECT id FROM picked)) AND d.id BETWEEN
               (SELECT id FROM picked ORDER BY id LIMIT 1) AND (SELECT id FROM picked ORDER BY id DESC LIMIT 1)
         RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries
+    ), walk AS (
+        SELECT CASE WHEN (SELECT count(lane) FROM picked) < :others_limit
+                    THEN (SELECT lane FROM walked OFFSET :lanes - 1)
+                    ELSE (SELECT lane FROM picked WHERE lane IS NOT NULL ORDER BY lane DESC LIMIT 1)
+               END AS stopped
     )
     SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries,
            COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
-           d.endpoint IS NULL OR COALESCE(e.enabled, false)
-    FROM taken d JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
+           d.endpoint IS NULL OR COALESCE(e.enabled, false), walk.stopped
+    FROM walk LEFT JOIN taken d ON true
+    LEFT JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
     ORDER BY d.lane, d.id
 """
 _TAKE_FRESH = text(_TAKE.format(waits=FRESH, order="d.id"))
@@ -84,11 +103,11 @@ def take(
     others_limit: int,
     after: UUID,
     lease: float,
-) -> list[Due]:
+) -> Taken:
     """Take webhooks, fresh or `retried` ones, whose time has come: up to `quick_limit` from the `quick` lanes, from the
     first on; besides up to `others_limit` from all other lanes, which have their turn in order, from the one after
-    `after` on. Each lane gives as many as `quick` or `others` says, else `unknown`. Whoever does not settle them within
-    `lease` seconds has died: they are due again."""
+    `after` on, and of which LANES are walked through. Each lane gives as many as `quick` or `others` says, else
+    `unknown`. Whoever does not settle them within `lease` seconds has died: they are due again."""
     others = {**others, **dict.fromkeys(quick, 0)}
     rows = connection.execute(
         _TAKE_RETRIED if retried else _TAKE_FRESH,
@@ -101,12 +120,15 @@ def take(
             "unknown": unknown,
             "others_limit": others_limit,
             "after": after,
+            "lanes": LANES,
             "lease": lease,
             # What lies ahead of now is empty: the partitions of the days to come are left out.
             "top": floor_uuid(datetime.now(UTC) + timedelta(hours=1)),
         },
     )
-    return [Due._make([*row[:6], signing(row[6], row[7]), row[8]]) for row in rows]
+    found = rows.all()
+    due = [Due._make([*row[:6], signing(row[6], row[7]), row[8]]) for row in found if row[0] is not None]
+    return Taken(due, found[0][9])
 
 
 class Settled(NamedTuple):
