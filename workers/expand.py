@@ -100,6 +100,8 @@ def _read(tools: Tools, lineup: Lineup, batch: store.BatchRow, raw: Sequence[Raw
     for each, (number, _, _) in zip(parsed, raw, strict=True):
         if isinstance(each, BadLine):
             stored.append(store.NewLine(number, each.custom_id, error=error_json(each.fault, str(each))))
+            if each.custom_id is not None:
+                taken.add(each.custom_id)
             continue
         line, value = each
         if line.custom_id in taken:

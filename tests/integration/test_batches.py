@@ -168,6 +168,16 @@ def test_a_name_belongs_to_the_first_line_that_has_it_on_whatever_page(tools: To
     assert errors == [(3, "a", "duplicate_custom_id"), (len(names), "b", "duplicate_custom_id")]
 
 
+@on_a_directory
+@pytest.mark.parametrize("between", [1, PAGE], ids=["on its page", "on the next"])
+def test_a_line_that_was_refused_has_its_name_too_on_whatever_page(tools: Tools, between: int) -> None:
+    names = [*(f"n{number}" for number in range(between)), "a"]
+    expanded(tools, id := made(tools, b'{"custom_id": "a"}\n' + jsonl(names)))
+    run(tools)
+    errors = [each["error"]["code"] for each in file_of(tools, settle(tools, id).errors)]
+    assert errors == ["invalid_line", "duplicate_custom_id"]
+
+
 def test_outputs_lie_in_one_file_a_line_each_and_what_is_no_json_is_null(tools: Tools) -> None:
     id = made(tools, jsonl("abcdef"), webhook="http://localhost/hook")
     expanded(tools, id)
