@@ -100,8 +100,9 @@ class Post:
             async with asyncio.timeout(TIMEOUT):
                 try:
                     return await self._post(due, to, origin)
-                except (aiohttp.ServerDisconnectedError, ConnectionResetError):
-                    if origin.answered_at < time.monotonic() - KEPT:
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as failed:
+                    new = isinstance(failed, aiohttp.ClientConnectorError)  # there was none that was kept
+                    if new or origin.answered_at < time.monotonic() - KEPT:
                         raise
                 return await self._post(due, to, origin)
         except aiohttp.ConnectionTimeoutError:

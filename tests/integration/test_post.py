@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -172,6 +173,24 @@ def test_a_kept_connection_that_was_closed_costs_no_try() -> None:
 
     assert send(serve, "/", "/") == [Answer(204), Answer(204)]
     assert requests == 3
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_nor_does_one_that_was_reset(run: Any) -> None:
+    """As it is where the receiver closed it before the request came, and that is not seen at once."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await request(reader)
+        requests += 1
+        writer.write(OK)
+        await request(reader)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    assert send(serve, "/", "/", run=run) == [Answer(204), Answer(204)]
+    assert requests == 2
 
 
 def test_one_that_only_hangs_up_is_asked_once() -> None:
