@@ -5,8 +5,11 @@ import re
 import sys
 from collections.abc import Callable
 
-#: What CUDA, and the libraries on it, say where the device's memory is short.
-_SHORT = re.compile(r"cu(da|dnn|blas|fft|sparse|solver).*(out.of.memory|alloc\w*_failed)", re.IGNORECASE)
+#: What CUDA, and the libraries on it, say where the device's memory is short; and torch, where the host's is.
+_SHORT = re.compile(
+    r"cu(da|dnn|blas|fft|sparse|solver).*(out.of.memory|alloc\w*_failed)|DefaultCPUAllocator: (can't alloc|not enough)",
+    re.IGNORECASE,
+)
 #: What they say where nobody has to ask the device. Under many others stands a hint that names device-side assertions.
 _STICKY = re.compile(
     "illegal memory access was encountered|device-side assert triggered|unspecified launch failure|misaligned address"

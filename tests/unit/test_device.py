@@ -35,6 +35,11 @@ SHORT = [
     RuntimeError("cuSOLVER error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
     RuntimeError("CUDA error: CUSPARSE_STATUS_ALLOC_FAILED when calling `cusparseCreate(handle)`"),
     RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+        " allocate 4503599627370496 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
 ]
 STICKY = [
     torch.AcceleratorError(f"CUDA error: an illegal memory access was encountered{HINT}"),
