@@ -102,3 +102,18 @@ def test_a_statement_that_was_cancelled_leaves_no_connection_in_the_middle(datab
         return int(found)
 
     assert asyncio.run(asyncio.wait_for(cancelled(), 5))
+
+
+def test_that_postgres_is_away_is_told_without_the_statement(engine: store.Engine, database_url: str) -> None:
+    away = store.engine(database_url.replace("/test_", "/nowhere_"))
+    for verb in (
+        lambda: END.rows(engine.connect(), {}),
+        lambda: engine.connect().execute(text("SELECT pg_terminate_backend(pg_backend_pid())")),
+        away.connect,
+    ):
+        with pytest.raises(store.StoreError) as told:
+            verb()
+        assert "[SQL" not in str(told.value)
+        assert "sqlalche.me" not in str(told.value)
+    with pytest.raises(store.StoreError, match="SELECT no_such_thing"), engine.connect() as connection:
+        connection.execute(text("SELECT no_such_thing"))

@@ -6,7 +6,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DataError as RowError
 from sqlalchemy.exc import DBAPIError as StoreError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,6 +26,7 @@ __all__ = [
     "StoreError",
     "async_engine",
     "autocommit",
+    "bare",
     "engine",
     "lock_timed_out",
     "run",
@@ -67,6 +68,7 @@ def engine(url: str, pool: int = 4, *, by_ids: bool = False, autocommit: bool = 
         **_transactions(autocommit),
     )
     guard(made, _STALLED)
+    event.listen(made, "handle_error", _told)
     return made
 
 
@@ -96,6 +98,7 @@ def async_engine(
         **_transactions(autocommit),
     )
     guard(made.sync_engine, _API_STALLED)
+    event.listen(made.sync_engine, "handle_error", _told)
     return made
 
 
@@ -115,6 +118,19 @@ async def run(
 def lock_timed_out(error: Exception) -> bool:
     """Whether a statement failed because it waited too long for what another transaction holds."""
     return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
+
+
+def bare(error: BaseException) -> None:
+    """Take the statement out of the text of an error that is not its fault: while Postgres is away, forty lines of SQL
+    a try would bury in the log what ails it."""
+    if isinstance(error, StoreError):
+        error.statement = None
+        error.code = None  # type: ignore[assignment]  # that of a page which explains the driver's errors
+
+
+def _told(context: ExceptionContext) -> None:
+    if context.sqlalchemy_exception and (context.is_disconnect or context.connection is None):
+        bare(context.sqlalchemy_exception)
 
 
 def _transactions(autocommit: bool) -> dict[str, Any]:

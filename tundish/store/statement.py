@@ -15,6 +15,7 @@ from sqlalchemy.util import await_only
 
 from tundish.store import stall
 from tundish.store.arrays import ARRAYS, Array
+from tundish.store.connect import bare
 
 
 class _ArrayDumper(psycopg.adapt.Dumper):
@@ -72,4 +73,6 @@ class Statement:
             self._sql, None, error, errors, hide_parameters=True, connection_invalidated=gone, dialect=dialect
         )
         assert isinstance(told, BaseException)
+        if gone:
+            bare(told)
         return told
