@@ -49,3 +49,23 @@ def configure(format: str, level: str, stream: TextIO = sys.stderr) -> None:
     for ours in ("tundish", "api", "workers", "local", "examples"):
         logging.getLogger(ours).setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+class Outage:
+    """Tells of what fails again and again as that begins, and once it is over: a line a try would bury the rest."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._since: dict[str, float] = {}
+
+    def waits(self, what: str, error: object) -> None:
+        """It has failed, and is tried again."""
+        level = logging.DEBUG if what in self._since else logging.WARNING
+        self._since.setdefault(what, time.monotonic())
+        self._logger.log(level, "%s has to wait: %s", what, error)
+
+    def over(self, what: str) -> None:
+        """It was done."""
+        since = self._since.pop(what, None)
+        if since is not None:
+            self._logger.info("%s goes on, after %.0f s", what, time.monotonic() - since)

@@ -41,6 +41,7 @@ RETRY = 1.0
 ROWS = 256
 
 _FIRST_LANE = UUID(int=0)
+_NOTICES = "the notice of new webhooks"
 _UNWANTED = Answer(None, "not sent: the endpoint is disabled or was deleted")
 
 
@@ -55,6 +56,7 @@ class Courier:
         self._settler = Settler(engine)
         self._bells = {kind: asyncio.Event() for kind in Kind}
         self._sending: set[asyncio.Task[None]] = set()
+        self._outage = logs.Outage(log)
 
     async def run(self, stopped: asyncio.Event, grace: float) -> None:
         """Send what is due until `stopped`; what is on its way has `grace` seconds to end then. A loop that breaks is a
@@ -101,13 +103,15 @@ class Courier:
     async def _due(self, kind: Kind, quota: Quota, after: UUID) -> store.Taken:
         retried = kind is Kind.RETRIED
         try:
-            return await store.run(
+            taken = await store.run(
                 self._engine, store.take, retried=retried, after=after, lease=LEASE, **quota._asdict()
             )
         except (store.StoreError, store.PoolTimeout, OSError) as error:
-            log.warning("the outbox has to wait: %s", error)
+            self._outage.waits("the outbox", error)
             await asyncio.sleep(RETRY)
             return store.Taken([])
+        self._outage.over("the outbox")
+        return taken
 
     def _send(self, kind: Kind, due: store.Due) -> None:
         self._lanes.began(due.lane, kind, time.monotonic())
@@ -147,10 +151,12 @@ class Courier:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(queue.OUTBOX)
                     while True:
-                        if await subscription.get_message(timeout=LOOK):
+                        message = await subscription.get_message(timeout=LOOK)
+                        self._outage.over(_NOTICES)
+                        if message:
                             self._bells[Kind.FRESH].set()
             except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
-                log.warning("webhooks are found by looking, Redis does not answer: %r", error)
+                self._outage.waits(_NOTICES, f"they are found by looking, Redis does not answer: {error!r}")
                 await asyncio.sleep(RETRY)
 
 

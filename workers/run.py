@@ -19,7 +19,7 @@ from uuid import UUID
 
 import redis
 
-from tundish import store
+from tundish import logs, store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
@@ -105,6 +105,7 @@ class Pipeline:
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
+        self._outage = logs.Outage(log)
         self._recorded = threading.Condition()
         self._gathering = threading.Lock()
         #: The models are on the shelf.
@@ -429,13 +430,17 @@ class Pipeline:
 
     def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""
+        name = verb.__name__.strip("_")
         while True:
             try:
-                return verb(*args, **kwargs)
+                done = verb(*args, **kwargs)
             except (store.StoreError, BlobUnavailable) as error:
-                log.warning("%s has to wait: %s", verb.__name__.strip("_"), error)
+                self._outage.waits(name, error)
                 if self._closing.wait(RETRY):
                     return None
+            else:
+                self._outage.over(name)
+                return done
 
     def _guard(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

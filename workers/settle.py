@@ -4,7 +4,7 @@ the next."""
 import asyncio
 import logging
 
-from tundish import store
+from tundish import logs, store
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class Settler:
         self._waiting: list[store.Settled] = []
         self._gone: set[store.Gone] = set()
         self._bell = asyncio.Event()
+        self._outage = logs.Outage(log)
 
     def add(self, settled: store.Settled, gone: store.Gone | None = None) -> None:
         """Write this down soon; `gone` is an endpoint to disable."""
@@ -53,10 +54,12 @@ class Settler:
         for _ in range(TRIES):
             try:
                 await store.run(self._engine, _settle, page, gone)
-                return
             except (store.StoreError, store.PoolTimeout, OSError) as error:
-                log.warning("what came of %d deliveries has to wait: %s", len(page), error)
+                self._outage.waits("what came of deliveries", error)
                 await asyncio.sleep(RETRY)
+            else:
+                self._outage.over("what came of deliveries")
+                return
         log.error("%d deliveries will be sent again: what came of them could not be written down", len(page))
 
 

@@ -1,6 +1,7 @@
 """The courier's policy: what becomes of a webhook after a try, and whose may be sent now."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from email.utils import formatdate
 from types import SimpleNamespace
@@ -363,7 +364,9 @@ def test_a_stop_that_comes_with_the_bell_is_heeded(monkeypatch: pytest.MonkeyPat
     asyncio.run(run())
 
 
-def test_a_connection_to_redis_that_is_cut_ends_no_courier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_to_redis_that_is_cut_ends_no_courier_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It shows as an error of the event loop where it is cut within a write."""
     cuts = [RuntimeError("the handler is closed"), ConnectionResetError()]
 
@@ -393,7 +396,11 @@ def test_a_connection_to_redis_that_is_cut_ends_no_courier(monkeypatch: pytest.M
         assert heard.done()
 
     monkeypatch.setattr("workers.courier.RETRY", 0.0)
-    asyncio.run(run())
+    with caplog.at_level(logging.INFO, "workers.courier"):
+        asyncio.run(run())
+    waits, goes_on = caplog.messages
+    assert "has to wait: they are found by looking, Redis does not answer: " in waits
+    assert goes_on == "the notice of new webhooks goes on, after 0 s"
 
 
 def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 
+import pytest
+
 from tundish import logs
 
 
@@ -28,3 +30,16 @@ def test_a_line_of_text_is_for_a_person() -> None:
     logs.configure("text", "debug", stream)
     logging.getLogger("api").info("hello", extra={"request": "r1"})
     assert stream.getvalue().endswith("INFO     api: hello request=r1\n")
+
+
+def test_what_fails_again_and_again_is_told_as_it_begins_and_once_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    outage = logs.Outage(logging.getLogger("workers.x"))
+    with caplog.at_level(logging.INFO, "workers.x"):
+        outage.over("reap")
+        for error in ("away", "still away"):
+            outage.waits("reap", error)
+            outage.waits("bury", error)
+        outage.over("reap")
+        outage.over("reap")
+        outage.waits("bury", "for a third time")
+    assert caplog.messages == ["reap has to wait: away", "bury has to wait: away", "reap goes on, after 0 s"]

@@ -1,11 +1,16 @@
 """When chores are due, in several threads."""
 
+import logging
 import threading
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any
 
-from workers.chores import Chore
-from workers.chores.__main__ import Schedule
+import pytest
+import redis
+
+from workers.chores import Chore, Tools
+from workers.chores.__main__ import RETRY, Schedule, _once
 
 PATIENCE = 10.0
 
@@ -32,3 +37,18 @@ def test_one_thread_waits_for_what_is_due_and_the_others_for_it() -> None:
         assert [each.result() for each in done] == [one]
         stopped.set()
         assert Counter(each.result(PATIENCE) for each in waiting) == {one: 1, None: 3}
+
+
+def test_a_chore_that_has_to_wait_is_told_once_and_when_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    away = [redis.ConnectionError("gone"), redis.ConnectionError("gone")]
+
+    def run(tools: Tools) -> int:
+        if away:
+            raise away.pop()
+        return 0
+
+    tools: Any = None
+    with caplog.at_level(logging.INFO, "workers.chores"):
+        waits = [_once(Chore("late", 60.0, run), tools) for _ in range(4)]
+    assert waits == [RETRY, RETRY, 60.0, 60.0]
+    assert caplog.messages == ["late has to wait: gone", "late goes on, after 0 s"]

@@ -40,6 +40,7 @@ BLOBS = [Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run) for
 #: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
 FILES = [Chore("batches", batches.EVERY, batches.run)]
 FILE_THREADS = 4
+_outage = logs.Outage(log)
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
 
@@ -111,8 +112,9 @@ def _once(chore: Chore, tools: Tools) -> float:
     try:
         moved = chore.run(tools)
     except (store.StoreError, redis.RedisError, BlobUnavailable) as error:
-        log.warning("%s has to wait: %s", chore.name, error)
+        _outage.waits(chore.name, error)
         return RETRY
+    _outage.over(chore.name)
     if moved:
         log.info("%s: %d moved", chore.name, moved)
     return 0.1 if moved else chore.every
