@@ -27,10 +27,11 @@ class JsonLines(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """For a person: time, level, logger, message, then the ids."""
+    """For a person: time, level, logger, message, then the ids; with the day where it is read on another one."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s", "%H:%M:%S")
+    def __init__(self, dated: bool) -> None:
+        time = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s", time)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         ids = [f" {name}={getattr(record, name)}" for name in IDS if hasattr(record, name)]
@@ -42,7 +43,7 @@ def configure(format: str, level: str, stream: TextIO = sys.stderr) -> None:
     libraries below us speak from warning on."""
     text = format == "text" or (not format and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Text() if text else JsonLines())
+    handler.setFormatter(Text(dated=not stream.isatty()) if text else JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

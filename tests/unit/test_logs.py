@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import re
+from unittest.mock import patch
 
 import pytest
 
@@ -29,7 +31,11 @@ def test_a_line_of_text_is_for_a_person() -> None:
     stream = io.StringIO()
     logs.configure("text", "debug", stream)
     logging.getLogger("api").info("hello", extra={"request": "r1"})
-    assert stream.getvalue().endswith("INFO     api: hello request=r1\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO     api: hello request=r1\n", stream.getvalue())
+    with patch.object(stream, "isatty", lambda: True):
+        logs.configure("", "debug", stream)
+    logging.getLogger("api").info("again")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO     api: again", stream.getvalue().splitlines()[1])
 
 
 def test_what_fails_again_and_again_is_told_as_it_begins_and_once_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
