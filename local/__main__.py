@@ -15,7 +15,7 @@ HELP = """usage: ./dev WORD
                           start Tundish on this machine: Postgres, Valkey, API, worker, courier, chores;
                           with FILE, serve its models, and again whenever it is saved
   down                    stop it
-  ps [--json]             show its processes
+  ps [--json]             show its processes, and how often each was started again
   demo                    start it in a temporary place, run real sentences through a real model, stop it
   test [ARGS]             run the tests (ARGS go to pytest)
   test --chaos[=full]     kill, freeze, cut and stall all parts under load, and count what is lost: nothing

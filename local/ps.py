@@ -22,8 +22,17 @@ def main(arguments: list[str]) -> int:
     elif not rows:
         say(f"nothing runs in {root}")
     for row in () if arguments else rows:
-        say(f"{row['name']:10} {row['state']:11} {row['pid'] or '-':>8} {row['uptime_s']:>9.0f} s  {row['url'] or ''}")
+        process = f"{row['name']:10} {row['state']:11} {row['pid'] or '-':>8} {row['uptime_s']:>9.0f} s"
+        say(f"{process}  {row['url'] or ''}{_restarts(row)}")
     return 0 if rows and all(row["state"] == "running" for row in rows) else 1
+
+
+def _restarts(row: dict[str, Any]) -> str:
+    if row["last_end"] is None:
+        return ""
+    times = "once" if row["restarts"] == 1 else f"{row['restarts']} times"
+    again = f"started again {times}, " if row["restarts"] else ""
+    return f"  {again}last ended with {row['last_end']}: {row['log']}"
 
 
 def _row(child: dict[str, Any], supervised: bool) -> dict[str, Any]:
@@ -34,6 +43,8 @@ def _row(child: dict[str, Any], supervised: bool) -> dict[str, Any]:
         "pid": child["pid"] if state == "running" else None,
         "state": state,
         "uptime_s": round(time.time() - child["started_at"], 1) if state == "running" else 0,
+        "restarts": child.get("restarts", 0),
+        "last_end": child.get("last_end"),
         "url": child["url"],
         "log": child["log"],
     }

@@ -15,6 +15,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def now() -> str:
+    """The time, for what is said long after the start."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
 @contextmanager
 def step(what: str) -> Iterator[None]:
     """Name a step once it takes over a second, count on a terminal while it goes on, and say how long it took."""

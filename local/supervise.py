@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from local.place import Place
-from local.say import Stop, say
+from local.say import Stop, now, say
 from local.watchdog import end
 from workers import exits
 
@@ -53,6 +53,8 @@ class _Running:
     started_at: float = field(default_factory=time.time)
     back_off: float = BACK_OFF[0]
     again_at: float | None = None  # by the monotonic clock, while it waits to be started again
+    restarts: int = 0
+    last_end: str | None = None  # how the one before it ended
 
     def wait_after(self, status: int | None) -> float:
         """Seconds until it is started again, after it ended with that exit status."""
@@ -71,6 +73,8 @@ class _Running:
             "pid": None if self.again_at else self.process.pid,
             "state": "restarting" if self.again_at else "running",
             "started_at": self.started_at,
+            "restarts": self.restarts,
+            "last_end": self.last_end,
             "url": self.child.url,
             "log": str(log),
         }
@@ -99,7 +103,8 @@ class Supervisor:
             signal.signal(number, lambda number, _: self._events.put(number))
 
     def start(self, child: Child) -> int:
-        """Start a child; its process id."""
+        """Start a child, or start it again; its process id."""
+        before = self._children.get(child.name)
         with self._place.log(child.name).open("ab") as log:
             logged = log.tell()
             process = subprocess.Popen(
@@ -113,10 +118,9 @@ class Supervisor:
         if child.heard:
             threading.Thread(target=self._hear, args=(child.name, process), daemon=True).start()
         self._tell(f"+{process.pid} {int(child.stop)}")
-        before = self._children.get(child.name)
-        self._children[child.name] = _Running(
-            child, process, logged, back_off=before.back_off if before else BACK_OFF[0]
-        )
+        running = self._children[child.name] = _Running(child, process, logged)
+        if before:
+            running.back_off, running.restarts, running.last_end = before.back_off, before.restarts + 1, before.last_end
         threading.Thread(target=self._watch, args=(child.name, process), daemon=True).start()
         self._write()
         return process.pid
@@ -152,8 +156,8 @@ class Supervisor:
             if running.process is not event.process:
                 continue
             wait = running.wait_after(event.process.returncode)
-            running.again_at = time.monotonic() + wait
-            say(f"{event.name} ended ({_how(event.process)}); it is started again in {wait:.0f} s")
+            running.again_at, running.last_end = time.monotonic() + wait, _how(event.process)
+            say(f"{now()} {event.name} ended ({running.last_end}); it is started again in {wait:.0f} s")
             self._write()
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from local import embed
 from local.http import Api
 from local.place import Place
-from local.say import Stop, say, step
+from local.say import Stop, now, say, step
 from local.supervise import TREE, Child, Supervisor
 from tundish import store
 from tundish.blobs import BlobUnavailable, open_blobs
@@ -264,3 +264,4 @@ def _let_go(place: Place, report: int) -> None:
         os.dup2(log, number)
     os.close(log)
     os.close(report)
+    say(f"{now()} ready, process {os.getpid()}")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
         shown = local.ps()
         assert list(shown) == ["postgres", "valkey", "api", "worker", "courier", "chores"]
         for name, row in shown.items():
-            assert list(row) == ["name", "pid", "state", "uptime_s", "url", "log"]
+            assert list(row) == ["name", "pid", "state", "uptime_s", "restarts", "last_end", "url", "log"]
             assert row["state"] == "running"
             assert Path(row["log"]).is_file()
             assert (row["url"] is not None) == (name in ("postgres", "valkey", "api"))
@@ -184,6 +185,10 @@ def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_p
                             for name, row in local.ps().items()),
                 "all were started again", 60,
             )  # fmt: skip
+            assert {(row["restarts"], row["last_end"]) for row in local.ps().values()} == {(1, "signal 9")}
+            assert local.run("ps").stdout.count("  started again once, last ended with signal 9: ") == 6
+            log = (local.folder / "logs" / "up.log").read_text()
+            assert len(re.findall(r"^\d{4}-\d\d-\d\d [\d:]{8} \w+ ended \(signal 9\)", log, re.MULTILINE)) >= 6
             wait_until(lambda: ready(local), "the API is ready again", 60)
             answer = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}})
             assert client.get(f"/v1/jobs/{answer.json()['id']}?wait=60").json()["status"] == "succeeded"
