@@ -83,7 +83,8 @@ class Flush:
                 stored = self._fail(wanted, Unavailable("unavailable", "the jobs could not be stored", retry_after=2))
             self._waiting -= sum(len(group.jobs) for group in groups)
             self._waiting_bytes -= sum(group.bytes for group in groups)
-            await self.send([job for group in stored for job in group.jobs])
+            if stored:
+                await self.send([job for group in stored for job in group.jobs])
 
     def _gather(self) -> list[_Group]:
         """The next groups of up to ROWS jobs together, at least one group."""

@@ -115,6 +115,34 @@ def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) 
     assert len(tried) >= 2  # Redis was to hear of each before the next one went
 
 
+def test_redis_is_not_asked_to_take_the_messages_of_no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    away, pushed = [True], []
+
+    class Open:
+        async def push(self, lists: Mapping[str, object]) -> None:
+            pushed.append(len(lists))
+            told.set()
+
+    async def stored(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
+        if away.pop():
+            raise OSError
+        return datetime.now(UTC)
+
+    async def run() -> None:
+        each = flush.Flush(cast(Any, None), cast(Any, Open()))
+        running = asyncio.create_task(each.run())
+        assert (await refused(each, [job()])).code == "unavailable"
+        away.append(False)
+        await each.submit([job()])
+        await told.wait()
+        running.cancel()
+
+    told = asyncio.Event()
+    monkeypatch.setattr(store.AsyncKept, "run", stored)
+    asyncio.run(run())
+    assert pushed == [1]
+
+
 def test_a_store_of_blobs_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     blobs = SimpleNamespace(put=lambda *_: go_on.wait())
