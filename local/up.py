@@ -213,9 +213,15 @@ def _welcome(system: System) -> str:
         "  Ctrl-C stops it; ./dev down does so from elsewhere, ./dev ps shows its processes",
     ]
     _, missing = system.api.readiness()
-    if missing:
-        lines.append(f"  note:          {missing}")
+    lines += [f"  note:          {note}" for note in (missing, *_unloaded(system.api)) if note]
     return "\n".join(lines)
+
+
+def _unloaded(api: Api) -> list[str]:
+    """Why models could not be loaded: they are in the catalog, and their jobs would fail."""
+    workers: list[dict[str, Any]] = api.get("/v1/workers")["data"]
+    errors = {lies.get("error") for each in workers for lies in each["places"].values()}
+    return sorted(error.partition("\n")[0] for error in errors if error)
 
 
 def curl(api: Api) -> str:

@@ -58,7 +58,7 @@ def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, 
 def _lost(quarantine: Quarantine, settings: Settings, served: Sequence[Served]) -> Heart:
     """That of a worker without a device."""
     targets = [Target.of(each.model) for each in served]
-    nowhere = {str(each): {"place": "nowhere", "bytes": None} for each in targets}
+    nowhere = {str(each): {"place": "nowhere", "bytes": None, "error": None} for each in targets}
     presence = Presence(
         quarantine.worker,
         settings.pool,

@@ -32,8 +32,8 @@ class Place(Enum):
 class Entry:
     """One model. `known` are its bytes on the device, None until it was measured, and `residue` those that its move to
     host memory left there. `load_seconds` and `copy_seconds` are what it took to bring it the last time, from nowhere
-    and from host memory, with what made room for it; `failures` in a row have kept it from being brought. Times are of
-    the monotonic clock."""
+    and from host memory, with what made room for it; `failures` in a row have kept it from being brought, the last for
+    the `error`. Times are of the monotonic clock."""
 
     served: Served
     loaded: Loaded
@@ -47,6 +47,7 @@ class Entry:
     load_seconds: float = 0.0
     copy_seconds: float | None = None
     failures: int = 0
+    error: str | None = None
     rests_until: float = 0.0
 
     @classmethod
@@ -97,7 +98,7 @@ class Entry:
 
     def arrive(self, now: float) -> None:
         """It is on the device from now on."""
-        self.place, self.since, self.residue = Place.DEVICE, now, 0
+        self.place, self.since, self.residue, self.error = Place.DEVICE, now, 0, None
 
     def use(self, now: float) -> None:
         """A batch of it has ended."""

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 LONGEST_REST = 30.0
 #: So often a load may raise in a row before the jobs that wait for it fail.
 TRIES = 3
+#: Characters of it that each heart-beat tells.
+TOLD = 1000
 #: Seconds in which room that was made for others is not taken back while they want it.
 LEFT = 10.0
 
@@ -117,8 +119,12 @@ class Shelf:
         return [target for target in self._entries if target not in hopeless]
 
     def places(self) -> dict[str, dict[str, Any]]:
-        """Where each model lies, by `name@version`, and the bytes that it takes of the device while it is there."""
-        return {each.name: {"place": each.place.value, "bytes": each.known} for each in self._entries.values()}
+        """Where each model lies, by `name@version`, the bytes that it takes of the device while it is there, and why it
+        could not be brought there the last time."""
+        return {
+            each.name: {"place": each.place.value, "bytes": each.known, "error": each.error}
+            for each in self._entries.values()
+        }
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes of the device in all and in use; on a CPU those that models may take, where there is a limit."""
@@ -399,7 +405,7 @@ class Shelf:
 
     def _failed(self, entry: Entry, failure: LoadFailed) -> LoadFailed:
         """Others may go on: it is not tried for a while."""
-        entry.failures += 1
+        entry.failures, entry.error = entry.failures + 1, str(failure)[:TOLD]
         rest = min(LONGEST_REST, 2.0 ** (entry.failures - 1))
         entry.rests_until = time.monotonic() + rest
         log.error("%s; it is tried again in %.0f s at the soonest", failure, rest)

@@ -9,10 +9,12 @@ from api.openapi.calls import answer, call, query
 
 class Placed(msgspec.Struct):
     """Where a model lies: on the device, in host memory, or nowhere, to be loaded for its next batch. `bytes` are what
-    it takes of the device while it is there, null until they were measured."""
+    it takes of the device while it is there, null until they were measured; `error` is why it could not be brought
+    there the last time, else null."""
 
     place: Literal["device", "host", "nowhere"]
     bytes: int | None
+    error: str | None = None
 
 
 class WorkerShown(msgspec.Struct):

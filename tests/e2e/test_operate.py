@@ -252,11 +252,13 @@ def test_a_setting_that_cannot_be_used_is_named(local: Local, name: str, value: 
     assert line in failed.stdout
 
 
-def test_what_will_surprise_is_told_at_the_start(local: Local) -> None:
+def test_what_will_surprise_is_told_at_the_start(local: Local, tmp_path: Path) -> None:
     local.settings |= {"TUNDISH_REDIS_URL": "redis://127.0.0.1:1", "TUNDISH_TIMOUT": "5"}
+    local.settings |= {"TUNDISH_MODELS": "tests.models:Echo,tests.shelf_models:Broken", "SHELF": str(tmp_path)}
     with local.running() as said:
         assert "up: TUNDISH_TIMOUT is no setting; do you mean TUNDISH_TIMEOUT?\n" in said
         assert "  note:          redis does not answer (ConnectionError): jobs are accepted and wait\n" in said
+        assert "  note:          broken@1 cannot be loaded: OSError: the weights are not there\n" in said
 
 
 def test_what_is_missing_when_time_is_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_a_worker_tells_where_it_runs_and_what(system: Local, client: httpx.Clie
     assert worker["id"].startswith("wrk_")
     assert (worker["pool"], worker["device"], worker["state"]) == ("default", "cpu", "idle")
     assert {"echo@1", "scale@1", "scale@2", "scale@3"} <= set(worker["models"])
-    assert worker["places"] == {model: {"place": "device", "bytes": 0} for model in worker["models"]}
+    assert worker["places"] == {model: {"place": "device", "bytes": 0, "error": None} for model in worker["models"]}
     assert worker["pid"] == system.ps()["worker"]["pid"]
 
 

@@ -116,9 +116,9 @@ def test_three_models_are_served_where_two_fit(local: Local, client: httpx.Clien
     def told() -> bool:
         [worker] = client.get("/v1/workers").json()["data"]
         places = worker["places"]
-        assert places["large@1"] == {"place": "nowhere", "bytes": 5000}
+        assert (places["large@1"]["place"], places["large@1"]["bytes"]) == ("nowhere", 5000)
         assert "large@1" not in worker["models"]
-        return {model for model, lies in places.items() if lies == {"place": "device", "bytes": 1000}} == device
+        return {model for model, lies in places.items() if (lies["place"], lies["bytes"]) == ("device", 1000)} == device
 
     wait_until(told, "a heart-beat tells where they lie")
     with psycopg.connect(local.ps()["postgres"]["url"], autocommit=True) as connection:

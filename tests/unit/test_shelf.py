@@ -152,6 +152,8 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     each = shelf(layered("a"), layered("b"), follow=lambda targets: followed.append(set(targets)))
     each.fill()
     for number in range(2, TRIES + 1):
+        assert each.places()["b@1"]["error"] == "b@1 cannot be loaded: OSError: the disk"
+        assert each.places()["a@1"]["error"] is None
         assert each.choose({B: Waiting(1.0, 0.0)}, 0.0, idle=True).targets == {A}
         assert followed[-1] == {A}
         with pytest.raises(LoadFailed, match="OSError: the disk") as failed:
@@ -161,6 +163,7 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     Layered.trouble.clear()
     bring(each, B)
     assert each.complete
+    assert each.places()["b@1"]["error"] is None
 
 
 def test_a_load_that_runs_out_of_memory_is_tried_again_alone(events: list[str]) -> None:

@@ -107,7 +107,8 @@ class Worker:
     """One boot of a worker process; `models` are `name@version`; `state` is idle, busy, draining or stopped, and lost
     where its device is gone or it is no longer seen. Memory is the device's, in bytes; `batch_size` counts the jobs of
     its last batch, `jobs_per_s` what it ended lately, and one of them took `job_ms` of the device's time. `places` tell
-    of each model the `place` where it lies and the `bytes` that it takes of the device while it is there."""
+    of each model the `place` where it lies, the `bytes` that it takes of the device while it is there, and the `error`
+    that kept it from there."""
 
     id: UUID
     pool: str
