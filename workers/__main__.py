@@ -15,7 +15,7 @@ from tundish import logs, store
 from tundish.blobs import open_blobs
 from tundish.catalog import CatalogError, Served, load_models
 from tundish.settings import SettingError, Settings
-from workers import gpu
+from workers import exits, gpu
 from workers.batch import Target
 from workers.heart import Heart
 from workers.pace import Pace
@@ -53,6 +53,9 @@ def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, 
     except (SettingError, CatalogError, CannotStart) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
+    except store.StoreError as error:
+        print(f"worker: Postgres does not take what it serves: {error}", file=sys.stderr)
+        return exits.BROKEN
 
 
 def _lost(quarantine: Quarantine, settings: Settings, served: Sequence[Served]) -> Heart:

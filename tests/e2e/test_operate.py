@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -133,6 +134,15 @@ def test_a_worker_that_cannot_serve_ends_the_start(
     assert failed.returncode == 1
     assert [line for line in lines if line not in failed.stdout] == [], failed.stdout
     assert not processes(local)
+
+
+def test_a_worker_that_starts_while_postgres_is_away_says_so_in_a_line(system: Local, tmp_path: Path) -> None:
+    nowhere = system.beside(TUNDISH_DATABASE_URL=f"postgresql:///tundish?host={tmp_path}")
+    command = [sys.executable, "-P", "-m", "workers"]
+    ended = subprocess.run(command, env=nowhere, cwd=TREE, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "\nworker: Postgres does not take what it serves: " in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_servers_that_are_given_replace_the_embedded_ones(local: Local, system: Local, tmp_path: Path) -> None:
