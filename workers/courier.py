@@ -139,7 +139,7 @@ class Courier:
             "error": told.error,
             "ms": round((ended - began) * 1000),
         }
-        settled = store.Settled(due.id, due.tries, json.dumps(attempt), ruling.status, ruling.again_in)
+        settled = store.Settled(due.id, due.tries, due.give_up_at, json.dumps(attempt), ruling.status, ruling.again_in)
         self._settler.add(settled, store.Gone(due.endpoint, due.url) if ruling.disable and due.endpoint else None)
         self._bells[kind].set()
 

@@ -160,7 +160,7 @@ async def by_fetch(url: str, allowed: Sequence[Network]) -> str:
 
 
 async def by_post(url: str, allowed: Sequence[Network]) -> str:
-    due = store.Due(new_uuid(), new_uuid(), None, url, b"{}", 0, [webhooks.new_secret()], True)
+    due = store.Due(new_uuid(), new_uuid(), None, url, b"{}", 0, "", [webhooks.new_secret()], True)
     async with Post(allowed) as post:
         answer = await post.send(due)
     return "sent" if answer.status_code == 200 else str(answer.error or answer.status_code)

@@ -69,7 +69,7 @@ def take(engine: store.Engine, *, retried: bool = False, **given: Any) -> list[s
 def settle(engine: store.Engine, due: store.Due, status: str, again_in: float | None = None) -> None:
     attempt = json.dumps({"at": "now", "status_code": 500, "error": None, "ms": 1})
     with engine.begin() as connection:
-        store.settle(connection, [store.Settled(due.id, due.tries, attempt, status, again_in)])
+        store.settle(connection, [store.Settled(due.id, due.tries, due.give_up_at, attempt, status, again_in)])
 
 
 def make_due(engine: store.Engine) -> None:
@@ -339,6 +339,18 @@ def test_a_replay_has_the_same_id_and_body_and_a_new_schedule(engine: store.Engi
     assert (again.id, again.body, again.tries) == (id, b"as it was", 0)
 
 
+def test_a_try_that_was_on_its_way_before_a_replay_decides_nothing(engine: store.Engine) -> None:
+    [id] = deliver(engine, new_uuid())
+    [before] = take(engine)
+    with engine.begin() as connection:
+        assert store.replay(connection, 1, id)
+    [replayed] = take(engine, retried=True)
+    settle(engine, before, "dead")
+    assert rows(engine, "status, tries") == [("pending", 0)]
+    settle(engine, replayed, "delivered")
+    assert rows(engine, "status, tries") == [("delivered", 1)]
+
+
 def test_a_job_goes_with_its_settled_webhooks(engine: store.Engine, tmp_path: Path) -> None:
     endpoint(engine)
     ids = submit(engine, 2)
@@ -380,7 +392,7 @@ def test_what_was_sent_is_written_down_though_its_write_was_cancelled(database_u
     async def run() -> None:
         async_engine = store.async_engine(database_url, 1)
         settler = Settler(async_engine)
-        settler.add(store.Settled(due.id, due.tries, '{"at": "now"}', "delivered"))
+        settler.add(store.Settled(due.id, due.tries, due.give_up_at, '{"at": "now"}', "delivered"))
         with engine.begin() as other:  # the write has to wait for this
             other.execute(text("SELECT 1 FROM deliveries FOR UPDATE"))
             writing = asyncio.create_task(settler.write())

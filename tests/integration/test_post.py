@@ -80,7 +80,7 @@ def send(
 
 
 def due(url: str) -> store.Due:
-    return store.Due(new_uuid(), new_uuid(), None, url, b'{"a": 1}', 0, [SECRET], True)
+    return store.Due(new_uuid(), new_uuid(), None, url, b'{"a": 1}', 0, "", [SECRET], True)
 
 
 async def request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:

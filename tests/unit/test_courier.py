@@ -418,7 +418,7 @@ def test_lanes_have_their_turn_though_there_is_no_room_for_a_while(monkeypatch: 
         async def many_are_due(*_: object, after: UUID, others_limit: int, **given: Any) -> store.Taken:
             asked.put_nowait(after)
             rooms = [(lane, given["others"].get(lane, given["unknown"])) for lane in lanes if lane > after]
-            due = [store.Due(lane, lane, None, "", b"", 0, [], True) for lane, room in rooms for _ in range(room)]
+            due = [store.Due(lane, lane, None, "", b"", 0, "", [], True) for lane, room in rooms for _ in range(room)]
             page = due[:others_limit]
             return store.Taken(page, page[-1].lane if page else None)
 

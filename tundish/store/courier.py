@@ -21,8 +21,8 @@ from tundish.store.endpoints import signing
 
 
 class Due(NamedTuple):
-    """A webhook to send now, after so many `tries`, signed with each of `secrets`. It is not `wanted` where its
-    endpoint is disabled or gone."""
+    """A webhook to send now, after so many `tries` of a schedule, which goes by its end, `give_up_at`; signed with each
+    of `secrets`. It is not `wanted` where its endpoint is disabled or gone."""
 
     id: UUID
     lane: UUID
@@ -30,6 +30,7 @@ class Due(NamedTuple):
     url: str
     body: bytes
     tries: int
+    give_up_at: str
     secrets: list[str]
     wanted: bool
 
@@ -74,14 +75,14 @@ _TAKE = """
         UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
         WHERE d.id = ANY(ARRAY(SELECT id FROM picked)) AND d.id BETWEEN
               (SELECT id FROM picked ORDER BY id LIMIT 1) AND (SELECT id FROM picked ORDER BY id DESC LIMIT 1)
-        RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries
+        RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries, d.give_up_at
     ), walk AS (
         SELECT CASE WHEN (SELECT count(lane) FROM picked) < :others_limit
                     THEN (SELECT lane FROM walked OFFSET :lanes - 1)
                     ELSE (SELECT lane FROM picked WHERE lane IS NOT NULL ORDER BY lane DESC LIMIT 1)
                END AS stopped
     )
-    SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries,
+    SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries, d.give_up_at::text,
            COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
            d.endpoint IS NULL OR COALESCE(e.enabled, false), walk.stopped
     FROM walk LEFT JOIN taken d ON true
@@ -127,23 +128,33 @@ def take(
         },
     )
     found = rows.all()
-    due = [Due._make([*row[:6], signing(row[6], row[7]), row[8]]) for row in found if row[0] is not None]
-    return Taken(due, found[0][9])
+    due = [Due._make([*row[:7], signing(row[7], row[8]), row[9]]) for row in found if row[0] is not None]
+    return Taken(due, found[0][10])
 
 
 class Settled(NamedTuple):
     """What came of a try, and what becomes of the webhook: `delivered`, `dead`, or `pending` and due `again_in`
-    seconds. `attempt` is JSON: {"at", "status_code", "error", "ms"}. `tries` is the number before this one: what was
-    settled meanwhile is left as it is."""
+    seconds. `attempt` is JSON: {"at", "status_code", "error", "ms"}. `tries` is the number before this one, of the
+    schedule that goes by `give_up_at`: what was settled or replayed meanwhile is left as it is."""
 
     id: UUID
     tries: int
+    give_up_at: str
     attempt: str
     status: str
     again_in: float | None = None
 
 
-_SETTLED = Rows({"id": "uuid", "tries": "int2", "attempt": "text", "status": "text", "again_in": "float8"})
+_SETTLED = Rows(
+    {
+        "id": "uuid",
+        "tries": "int2",
+        "give_up_at": "text",
+        "attempt": "text",
+        "status": "text",
+        "again_in": "float8",
+    }
+)
 _SETTLE = text(f"""
     UPDATE deliveries d SET
         status = given.status, retried = d.retried OR given.status = 'pending', tries = d.tries + 1,
@@ -151,7 +162,7 @@ _SETTLE = text(f"""
         attempts = (d.attempts::jsonb || given.attempt::jsonb)::json
     FROM {_SETTLED.sql}
     WHERE d.id = given.id AND d.id = ANY(:ids) AND d.id BETWEEN :low AND :high
-          AND d.tries = given.tries AND d.status = 'pending'
+          AND d.tries = given.tries AND d.give_up_at = given.give_up_at::timestamptz AND d.status = 'pending'
 """)
 
 
