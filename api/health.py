@@ -58,7 +58,10 @@ class Health:
         ready = database == "ok" and blobs == "ok"
         status = "ready" if ready and messages == "ok" else "degraded" if ready else "unavailable"
         checks = {"database": database, "blobs": blobs, "redis": messages}
-        return encoded({"status": status, "checks": checks}, 200 if ready else 503)
+        response = encoded({"status": status, "checks": checks}, 200 if ready else 503)
+        if not ready:
+            response.headers["retry-after"] = "2"
+        return response
 
     async def metrics(self, request: Request) -> Response:
         try:

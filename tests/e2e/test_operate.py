@@ -77,6 +77,7 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
             (local.folder / "blobs").rename(local.folder / "elsewhere")
             unready = client.get("/readyz")
             assert (unready.status_code, unready.json()["status"]) == (503, "unavailable")
+            assert int(unready.headers["retry-after"]) > 0
             assert "cannot be used" in unready.json()["checks"]["blobs"]
             able, missing = Api(local.url).readiness()
             assert (able, missing) == (False, f"blobs {unready.json()['checks']['blobs']}")
