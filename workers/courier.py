@@ -130,7 +130,8 @@ class Courier:
             answer = Answer(None, "a fault of the service; its log says more")
         finally:
             ended, now = time.monotonic(), time.time()
-            self._lanes.ended(due.lane, kind, answer, now=ended, asked=pause(answer, now) if answer else 0.0)
+            asked = pause(answer, now) if answer else 0.0
+            self._lanes.ended(due.lane, kind, answer, now=ended, took=ended - began, asked=asked)
         ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
         told = answer or _UNWANTED
         attempt = {

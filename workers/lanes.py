@@ -4,9 +4,9 @@ A lane is what one receiver's deliveries share. It has a cap on what is on its w
 success and is halved by each answer that says "too much"; and a breaker, which opens after failures in a row and then
 lets one delivery through at a time, at ever longer intervals, until one succeeds.
 
-A lane is quick while its last answer was a success and the next does not keep us waiting. Quick lanes have room of
-their own, so that all that hang, fail, or were never heard of together keep no quick one waiting. So have fresh
-deliveries and those that are tried again, in every lane and in the process.
+A lane is quick while its last answer was a success, its answers come soon, and the next does not keep us waiting. Quick
+lanes have room of their own, so that all that hang, fail, are slow, or were never heard of together keep no quick one
+waiting. So have fresh deliveries and those that are tried again, in every lane and in the process.
 """
 
 from dataclasses import dataclass, field
@@ -29,8 +29,9 @@ FIRST, DOUBLED, MOST = 2, 16, 64
 #: What one process has on its way to quick lanes and to the others, by kind.
 AT_ONCE = {Kind.FRESH: 768, Kind.RETRIED: 256}
 SLOW_AT_ONCE = {Kind.FRESH: 384, Kind.RETRIED: 128}
-#: Seconds that a quick lane may keep us waiting.
+#: Seconds that a quick lane may keep us waiting; and how much the last answer counts in how long its answers take.
 PATIENCE = 1.0
+LAST = 0.05
 #: Failures in a row that open the breaker; as many as may be on their way do, where those are fewer.
 TRIPS_AFTER = 10
 #: Seconds that an open breaker, or a throttled lane without a Retry-After, waits: at first, and at most.
@@ -47,6 +48,7 @@ class Lane:
     running: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     good: bool = False  # so was its last answer
     waited_since: float = 0.0  # for its next answer, where something is on its way
+    took: float = 0.0  # seconds until a success, the last ones above all
     failures: int = 0  # in a row
     wait: float = SHORTEST  # the next pause, unless the receiver says one
     opens_at: float = 0.0  # nothing is sent before
@@ -57,7 +59,9 @@ class Lane:
         return 0 if now < self.opens_at else max(0, self.cap - self.running[kind])
 
     def quick(self, now: float) -> bool:
-        return self.good and (now < self.waited_since + PATIENCE or not any(self.running.values()))
+        """Answers that are many may come soon one after the other though each takes long: then they hold much room."""
+        soon = self.took < PATIENCE and (now < self.waited_since + PATIENCE or not any(self.running.values()))
+        return self.good and soon
 
     def began(self, kind: Kind, now: float) -> None:
         if not any(self.running.values()):
@@ -65,8 +69,9 @@ class Lane:
         self.running[kind] += 1
         self.seen_at = now
 
-    def succeeded(self, now: float) -> None:
+    def succeeded(self, now: float, took: float) -> None:
         self.good, self.waited_since = True, now
+        self.took += LAST * (took - self.took)
         self.failures, self.wait = 0, SHORTEST
         self.cap = min(MOST, max(self.cap + 1, min(DOUBLED, self.cap * 2)))
 
@@ -129,7 +134,8 @@ class Lanes:
         # What is on its way to a lane that was quick is held against the others from now on, and may be more than they
         # have room for.
         running, at_once, slow_at_once = self._running[kind], AT_ONCE[kind], SLOW_AT_ONCE[kind]
-        quick_limit = min(most, at_once - (running - slow), at_once + slow_at_once - running)
+        most = max(0, min(most, at_once + slow_at_once - running))
+        quick_limit = min(most, at_once - (running - slow))
         return Quota(quick, max(0, quick_limit), others, FIRST, max(0, min(most, slow_at_once - slow)))
 
     def began(self, id: UUID, kind: Kind, now: float) -> None:
@@ -137,15 +143,18 @@ class Lanes:
         lane.began(kind, now)
         self._running[kind] += 1
 
-    def ended(self, id: UUID, kind: Kind, answer: Answer | None, *, now: float, asked: float = 0.0) -> None:
-        """`answer` is None where nothing was sent; `asked` are the seconds that the receiver wants to be left alone."""
+    def ended(
+        self, id: UUID, kind: Kind, answer: Answer | None, *, now: float, took: float = 0.0, asked: float = 0.0
+    ) -> None:
+        """`answer` is None where nothing was sent, and `took` so many seconds; `asked` are those for which the receiver
+        wants to be left alone."""
         lane = self._lanes[id]
         lane.running[kind] -= 1
         self._running[kind] -= 1
         if answer is None:
             return
         if answer.good:
-            lane.succeeded(now)
+            lane.succeeded(now, took)
         elif answer.throttles or asked:
             lane.throttled(now, asked)
         else:

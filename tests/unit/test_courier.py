@@ -167,14 +167,16 @@ STEP = 0.25
 HANGING = [UUID(int=1000 + number) for number in range(1000)]
 
 
-def began(lanes: Lanes, quick: list[UUID], hanging: list[UUID], seconds: float) -> list[tuple[float, UUID]]:
+def began(
+    lanes: Lanes, quick: list[UUID], hanging: list[UUID], seconds: float, at_last: Answer = BAD
+) -> list[tuple[float, UUID]]:
     """What is set on its way, and when, as the courier does it: more waits in each lane than it has room for. `quick`
-    ones answer by the next look, `hanging` ones fail after 15 s."""
+    ones answer by the next look, `hanging` ones after 15 s, and fail then unless `at_last` says otherwise."""
     sent, on_their_way, now = [], deque[tuple[float, UUID]](), 0.0
     turns = deque(sorted([*quick, *hanging]))
     while now < seconds:
         while on_their_way and on_their_way[0][0] <= now:
-            lanes.ended(on_their_way.popleft()[1], Kind.FRESH, Answer(None, "no answer"), now=now)
+            lanes.ended(on_their_way.popleft()[1], Kind.FRESH, at_last, now=now, took=15.0)
         quota = lanes.quota(Kind.FRESH, now, 256)
         taken = [id for id, most in quota.quick.items() for _ in range(most)][: quota.quick_limit]
         left = quota.others_limit
@@ -219,6 +221,30 @@ def test_good_receivers_that_begin_to_hang_leave_room_for_the_others() -> None:
     sent = began(proven(*hanging, A), [A], hanging, 15.0)
     assert sum(id != A for _, id in sent) == AT_ONCE[Kind.FRESH]
     assert {at for at, id in sent if id == A} == {PATIENCE + n * STEP for n in range(round((15.0 - PATIENCE) / STEP))}
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_receivers_that_succeed_slowly_keep_no_quick_one_waiting(count: int) -> None:
+    """Many of one are on their way, so that an answer may come at each look."""
+    slow = HANGING[:count]
+    sent = began(proven(*slow, A), [A], slow, 120.0, GOOD)
+    assert {at for at, id in sent if id == A and at >= 60.0} == {60.0 + n * STEP for n in range(round(60.0 / STEP))}
+
+
+def test_all_that_is_on_its_way_is_bounded_though_lanes_turn_slow_and_quick_again() -> None:
+    slow = HANGING[:12]
+    lanes, all_of_it = proven(*slow, A), AT_ONCE[Kind.FRESH] + SLOW_AT_ONCE[Kind.FRESH]
+    for id in slow:
+        for _ in range(AT_ONCE[Kind.FRESH] // len(slow)):
+            lanes.began(id, Kind.FRESH, 0.0)
+    for _ in range(SLOW_AT_ONCE[Kind.FRESH]):
+        lanes.began(A, Kind.FRESH, 2.0)
+    quota = lanes.quota(Kind.FRESH, 2.0, all_of_it)
+    assert (quota.quick_limit, quota.others_limit) == (0, 0)
+    for id in slow:
+        lanes.ended(id, Kind.FRESH, GOOD, now=2.0)
+    quota = lanes.quota(Kind.FRESH, 2.0, all_of_it)
+    assert (len(quota.quick), quota.others_limit) == (13, len(slow))
 
 
 def test_failures_in_a_row_open_the_breaker_and_a_success_closes_it() -> None:
