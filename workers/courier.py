@@ -37,6 +37,8 @@ LEASE = 30.0
 LOOK = 0.5
 #: Seconds between tries while Postgres or Redis does not answer.
 RETRY = 1.0
+#: Seconds that the last write has at least, where the tries before a stop took all of the grace.
+WRITE = 5.0
 #: Deliveries that one statement takes from quick lanes, and from the others.
 ROWS = 256
 
@@ -59,16 +61,19 @@ class Courier:
         self._outage = logs.Outage(log)
 
     async def run(self, stopped: asyncio.Event, grace: float) -> None:
-        """Send what is due until `stopped`; what is on its way has `grace` seconds to end then. A loop that breaks is a
-        bug: its error is raised, and what is on its way will be due again."""
+        """Send what is due until `stopped`; what is on its way has `grace` seconds to end then, and to be written down.
+        A loop that breaks is a bug: its error is raised, and what is on its way will be due again."""
         loops = [self._take(Kind.FRESH), self._take(Kind.RETRIED), self._listen(), self._settler.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         stop = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await end([stop, *tasks])
+        over = time.monotonic() + grace
         if self._sending:
             await asyncio.wait(self._sending, timeout=grace)
-        await self._settler.write()
+        with suppress(TimeoutError):  # Postgres is away
+            async with asyncio.timeout(max(WRITE, over - time.monotonic())):
+                await self._settler.write()
         for task in done:
             task.result()
 

@@ -487,3 +487,21 @@ def test_a_walk_that_finds_nothing_goes_on_where_it_stopped_and_has_time(monkeyp
         loop.cancel()
 
     asyncio.run(run())
+
+
+def test_a_stop_ends_though_postgres_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written down is sent again."""
+
+    async def is_away(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError
+
+    async def run() -> None:
+        nobody: Any = None
+        courier, stopped = Courier(nobody, nobody, nobody), asyncio.Event()
+        courier._settler.add(store.Settled(A, 0, "", "{}", "delivered"))
+        stopped.set()
+        await asyncio.wait_for(courier.run(stopped, 0.1), 10)
+
+    monkeypatch.setattr(store, "run", is_away)
+    monkeypatch.setattr("workers.courier.WRITE", 0.1)
+    asyncio.run(run())
