@@ -35,7 +35,11 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes."""
+    """The whole body. Raises WrongType for a compressed one, whose reader would get other bytes than were meant, and
+    TooLarge as soon as it is known to be over `limit` bytes."""
+    for coding in header(request, b"content-encoding"):
+        if coding.strip().lower() != "identity":
+            raise WrongType("unsupported_media_type", f"send the body as it is, not under Content-Encoding: {coding}")
     for length in header(request, b"content-length"):
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)

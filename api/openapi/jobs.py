@@ -113,7 +113,7 @@ PATHS = {
             "Submit a job that has ended once more, with the same input and options",
             parameters=[ID, PREFER, KEY],
             answers={"202": _JOB, "200": _JOB},
-            refuses="400 401 404 409 413 422 503",
+            refuses="400 401 404 409 413 415 422 503",
         )
     },
 }

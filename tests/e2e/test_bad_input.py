@@ -1,5 +1,6 @@
 """Whatever a client sends: a 4xx with a code, never a 5xx or a traceback, and the next good request works."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -147,6 +148,20 @@ def test_a_wrong_content_type_is_415(client: httpx.Client, path: str, content_ty
     headers = [] if content_type is None else [(b"content-type", content_type.encode())]
     answer = client.post(path, content=json.dumps(GOOD).encode(), headers=headers)
     assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs:batch", "/v1/models/octets/jobs", "/v1/uploads"])
+def test_a_compressed_body_is_415(client: httpx.Client, path: str) -> None:
+    body = gzip.compress(json.dumps(typed()).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = client.post(path, content=body, headers=headers)
+    assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+    assert "gzip" in problem(answer)["detail"]
+
+
+def test_a_body_that_says_it_is_not_compressed_is_taken(client: httpx.Client) -> None:
+    headers = {"content-encoding": "Identity"}
+    assert client.post("/v1/models/octets/jobs", content=b"a", headers=headers).status_code == 202
 
 
 def test_json_for_a_model_of_bytes_is_415(client: httpx.Client) -> None:
