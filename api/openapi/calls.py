@@ -88,6 +88,12 @@ def query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": schema}
 
 
+METADATA = {
+    **query("metadata.KEY", {"type": "string"}),
+    "description": "the metadata's value under KEY, which is any key: one parameter for each",
+}
+
+
 def json_of(name: str) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from api.openapi.calls import ID, KEY, MODEL, PREFER, answer, call, json_of, payload, query
+from api.openapi.calls import ID, KEY, METADATA, MODEL, PREFER, answer, call, json_of, payload, query
 from api.options import Options, Submit, SubmitBatch
 from tundish.view import JobView
 
@@ -50,6 +50,7 @@ PATHS = {
                 query("batch", {"type": "string"}),
                 query("created_after", {"type": "string", "format": "date-time"}),
                 query("created_before", {"type": "string", "format": "date-time"}),
+                METADATA,
                 query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
                 query("cursor", {"type": "string"}),
             ],
@@ -79,6 +80,7 @@ PATHS = {
                 query("expires_in", {"type": "number", "exclusiveMinimum": 0}),
                 query("timeout", {"type": "number", "exclusiveMinimum": 0}),
                 query("sticky_key", {"type": "string"}),
+                METADATA,
             ],
             answers={"202": _JOB, "200": _JOB},
             refuses="400 401 404 409 413 415 422 503",
@@ -99,7 +101,7 @@ PATHS = {
         ),
     },
     "/v1/jobs/{id}/result": {"get": payload("The output alone", "401 404 409 422 503")},
-    "/v1/jobs/{id}/input": {"get": payload("The input alone", "401 404 422 503")},
+    "/v1/jobs/{id}/input": {"get": payload("The input alone", "401 404 409 422 503")},
     "/v1/jobs/{id}/cancel": {
         "post": call(
             "Cancel a job that waits; ask for it where it runs",

@@ -340,3 +340,13 @@ def test_a_part_behind_the_end_of_a_result_is_a_problem(client: httpx.Client) ->
     refused = client.get(location, headers={"Range": "bytes=100012-"})
     assert (refused.status_code, refused.headers["content-type"]) == (416, "application/problem+json")
     assert refused.json()["code"] == "range_not_satisfiable"
+
+
+def test_the_document_tells_of_metadata_in_a_query(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for call in (paths["/v1/jobs"]["get"], paths["/v1/models/{model}/jobs"]["post"]):
+        assert "metadata.KEY" in {each["name"] for each in call["parameters"]}
+    query = {"metadata.KEY": "as it stands there"}
+    job = client.post("/v1/models/echo/jobs", json={"value": 1}, params=query).json()
+    assert job["metadata"] == {"KEY": "as it stands there"}
+    assert [each["id"] for each in client.get("/v1/jobs", params=query).json()["data"]] == [job["id"]]

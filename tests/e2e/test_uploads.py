@@ -157,8 +157,11 @@ def test_what_is_overwritten_after_submit_is_not_read(client: httpx.Client) -> N
     job = client.post("/v1/jobs", json={"model": "octets", "upload": made["id"]}).json()
     ended(client, job["id"])
     assert put(client, made, BODY[::-1]).status_code == 200
-    for answer in (client.get(f"/v1/jobs/{job['id']}/input"), client.post(f"/v1/jobs/{job['id']}/retry")):
+    paths = client.get("/openapi.json").json()["paths"]
+    for method, call in (("get", "input"), ("post", "retry")):
+        answer = client.request(method, f"/v1/jobs/{job['id']}/{call}")
         assert (answer.status_code, answer.json()["code"]) == (409, "input_unavailable")
+        assert "409" in paths[f"/v1/jobs/{{id}}/{call}"][method]["responses"]
 
 
 def test_a_retry_has_an_input_of_its_own(client: httpx.Client) -> None:
