@@ -33,6 +33,8 @@ class Health:
         self._registry = prometheus_client.CollectorRegistry()
         self._backlog = _Backlog()
         self._registry.register(self._backlog)
+        self._outbox = _Outbox()
+        self._registry.register(self._outbox)
         self._workers = _Workers()
         self._registry.register(self._workers)
         self._answers = _Answers()
@@ -66,9 +68,10 @@ class Health:
     async def metrics(self, request: Request) -> Response:
         try:
             self._backlog.rows = await self._parts.run(store.backlog)
+            self._outbox.rows = await self._parts.run(store.undelivered)
             self._workers.rows = await workers_of(self._parts)
         except Unavailable:
-            self._backlog.rows, self._workers.rows = [], []
+            self._backlog.rows, self._outbox.rows, self._workers.rows = [], [], []
         text = prometheus_client.generate_latest(self._registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
@@ -144,4 +147,24 @@ class _Backlog(Collector):
             queued.add_metric(names, row.queued)
             oldest.add_metric(names, row.oldest_s)
         yield queued
+        yield oldest
+
+
+class _Outbox(Collector):
+    """Webhooks that were not delivered, read at the scrape."""
+
+    def __init__(self) -> None:
+        self.rows: list[store.Undelivered] = []
+
+    def collect(self) -> Iterator[Any]:
+        count = GaugeMetricFamily(
+            "tundish_webhooks",
+            "Webhooks that wait for their first try (fresh) or another (retried), and dead letters; at most 100,000.",
+            labels=["state"],
+        )
+        oldest = GaugeMetricFamily("tundish_oldest_webhook_seconds", "Age of the oldest of these.", labels=["state"])
+        for row in self.rows:
+            count.add_metric([row.state], row.number)
+            oldest.add_metric([row.state], row.oldest_s)
+        yield count
         yield oldest

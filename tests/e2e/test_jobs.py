@@ -276,6 +276,9 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
     assert "# TYPE tundish_jobs_queued gauge" in figures
     assert re.search(r'^tundish_workers\{pool="default",state="(busy|idle)"\} [1-9]', figures, re.MULTILINE)
     assert 'tundish_jobs_per_second{pool="default"}' in figures
+    for state in ("fresh", "retried", "dead"):
+        assert re.search(rf'^tundish_webhooks\{{state="{state}"\}} [0-9]', figures, re.MULTILINE)
+        assert f'tundish_oldest_webhook_seconds{{state="{state}"}}' in figures
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

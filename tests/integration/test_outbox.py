@@ -222,6 +222,25 @@ def test_fresh_and_retried_are_taken_apart(engine: store.Engine) -> None:
     assert (again.id, again.tries) == (due.id, 1)
 
 
+def test_what_was_not_delivered_is_counted_by_its_state(engine: store.Engine) -> None:
+    def counts(**given: int) -> dict[str, int]:
+        with engine.begin() as connection:
+            found = store.undelivered(connection, **given)
+        assert [each.state for each in found] == ["fresh", "retried", "dead"]
+        assert all((each.oldest_s > 0) == (each.number > 0) for each in found)
+        return {each.state: each.number for each in found}
+
+    assert counts() == {"fresh": 0, "retried": 0, "dead": 0}
+    deliver(engine, new_uuid(), 6)
+    for due, (status, again_in) in zip(
+        take(engine), [("delivered", None), ("dead", None), ("pending", 60.0)] * 2, strict=True
+    ):
+        settle(engine, due, status, again_in)
+    deliver(engine, new_uuid(), 3)
+    assert counts() == {"fresh": 3, "retried": 2, "dead": 2}
+    assert counts(most=2) == {"fresh": 2, "retried": 2, "dead": 2}
+
+
 def test_what_was_settled_by_another_is_left_as_it_is(engine: store.Engine) -> None:
     deliver(engine, new_uuid())
     [slow] = take(engine)

@@ -129,7 +129,7 @@ from tundish.store.jobs import (
 )
 from tundish.store.kept import AsyncKept, Kept
 from tundish.store.lines import LineRow, NewLine, add_lines, cancel_lines, count_lines, names_taken, read_lines
-from tundish.store.load import Arrivals, Backlog, arrivals, backlog, running
+from tundish.store.load import Arrivals, Backlog, Undelivered, arrivals, backlog, running, undelivered
 from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
@@ -212,6 +212,7 @@ __all__ = [
     "Surveyed",
     "Taken",
     "TooOld",
+    "Undelivered",
     "Unsent",
     "Upload",
     "Version",
@@ -315,6 +316,7 @@ __all__ = [
     "take_batch",
     "tenants",
     "to_cancel",
+    "undelivered",
     "unsent",
     "waiting",
     "webhooks_of",

@@ -9,6 +9,7 @@ from tundish.ids import floor_uuid, seconds_of
 from tundish.queue import Queue
 from tundish.scaling import RATE
 from tundish.store.claims import queue_of
+from tundish.store.deliveries import FRESH, RETRIED
 from tundish.store.sweeps import low_water
 
 
@@ -45,6 +46,33 @@ def running(connection: Connection) -> dict[tuple[str, str], int]:
         """)
     )
     return {(model, version): count for model, version, count in rows}
+
+
+class Undelivered(NamedTuple):
+    """Webhooks that wait for their `fresh` try, that are tried again (`retried`), or are `dead` letters; `oldest_s` is
+    the age of the oldest."""
+
+    state: str
+    number: int
+    oldest_s: float
+
+
+_UNDELIVERED = " UNION ALL ".join(
+    f"""SELECT '{state}' AS state, count(*) AS waiting, min(id::text COLLATE "C")::uuid AS oldest,
+               CAST(extract(epoch FROM now()) AS float8) AS now
+        FROM (SELECT id FROM deliveries WHERE {which} LIMIT :most) AS found"""
+    for state, which in (("fresh", FRESH), ("retried", RETRIED), ("dead", "status = 'dead'"))
+)
+
+
+def undelivered(connection: Connection, *, most: int = 100_000) -> list[Undelivered]:
+    """How many webhooks were not delivered, up to `most` of each state: each has an index of its own, which holds no
+    others."""
+    rows = connection.execute(text(_UNDELIVERED), {"most": most})
+    return [
+        Undelivered(row.state, row.waiting, max(0.0, row.now - seconds_of(row.oldest)) if row.oldest else 0.0)
+        for row in rows
+    ]
 
 
 class Arrivals(NamedTuple):
