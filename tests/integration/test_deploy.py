@@ -13,6 +13,7 @@ import yaml
 
 from local.up import EXAMPLES
 from tests.local import TREE, Local, free_port, wait_until
+from tests.s3 import ENVIRONMENT, Server
 from tundish.catalog import load_models
 from tundish.settings import Settings
 
@@ -78,6 +79,19 @@ def test_compose_runs_the_procfiles_commands_over_the_three_stores(compose: dict
 def test_compose_gives_a_worker_longer_than_its_grace(compose: dict[str, Any]) -> None:
     for name in ("api", "worker", "worker-gpu", "courier"):
         assert int(compose["services"][name]["stop_grace_period"].removesuffix("s")) > Settings().grace
+
+
+def test_compose_finds_the_bucket_of_an_earlier_start(compose: dict[str, Any], tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        given = {**os.environ, **ENVIRONMENT, "TUNDISH_S3_ENDPOINT_URL": server.url}
+        for _ in range(2):
+            _, *words = compose["services"]["bucket"]["command"]
+            made = subprocess.run([sys.executable, *words], env=given, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+    finally:
+        server.kill()
+    assert (tmp_path / "tundish").is_dir()
 
 
 def test_compose_serves_the_models_of_dev_up(compose: dict[str, Any]) -> None:
