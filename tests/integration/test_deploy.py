@@ -81,6 +81,16 @@ def test_compose_gives_a_worker_longer_than_its_grace(compose: dict[str, Any]) -
         assert int(compose["services"][name]["stop_grace_period"].removesuffix("s")) > Settings().grace
 
 
+def test_compose_gives_every_setting_of_the_env_file_to_our_processes(compose: dict[str, Any]) -> None:
+    """But the port, which is the one that is published."""
+    for name in (*procfile(), "worker-gpu"):
+        service = compose["services"][name]
+        assert service["env_file"] == [{"path": ".env", "required": False}]
+        assert service["environment"]["TUNDISH_PORT"] == 8000
+    [published] = compose["services"]["api"]["ports"]
+    assert published == "${TUNDISH_PORT:-8000}:8000"
+
+
 def test_compose_finds_the_bucket_of_an_earlier_start(compose: dict[str, Any], tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
