@@ -71,6 +71,8 @@ def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        # Celery itself runs none; without this it warns, whenever Redis went away, of what it would do with them.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_transport_options={
             # Postgres guards instead: the emulation costs three round trips a message and makes duplicates.
             "ack_emulation": False,

@@ -197,6 +197,7 @@ def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_p
                 "all were started again", 60,
             )  # fmt: skip
             assert {(row["restarts"], row["last_end"]) for row in local.ps().values()} == {(1, "signal 9")}
+            assert "DeprecationWarning" not in (local.folder / "logs" / "worker.log").read_text()
             assert local.run("ps").stdout.count("  started again once, last ended with signal 9: ") == 6
             log = (local.folder / "logs" / "up.log").read_text()
             assert len(re.findall(r"^\d{4}-\d\d-\d\d [\d:]{8} \w+ ended \(signal 9\)", log, re.MULTILINE)) >= 6
