@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tests.integration.stored import claim, end, start, submit
 from tests.local import wait_until
@@ -343,6 +343,31 @@ def test_the_log_is_read_by_status_endpoint_and_job(engine: store.Engine) -> Non
     told = deliver(engine, batch, batch=batch)
     assert found(batch=batch) == (told, None)
     assert found(batch=batch, job=job) == ([], None)
+
+
+def test_a_page_of_the_log_ends_where_its_look_ended_whatever_comes_meanwhile(engine: store.Engine) -> None:
+    a, b = endpoint(engine), endpoint(engine)
+    ids = [deliver(engine, each.id, endpoint=each.id)[0] for each in (b, a, a, b, b)]
+    pages: list[list[UUID]] = []
+
+    def more(*_: object) -> None:
+        """Two of them, behind the first statement of each page."""
+        if not pages[-1]:
+            pages[-1] = [b.id]  # not behind its own
+            pages[-1] = deliver(engine, b.id, 2, endpoint=b.id)
+
+    event.listen(engine, "after_cursor_execute", more)
+    found: list[UUID] = []
+    before: UUID | None = UUID(int=(1 << 128) - 1)
+    while before:
+        pages.append([])
+        with engine.begin() as connection:
+            search = store.DeliverySearch(before, UUID(int=0), endpoint=a.id)
+            listing = store.list_deliveries(connection, 1, search, budget=4)
+        found += [row.id for row in listing.deliveries]
+        before = listing.next_before
+    assert [len(came) for came in pages] == [2, 2]
+    assert found == [ids[2], ids[1]]
 
 
 def test_a_replay_has_the_same_id_and_body_and_a_new_schedule(engine: store.Engine) -> None:
