@@ -68,7 +68,11 @@ def codec_for(type_: Any) -> Codec:
 
 def codecs_of(model: type[Model[Any, Any]]) -> tuple[Codec, Codec]:
     """What reads a model's inputs and what writes its outputs. Raises DefinitionError."""
-    reads, writes = map(codec_for, types_of(model))
+    types = types_of(model)
+    try:
+        reads, writes = map(codec_for, types)
+    except DefinitionError as error:
+        raise DefinitionError(f"{model.__qualname__}: {error}") from error
     if model.output_type is not None:
         if not isinstance(writes, _Bytes | _Text | _Files):
             raise DefinitionError(f"{model.__qualname__}.output_type is for outputs of bytes, str or tundish.File")
@@ -102,7 +106,9 @@ class _Json(Codec):
             self._lax = msgspec.json.Decoder(type_, strict=False)
             self._schema = _closed(msgspec.json.schema(type_))
         except (TypeError, NameError, RecursionError) as error:
-            raise DefinitionError(f"{type_!r} cannot be read from JSON: {error}") from error
+            # What msgspec says before its last line is for who calls msgspec.
+            why = str(error).strip().rpartition("\n")[2]
+            raise DefinitionError(f"{type_!r} cannot be read from JSON: {why}") from error
         self._encode = msgspec.json.Encoder().encode
         self._dataclass: type = type_ if dataclasses.is_dataclass(type_) else object  # type: ignore[assignment]  # mypy takes an instance for possible
 

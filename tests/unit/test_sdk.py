@@ -79,6 +79,21 @@ def test_a_definition_that_cannot_be_served_says_what_to_change(attributes: dict
         check(type("Wrong", (Twice,), attributes))
 
 
+def test_a_type_that_cannot_be_read_is_told_in_a_line_with_its_model() -> None:
+    class Vague(Model[str, object]):
+        name = "vague"
+        version = "1"
+
+        def predict(self, batch: Batch[str]) -> list[object]:
+            return list(batch)
+
+    with pytest.raises(DefinitionError) as told:
+        describe(Served(Vague))
+    why = "<class 'object'> cannot be read from JSON: type <class 'object'> is not supported"
+    assert str(told.value).endswith(f"Vague: {why}")
+    assert "\n" not in str(told.value)
+
+
 def test_a_model_must_say_its_types_and_predict() -> None:
     class Untyped(Model):  # type: ignore[type-arg]
         name = version = "1"
