@@ -1,6 +1,7 @@
 """When chores are due, in several threads."""
 
 import logging
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -10,7 +11,7 @@ import pytest
 import redis
 
 from workers.chores import Chore, Tools
-from workers.chores.__main__ import RETRY, Schedule, _once
+from workers.chores.__main__ import RETRY, Schedule, _once, heed
 
 PATIENCE = 10.0
 
@@ -52,3 +53,18 @@ def test_a_chore_that_has_to_wait_is_told_once_and_when_it_goes_on(caplog: pytes
         waits = [_once(Chore("late", 60.0, run), tools) for _ in range(4)]
     assert waits == [RETRY, RETRY, 60.0, 60.0]
     assert caplog.messages == ["late has to wait: gone", "late goes on, after 0 s"]
+
+
+def test_a_signal_that_comes_while_the_thread_that_waits_for_it_holds_the_lock_is_heeded() -> None:
+    stopped = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        heed(stopped)
+        for number in before:
+            stopped.clear()
+            with stopped._cond:  # type: ignore[attr-defined]  # as `wait` does on its way
+                signal.raise_signal(number)
+            assert stopped.wait(PATIENCE)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

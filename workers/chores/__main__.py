@@ -55,13 +55,23 @@ def main() -> int:
         print(f"chores: {error}", file=sys.stderr)
         return 2
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    heed(stopped)
     # The sweeps, what deletes blobs, and for each file one that works and one that holds the batch.
     engine = store.engine(settings.database_url, 2 + 2 * FILE_THREADS)
     tools = Tools(settings, engine, connect.redis_client(settings.redis_url), blobs, stopped)
     work(tools)
     return 0
+
+
+def heed(stopped: threading.Event) -> None:
+    """From here on SIGTERM and SIGINT set it."""
+
+    def stop(*_: object) -> None:
+        # By a thread: the signal may have come while this one, which waits for the event, holds its lock.
+        threading.Thread(target=stopped.set, name="stop", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
 
 
 def work(tools: Tools) -> None:
