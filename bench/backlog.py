@@ -1,5 +1,6 @@
 """backlog: the drain rate with ten thousand, a hundred thousand and a million jobs queued."""
 
+from contextlib import ExitStack
 from statistics import median
 
 from bench.measure import OURS, Measured, row
@@ -22,25 +23,26 @@ def rate(bench: Bench, drained: int, since: int) -> float:
     return rate
 
 
-def rates(bench: Bench, queued: int, drained: int, runs: int) -> list[float]:
-    """Several runs with at least `queued` jobs at the start of each; the jobs are topped up, and what Postgres has to
-    do for that is done before."""
-    bench.empty()
-    found: list[float] = []
-    for number in range(runs):
-        ended = bench.ended()
-        bench.submit("noop", list(range(queued - (len(bench.ids) - ended))))
-        bench.tidy()
-        found.append(rate(bench, drained, ended))
-        print(f"  {queued:,} queued, run {number + 1} of {runs}: {found[-1]:,.0f} jobs/s", flush=True)
-    return found
+def again(bench: Bench, queued: int, drained: int) -> float:
+    """One more run with at least `queued` jobs at its start; they are topped up, and what Postgres has to do for that
+    is done before."""
+    ended = bench.ended()
+    bench.submit("noop", list(range(queued - (len(bench.ids) - ended))))
+    bench.tidy()
+    return rate(bench, drained, ended)
 
 
 def main(plan: Plan) -> None:
     sizes, runs = plan.of((10_000, 100_000, 1_000_000), (1_000, 5_000, 20_000)), plan.of(RUNS, 1)
     least, *_, most = sizes
-    with started("bench.models:Noop") as bench:
-        found = {queued: rates(bench, queued, least, runs) for queued in sizes}
+    found: dict[int, list[float]] = {queued: [] for queued in sizes}
+    with ExitStack() as stack:
+        # A system each, so that they are measured in turn: the machine changes its speed from minute to minute.
+        benches = {queued: stack.enter_context(started("bench.models:Noop")) for queued in sizes}
+        for number in range(runs):
+            for queued, bench in benches.items():
+                found[queued].append(again(bench, queued, least))
+                print(f"  {queued:,} queued, run {number + 1} of {runs}: {found[queued][-1]:,.0f} jobs/s", flush=True)
     beside = f"{least:,} queued"
     measured = Measured({OURS: found[most], beside: found[least]}, {})
     flat = row(f"{most:,} queued", "jobs/s", measured, reach={beside: 0.9}, moonshot={beside: 1.0})

@@ -3,7 +3,7 @@
 WALLS: dict[str, str] = {
     "submit": "one API process takes a whole core, and Postgres a sixth of one (CPU time)",
     "status": "one API process takes a whole core: write 25 %, parse 17, rows 13, job's JSON 12 of it (py-spy)",
-    "drain": "two full cores: a job takes 14 us of the workers' Python and 12 of Postgres (costs)",
+    "drain": "two full cores: half of a job's CPU is the workers' Python, half is Postgres (costs)",
     "single": "one worker: 13 us of its Python a job, 77 % of a core and one interpreter; Postgres 10 (CPU time)",
     "model": "two full cores: of 11.2 ms of CPU a batch predict takes 8.3, the rest 1.7, Postgres 1.2 (schedstat)",
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
@@ -16,6 +16,6 @@ WALLS: dict[str, str] = {
     "scale": "0.8 of two cores: a batch of 50 ms begins 1.6 ms after the last, when its start is written (stamps)",
     "streams": "",
     "swap": "predict takes 1.5 s of 2.3, two or three loads 0.5; of LRU's 3.3 the same 1.5, eight loads 1.5 (stamps)",
-    "webhooks": "one courier takes a whole core, 100 us a delivery (CPU time)",
-    "batches": "chores take 30 us of CPU a line and Postgres 27, one behind the other; the worker 11 (CPU time)",
+    "webhooks": "one courier takes a whole core (CPU time)",
+    "batches": "chores take half of a line's CPU, Postgres two fifths, one behind the other (CPU time)",
 }
