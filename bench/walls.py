@@ -17,5 +17,5 @@ WALLS: dict[str, str] = {
     "streams": "",
     "swap": "predict takes 1.5 s of 2.3, two or three loads 0.5; of LRU's 3.3 the same 1.5, eight loads 1.5 (stamps)",
     "webhooks": "one courier takes a whole core (CPU time)",
-    "batches": "chores take half of a line's CPU, Postgres two fifths, one behind the other (CPU time)",
+    "batches": "chores take 44 % of a line's CPU and Postgres 40, one behind the other (CPU time)",
 }
