@@ -76,10 +76,11 @@ def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits
 ) -> None:
     if behind:
         pipeline._prepared.put(prepared())
-    done = pipeline.soon(lambda: None)
+    done = pipeline.soon(verb := Mock())
     pipeline._give_back()
     ended()
     done.result(PATIENCE)
+    assert verb.call_count == 1
     # It had stood where a batch would.
     wait_until(lambda: cast(Mock, pipeline._intake).ring.called, "who claims looks again")
 
