@@ -117,6 +117,8 @@ def test_what_an_operator_took_away_stays_away(worker: Worker) -> None:
     wait_until(lambda: worker.taken("echo"), "all is followed at first")
     high = queue.Queue("octets", "1", Priority.HIGH).name
     assert worker.control.cancel_consumer(high, reply=True, timeout=10, limit=1)
+    # Celery replies before it does so.
+    wait_until(lambda: (found := worker.consumed()) and high not in found, "it is taken away")
     worker.follow("echo")
     wait_until(lambda: worker.consumed() and not any("octets" in each for each in worker.consumed()), "it is left")
     worker.follow("echo", "octets")
