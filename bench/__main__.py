@@ -13,7 +13,7 @@ from tundish import files
 #: In the order in which they run: the short ones first.
 BENCHES = (
     *("submit", "status", "latency", "wake", "drain", "single", "model", "real", "swap", "scale", "backlog", "memory"),
-    *("batches", "webhooks", "streams", "payload", "costs"),
+    *("collate", "batches", "webhooks", "streams", "payload", "costs"),
 )
 #: Runs by name alone: it needs a GPU.
 NAMED = ("gpu",)

@@ -1,15 +1,12 @@
 """The sentence model without cost control, and as a GPU takes it: half precision, npy out."""
 
-from typing import TypeAlias
+from collections.abc import Sequence
 
-import numpy
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from examples.minilm import Embed, Text
 from tundish import Batch, Model, Reject
-
-Vector: TypeAlias = NDArray[numpy.float16]
 
 
 class EmbedInOrder(Embed):
@@ -21,7 +18,7 @@ class EmbedInOrder(Embed):
         return 1
 
 
-class EmbedHalf(Model[Text, Vector]):
+class EmbedHalf(Model[Text, Tensor]):
     """The same weights and the same sums; half precision on a GPU, single on a CPU."""
 
     name = "minilm-half"
@@ -29,24 +26,19 @@ class EmbedHalf(Model[Text, Vector]):
     max_batch = 256
 
     def load(self, device: str) -> None:
-        self.device = torch.device(device)
-        embed = Embed()
-        embed.load(device)
-        self.tokenizer, self.encoder = embed.tokenizer, embed.encoder
-        if self.device.type == "cuda":
+        self.embed = Embed()
+        self.embed.load(device)
+        self.encoder = self.embed.encoder
+        if device.startswith("cuda"):
             self.encoder.half()
 
+    def collate(self, items: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        return self.embed.collate(items)
+
     @torch.inference_mode()
-    def predict(self, batch: Batch[Text]) -> list[Vector | Reject]:
-        encoded = self.tokenizer.encode_batch([item.text for item in batch])
-        ids = self._placed([each.ids for each in encoded])
-        mask = self._placed([each.attention_mask for each in encoded])
+    def predict(self, batch: Batch[Text]) -> list[Tensor | Reject]:
+        ids, mask = batch.collated
         hidden = self.encoder(ids, mask)
         weight = mask.unsqueeze(-1)
         mean = (hidden * weight).sum(1, dtype=torch.float32) / weight.sum(1)
-        vectors = torch.nn.functional.normalize(mean, dim=1).half()
-        return list(vectors.cpu().numpy())
-
-    def _placed(self, numbers: list[list[int]]) -> torch.Tensor:
-        tensor = torch.tensor(numbers)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        return list(torch.nn.functional.normalize(mean, dim=1).half())

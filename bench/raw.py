@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from local.supervise import TREE
+from tundish import staging
 from tundish.codec import Codec, codec_for
 from tundish.execute import parts
 from tundish.model import Batch, Model, types_of
@@ -37,6 +38,7 @@ class _Loop:
         self._reads, self._writes = map(codec_for, types_of(model))
         self._model = model()
         self._model.load(device)
+        self._device = device
         self._recorder = Recorder()
 
     def run(self, bodies: Sequence[bytes]) -> list[bytes]:
@@ -48,8 +50,10 @@ class _Loop:
         items = [self._reads.decode(body) for body in bodies]
         outputs: list[bytes] = []
         for part in self._parts(items):
-            results = self._model.predict(Batch([items[place] for place in part], self._recorder, part))
-            outputs += [self._writes.encode(each) for each in results]
+            inputs = [items[place] for place in part]
+            collated = staging.placed(self._model.collate(inputs), self._device)
+            results = self._model.predict(Batch(inputs, self._recorder, part, collated=collated))
+            outputs += [self._writes.encode(each) for each in staging.fetched(results)]
         return outputs
 
     def _parts(self, items: Sequence[Any]) -> list[list[int]]:

@@ -12,6 +12,7 @@ WALLS: dict[str, str] = {
     "wake": "half take 6 ms; no core is full, the API takes a sixth of one (CPU time): the tail is the machine's",
     "backlog": "Postgres takes 9.7 us of CPU a job of 100,000 queued, 10.9 of a million: an index level more (buffers)",
     "memory": "",
+    "collate": "",
     "payload": "",
     "scale": "0.8 of two cores: a batch of 50 ms begins 1.6 ms after the last, when its start is written (stamps)",
     "streams": "",

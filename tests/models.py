@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -219,12 +220,16 @@ class Moody(Model[Order, Done]):
 
 
 class Hanging(Model[Order, Done]):
-    """Never comes back from an item that tells it so."""
+    """Never comes back from an item that tells it so, where it is predicted or where it is collated."""
 
     name = "hanging"
     version = "1"
     max_batch = 8
     timeout = 0.5
+
+    def collate(self, items: Sequence[Order]) -> None:
+        if any(item.do == "hang ahead" for item in items):
+            Event().wait()
 
     def predict(self, batch: Batch[Order]) -> list[Done | Reject]:
         if any(item.do == "hang" for item in batch):

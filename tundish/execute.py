@@ -1,5 +1,5 @@
-"""Execute a batch: decode, part by cost, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure
-out; a File in place of bytes is passed on, and not read.
+"""Execute a batch: decode, part by cost, collate, predict, divide around what fails, collect. Pure: bytes in, bytes or
+a failure out; a File in place of bytes is passed on, and not read.
 
 One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
 batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too
@@ -7,18 +7,21 @@ large for the device's memory is halved until it fits, and one that ran over its
 
 A model with a `max_cost` gets its batch in parts, items of like cost together: a part costs as much as its largest item
 times its count, for the others are padded to it.
+
+Which predict calls a batch goes in, and what the model collates for each, may be made ahead, while another batch runs.
 """
 
 import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tundish import device
+from tundish import device as devices
+from tundish import staging
 from tundish.codec import Codec, DecodeError, EncodeError
 from tundish.file import File
 from tundish.job import Code
@@ -84,11 +87,21 @@ class Ceilings:
         self._most[size.bit_length()] = int(min(count, self.most(size)))
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """In which predict calls a batch goes: the positions of each one's items, why some are in none, and what the model
+    has collated for a call."""
+
+    calls: list[list[int]]
+    failed: Mapping[int, Failed]
+    collated: dict[tuple[int, ...], Any] = field(default_factory=dict)
+
+
 def execute(
     model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter, **how: Any
 ) -> list[Outcome]:
-    """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. `how` is `run`'s
-    watch, ceilings and folder. Raises DeviceLost."""
+    """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. `how` is what
+    `run` takes besides. Raises DeviceLost."""
     inputs = decode(reads, items)
     return encode(writes, run(model, items, inputs, reporter, **how))
 
@@ -108,6 +121,17 @@ def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
     return inputs
 
 
+def ahead(model: Model[Any, Any], inputs: Sequence[Any], device: str) -> Plan:
+    """The plan of a batch, with what the model collates for its calls on `device`: for `run` with the same inputs. What
+    collate raises is left for `run`, which makes it again."""
+    wanted = _wanted(inputs)
+    made = _plan(model, wanted)
+    for positions in made.calls:
+        with suppress(Exception, CancelledError), staging.beside(device):
+            made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], device)
+    return made
+
+
 def run(
     model: Model[Any, Any],
     items: Sequence[Item],
@@ -116,18 +140,47 @@ def run(
     watch: Watch = lambda timeout: nullcontext(),
     ceilings: Ceilings | None = None,
     folder: Path | None = None,
+    device: str = "cpu",
+    plan: Plan | None = None,
 ) -> list[Any]:
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
-    An input that is one of these two is not run. A model that writes Files may put them into `folder`. Raises
-    DeviceLost."""
-    wanted = {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
-    results = _Run(model, items, wanted, _Canceling(reporter), watch, ceilings or Ceilings(), folder).all()
+    An input that is one of these two is not run. A model that writes Files may put them into `folder`; `plan` is what
+    was made `ahead`. Raises DeviceLost."""
+    wanted = _wanted(inputs)
+    plan = plan or _plan(model, wanted)
+    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings or Ceilings(), folder, device)
+    results = running.all()
     return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
 
 
 def encode(writes: Codec, results: Sequence[Any]) -> list[Outcome]:
     """The outcome of each result, in order; what is an outcome stays as it is."""
-    return [_written(writes, result) for result in results]
+    return [_written(writes, result) for result in _fetched(results)]
+
+
+def _wanted(inputs: Sequence[Any]) -> dict[int, Any]:
+    """The inputs that are run, by their positions."""
+    return {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
+
+
+def _plan(model: Model[Any, Any], inputs: Mapping[int, Any]) -> Plan:
+    """By cost, where the model has a `max_cost`."""
+    if model.max_cost is None:
+        return Plan([list(inputs)] if inputs else [], {})
+    costs: dict[int, float] = {}
+    failed: dict[int, Failed] = {}
+    for position, input in inputs.items():
+        try:
+            costs[position] = _cost(model.cost(input))
+        except Exception as error:
+            if not failed:
+                log.warning("%s@%s cannot tell what an item costs", model.name, model.version, exc_info=True)
+            failed[position] = _failed(error)
+    return Plan(parts(costs, model.max_cost), failed)
+
+
+def _collate(model: Model[Any, Any], inputs: Sequence[Any], device: str) -> Any:
+    return staging.placed(model.collate(inputs), device)
 
 
 def _cost(given: Any) -> float:
@@ -183,46 +236,34 @@ class _Run:
     model: Model[Any, Any]
     items: Sequence[Item]
     inputs: Mapping[int, Any]
+    plan: Plan
     reporter: _Canceling
     watch: Watch
     ceilings: Ceilings
     folder: Path | None
+    device: str
     told: bool = False  # that predict raised
 
     def all(self) -> dict[int, Any]:
-        results: dict[int, Any] = {}
-        for part in self._parts(results):
-            most = self.ceilings.most(self._largest(part)) if self.ceilings.learnt else float("inf")
-            whole = len(part) <= most and len(part) == len(self.inputs)
-            results |= self._predict(part) if whole else self._divided(part, int(min(most, len(part))))
+        results: dict[int, Any] = {**self.plan.failed}
+        for call in self.plan.calls:
+            most = self.ceilings.most(self._largest(call)) if self.ceilings.learnt else float("inf")
+            whole = len(call) <= most and len(call) == len(self.inputs)
+            results |= self._predict(call) if whole else self._divided(call, int(min(most, len(call))))
         return results
-
-    def _parts(self, results: dict[int, Any]) -> list[list[int]]:
-        """All inputs in parts; those whose cost cannot be told go to `results`."""
-        if self.model.max_cost is None:
-            return [list(self.inputs)] if self.inputs else []
-        costs: dict[int, float] = {}
-        for position, input in self.inputs.items():
-            try:
-                costs[position] = _cost(self.model.cost(input))
-            except Exception as error:
-                self._tell(1)
-                results[position] = _failed(error)
-        return parts(costs, self.model.max_cost)
 
     def _predict(self, positions: list[int]) -> dict[int, Any]:
         """Each input's result: an output, a Reject, Canceled, or a Failed where it fails even alone."""
         count = len(positions)
         timeout = min(self.items[position].timeout for position in positions)
-        batch = Batch([self.inputs[position] for position in positions], self.reporter, positions, self.folder)
         began = time.monotonic()
         raised: Failed | None = None
         with self.watch(timeout):  # the device is asked what ails it, and may not answer
             try:
-                results = self.model.predict(batch)
+                results = self._call(positions)
             except (Exception, CancelledError) as error:
-                if device.lost(error):
-                    raise DeviceLost(f"{self.model.name}@{self.model.version}: {device.said(error)}") from error
+                if devices.lost(error):
+                    raise DeviceLost(f"{self.model.name}@{self.model.version}: {devices.said(error)}") from error
                 self._tell(count)
                 raised = _failed(error)
         # Out of the except block: the traceback would hold on to the memory that the parts need.
@@ -238,6 +279,14 @@ class _Run:
         let_go = self.reporter.let_go.intersection(positions)
         return dict(zip(positions, results, strict=True)) | dict.fromkeys(let_go, Canceled())
 
+    def _call(self, positions: list[int]) -> Any:
+        inputs = [self.inputs[position] for position in positions]
+        made, key = self.plan.collated, tuple(positions)
+        collated = made.pop(key) if key in made else _collate(self.model, inputs, self.device)
+        results = self.model.predict(Batch(inputs, self.reporter, positions, self.folder, collated))
+        staging.settle(results)
+        return results
+
     def _tell(self, count: int) -> None:
         """The first error of a batch, with its traceback; in the parts the same would be told again."""
         level = logging.DEBUG if self.told else logging.WARNING
@@ -247,7 +296,8 @@ class _Run:
     def _halved(self, positions: list[int], raised: Failed) -> dict[int, Any]:
         count = len(positions)
         if raised.code is Code.OUT_OF_MEMORY:
-            device.free()
+            self.plan.collated.clear()
+            devices.free()
         if count == 1:
             return {positions[0]: raised}
         results = self._divided(positions, (count + 1) // 2)
@@ -272,23 +322,33 @@ class _Run:
 
 
 def _failed(error: BaseException) -> Failed:
-    if device.out_of_memory(error):
-        return Failed(Code.OUT_OF_MEMORY, f"the device's memory does not hold this item alone: {device.said(error)}")
-    return Failed(Code.MODEL_ERROR, f"{type(error).__name__}: {device.said(error)}")
+    if devices.out_of_memory(error):
+        return Failed(Code.OUT_OF_MEMORY, f"the device's memory does not hold this item alone: {devices.said(error)}")
+    return Failed(Code.MODEL_ERROR, f"{type(error).__name__}: {devices.said(error)}")
+
+
+def _fetched(results: Sequence[Any]) -> Sequence[Any]:
+    try:
+        return staging.fetched(results)
+    except Exception as error:  # one by one it may do
+        if devices.lost(error):
+            raise DeviceLost(devices.said(error)) from error
+        log.warning("results cannot be fetched from the device together", exc_info=True)
+        return results
 
 
 def _written(writes: Codec, result: Any) -> Outcome:
     if isinstance(result, (Done, Failed, Canceled)):
         return result
     if isinstance(result, Reject):
-        return Failed(Code.REJECTED, device.said(result.reason))
+        return Failed(Code.REJECTED, devices.said(result.reason))
     try:
         return encoded(writes, result)
     except EncodeError as error:
         return Failed(Code.OUTPUT_INVALID, str(error))
     except Exception as error:  # of the author's own type, or of the device that a tensor lies on
-        if device.lost(error):
-            raise DeviceLost(device.said(error)) from error
+        if devices.lost(error):
+            raise DeviceLost(devices.said(error)) from error
         log.warning("an output cannot be written", exc_info=True)
         return _failed(error)
 

@@ -41,15 +41,24 @@ class Reporter(Protocol):
 
 
 class Batch(Sequence[In]):
-    """The items of one predict call, in order. Always a sequence, at size one too."""
+    """The items of one predict call, in order, and what the model's `collate` made of them. Always a sequence, at size
+    one too."""
+
+    collated: Any
 
     def __init__(
-        self, items: Sequence[In], reporter: Reporter, positions: Sequence[int], folder: Path | None = None
+        self,
+        items: Sequence[In],
+        reporter: Reporter,
+        positions: Sequence[int],
+        folder: Path | None = None,
+        collated: Any = None,
     ) -> None:
         self._items = items
         self._reporter = reporter
         self._positions = positions
         self._folder = folder
+        self.collated = collated
 
     @overload
     def __getitem__(self, index: int) -> In: ...
@@ -63,10 +72,9 @@ class Batch(Sequence[In]):
 
     def padded(self, size: int) -> "Batch[In]":
         """The batch with its last item repeated up to `size`: nobody hears what is said of the copies."""
-        copies = size - len(self)
-        positions = [*self._positions, *[_COPY] * copies]
-        items = [*self._items, *[self._items[-1]] * copies]
-        return Batch(items, _ToItems(self._reporter), positions, self._folder)
+        positions = [*self._positions, *[_COPY] * (size - len(self))]
+        items = padded(self._items, size)
+        return Batch(items, _ToItems(self._reporter), positions, self._folder, self.collated)
 
     def progress(self, index: int, fraction: float) -> None:
         """Item `index` is done by `fraction`, 0 to 1."""
@@ -92,6 +100,11 @@ class Batch(Sequence[In]):
         descriptor, path = tempfile.mkstemp(suffix, "output-", self._folder)
         os.close(descriptor)
         return Path(path)
+
+
+def padded(items: Sequence[In], size: int) -> list[In]:
+    """Items, and the last of them again and again, up to `size`."""
+    return [*items, *[items[-1]] * (size - len(items))]
 
 
 #: The position of an item that only fills a batch up.
@@ -152,10 +165,19 @@ class Model(ABC, Generic[In, Out]):
     def load(self, device: str) -> None:  # a model may have nothing to load
         """Put the weights on `device` (`cpu`, `cuda:0`). Called once, before the first predict."""
 
+    def collate(self, items: Sequence[In]) -> Any:
+        """What predict computes with, as `batch.collated`: tokens, one tensor of all items. The tensors among its
+        tuples, lists and dictionaries are on the device by then.
+
+        It is made ahead, in a thread of its own, while the batch before runs, so it may change nothing that predict
+        reads; and it is made again where a batch is divided. What it raises counts as raised by predict."""
+        return None
+
     @abstractmethod
     def predict(self, batch: Batch[In]) -> "list[Out | Reject]":
         """As many results as items, in order. An exception fails the batch: it is halved until the item at fault is
-        alone. Outputs are encoded while the next batch runs: none may lie in memory that the next call writes to."""
+        alone. Outputs are encoded while the next batch runs, and tensors of a GPU are copied to the host by then: none
+        may lie in memory that the next call writes to."""
 
     def to(self, device: str) -> None:
         """Move the weights to `cpu` to make room for another model, or back. Torch modules and tensors among its
@@ -168,6 +190,11 @@ class Model(ABC, Generic[In, Out]):
         """What an item counts towards `max_cost`: tokens, pixels. With a `max_cost`, items of like cost are predicted
         together: up to `max_batch` are taken from the queue, and parted so that at most half of a call is padding."""
         return 1
+
+
+def collates(model: Model[Any, Any]) -> bool:
+    """Whether there is anything to make ahead for a batch of the model."""
+    return type(model).collate is not Model.collate
 
 
 def types_of(model: type[Model[Any, Any]]) -> tuple[Any, Any]:

@@ -81,7 +81,7 @@ def run(
     try:
         for at in range(0, len(items), model.max_batch):
             batch = [Item(*encoded(reads, each)) for each in items[at : at + model.max_batch]]
-            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), folder=folder):
+            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), folder=folder, device=device):
                 match outcome:
                     case Done(body):
                         results.append(writes.decode(body))

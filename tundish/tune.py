@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tundish.model import Batch, Model
+from tundish.model import Batch, Model, padded
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,12 @@ def _compile(module: Any, **options: Any) -> None:
 
 
 def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[Any]], graphs: bool) -> None:
-    """Stand before the model's own predict, on this instance alone."""
+    """Stand before the model's own predict and collate, on this instance alone."""
     own: Predict = model.predict
+    collate: Callable[[Sequence[Any]], Any] = model.collate
+
+    def collate_padded(items: Sequence[Any]) -> Any:
+        return collate(padded(items, padded_size(len(items), type(model).pad_to)))
 
     def predict(batch: Batch[Any]) -> Any:
         count, size = len(batch), padded_size(len(batch), type(model).pad_to)
@@ -85,6 +89,7 @@ def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[An
         return results
 
     model.predict = predict  # type: ignore[method-assign]  # of this instance
+    model.collate = collate_padded  # type: ignore[method-assign]
 
 
 def _autocast(device: str) -> AbstractContextManager[Any]:

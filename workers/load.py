@@ -62,7 +62,7 @@ def warm_up(loaded: Loaded, device: str) -> None:
     try:
         item = execute.Item(*execute.encoded(loaded.reads, example))
         folder = loaded.folders.new() if loaded.folders else None
-        how = {"ceilings": loaded.ceilings, "folder": folder and folder.path}
+        how = {"ceilings": loaded.ceilings, "folder": folder and folder.path, "device": device}
         for size in _sizes(type(model), device):
             ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
             if failures := [each for each in ran if isinstance(each, execute.Failed)]:

@@ -50,25 +50,33 @@ def predict(
     prepared: Prepared,
     watch: execute.Watch,
     events: Events,
+    device: str,
     *,
     lease: float,
     public_url: str,
 ) -> Prediction | None:
-    """Mark the claim as started, and run it; None where the claim was lost before. Raises execute.DeviceLost."""
+    """Mark the claim as started, and run it on the device; None where the claim was lost before. Raises
+    execute.DeviceLost."""
     claim = prepared.claim
     dropped = set() if claim.begun else _start(engine, kept, claim, lease, public_url)
     if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
     loaded, inputs = prepared.loaded, prepared.inputs
+    plan = None
     if dropped:
         inputs = [
             execute.Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)
         ]
+    elif prepared.ahead:
+        with watch(min(item.timeout for item in prepared.items)):
+            plan = prepared.plan()
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None
-    results = execute.run(loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings, folder)
+    results = execute.run(
+        loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings, folder, device=device, plan=plan
+    )
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
     return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)

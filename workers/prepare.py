@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A batch that can run on `loaded`: for each job, in order, its item and its input, or Failed where it has none;
-    `folder` holds those that are files, and takes outputs that will be. It took so many `seconds`."""
+    `folder` holds those that are files, and takes outputs that will be. It took so many `seconds`. `ahead` is what its
+    model makes of it meanwhile, in another thread."""
 
     claim: Claim
     loaded: Loaded
@@ -36,6 +38,13 @@ class Prepared:
     inputs: list[Any]
     folder: Folder | None
     seconds: float
+    ahead: Future[execute.Plan] | None = None
+
+    def plan(self) -> execute.Plan | None:
+        """What was made ahead, which may have to be waited for; None where there is nothing."""
+        if self.ahead is None or self.ahead.cancel():
+            return None
+        return None if self.ahead.exception() else self.ahead.result()
 
 
 def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_body: int) -> Prepared:

@@ -23,7 +23,9 @@ from tundish import logs, store
 from tundish.blobs import Blobs, BlobUnavailable
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
+from tundish.model import collates
 from tundish.settings import Settings
+from workers.ahead import Ahead
 from workers.batch import AHEAD, ROWS, Draft, Target
 from workers.between import Between
 from workers.claim import Claim, Custody
@@ -103,6 +105,7 @@ class Pipeline:
         self._hungry = False  # the device waits for a batch, and for nothing else
         self._next_up: Target | None = None  # whose batch was the last to be prepared
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
+        self._ahead = Ahead(tools.device.name)
         self._watch = Watch(self._give_back, self._overdue)
         self._closing = threading.Event()
         self._outage = logs.Outage(log)
@@ -189,7 +192,13 @@ class Pipeline:
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
             self._next_up = claimed.target
-            self._prepared.put(prepared)
+            self._prepared.put(self._with_plan(prepared))
+
+    def _with_plan(self, prepared: Prepared) -> Prepared:
+        """What its model collates is made meanwhile, where that is on the device."""
+        if self._tools.shelf.holds(prepared.claim.target) and collates(model := prepared.loaded.model):
+            return replace(prepared, ahead=self._ahead.plan(model, prepared.inputs))
+        return prepared
 
     def _decoded(self, claimed: Claim) -> Prepared | None:
         """None where its model is no longer served, or no longer reads files: it is given back then."""
@@ -272,6 +281,7 @@ class Pipeline:
                     prepared,
                     self._watch,
                     tools.events,
+                    tools.device.name,
                     lease=settings.lease,
                     public_url=settings.public_url,
                 )

@@ -1,11 +1,13 @@
 """Sentence embeddings by all-MiniLM-L6-v2: 384 numbers of length 1, whose dot product is the cosine similarity."""
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from examples.minilm.encoder import Encoder
 from tundish import Batch, Model, Reject
@@ -33,7 +35,6 @@ class Embed(Model[Text, Vector]):
 
     def load(self, device: str) -> None:
         weights = _weights()
-        self.device = device
         self.tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.enable_padding()
@@ -43,11 +44,14 @@ class Embed(Model[Text, Vector]):
         """About its tokens: they have four to five letters, and two frame a sentence."""
         return min(len(item.text) // 4 + 2, MAX_TOKENS)
 
+    def collate(self, items: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """Token ids and their mask, (sentences, tokens) each, while the device computes the batch before."""
+        encoded = self.tokenizer.encode_batch([item.text for item in items])
+        return torch.tensor([each.ids for each in encoded]), torch.tensor([each.attention_mask for each in encoded])
+
     @torch.inference_mode()
     def predict(self, batch: Batch[Text]) -> list[Vector | Reject]:
-        encoded = self.tokenizer.encode_batch([item.text for item in batch])
-        ids = torch.tensor([each.ids for each in encoded]).to(self.device)
-        mask = torch.tensor([each.attention_mask for each in encoded]).to(self.device)
+        ids, mask = batch.collated
         hidden = self.encoder(ids, mask)
         weight = mask.unsqueeze(-1)
         mean = (hidden * weight).sum(1) / weight.sum(1)

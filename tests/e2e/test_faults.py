@@ -30,9 +30,10 @@ def submit(client: httpx.Client, *orders: str) -> list[str]:
     return [each["id"] for each in answer["data"]]
 
 
-def test_a_hung_predict_is_killed_and_its_neighbours_succeed(local: Local, client: httpx.Client) -> None:
+@pytest.mark.parametrize("hangs", ["hang", "hang ahead"])
+def test_a_hung_predict_is_killed_and_its_neighbours_succeed(local: Local, client: httpx.Client, hangs: str) -> None:
     worker = local.ps()["worker"]["pid"]
-    good, hung, other = (ended(client, id) for id in submit(client, "go", "hang", "go"))
+    good, hung, other = (ended(client, id) for id in submit(client, "go", hangs, "go"))
     assert (good["status"], other["status"]) == ("succeeded", "succeeded")
     error = hung["error"]
     assert isinstance(error, dict)

@@ -1,7 +1,7 @@
 """The stages of a worker between its threads, with a real Postgres and Redis."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
@@ -14,9 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from tests.integration.stored import QUEUE, WORKER, submit
 from tests.local import Local, wait_until
-from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
-from tundish import queue, store
+from tundish import Batch, Model, Reject, queue, store
 from tundish.blobs import Directory
 from tundish.catalog import Served
 from tundish.ids import new_uuid
@@ -35,10 +34,14 @@ from workers.shelf import Shelf
 TARGET = Target("m", "1")
 
 
-class Named(Echo):
+class Named(Model[int, int]):
     """Runs the jobs of `stored`."""
 
     name = "m"
+    version = "1"
+
+    def predict(self, batch: Batch[int]) -> list[int | Reject]:
+        return list(batch)
 
 
 @pytest.fixture
@@ -101,6 +104,36 @@ def test_a_claim_that_is_tried_again_starts_where_its_predict_still_follows_at_o
     threading.Thread(target=pipeline._claim, daemon=True).start()
     [begun] = wait_until(lambda: claims(engine, "started_at IS NOT NULL") or None, "the claim is made")
     assert begun != fetched
+
+
+def test_the_next_batch_is_collated_while_one_runs(
+    pipeline: Pipeline, intake: Intake, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collated: Queue[str] = Queue()
+    ran: Queue[str] = Queue()
+    by: list[str] = []
+
+    def collate(model: Named, items: Sequence[int]) -> str:
+        collated.put(threading.current_thread().name)
+        return f"{len(items)} collated"
+
+    def predict(model: Named, batch: Batch[int]) -> list[int | Reject]:
+        if not by:  # the first, and the second is collated meanwhile
+            by.extend(collated.get(timeout=10) for _ in range(2))
+        ran.put(batch.collated)
+        return list(batch)
+
+    monkeypatch.setattr(Named, "collate", collate)
+    monkeypatch.setattr(Named, "predict", predict)
+    pipeline._took[TARGET] = 0.01  # what is known to take little is claimed ahead
+    intake.ran(TARGET, 0.01)
+    for id in submit(engine, 8):
+        intake.put(QUEUE, [queue.Message((id.hex,))])
+    pipeline.start()
+    assert [ran.get(timeout=20) for _ in range(2)] == ["4 collated"] * 2
+    assert by[1] == "ahead"
+    assert pipeline.stop(20)
+    assert collated.empty()  # each once
 
 
 def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(

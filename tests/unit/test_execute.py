@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tundish import Batch, Model, Reject
 from tundish.codec import codec_for
-from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, execute, parts
+from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, Plan, ahead, execute, parts
+from tundish.execute import run as run_inputs
 from tundish.file import File
 from tundish.job import Code
 from tundish.testing import Recorder
@@ -336,3 +337,94 @@ def test_a_batch_whose_model_took_its_files_away_is_halved_too(tmp_path: Path) -
         file.path.touch()
     items = [Item(file, "image/png") for file in files]
     assert codes(execute(Moving(), codec_for(File), codec_for(float), items, Recorder())) == [None, None]
+
+
+class Summing(Model[int, int]):
+    """Sums what it has collated, of the whole call; raises where a negative number is in it."""
+
+    name = "summing"
+    version = "1"
+
+    def __init__(self) -> None:
+        self.collates: list[list[int]] = []
+        self.refused: list[int] = []  # what collate raises at
+
+    def collate(self, items: Sequence[int]) -> tuple[int, int]:
+        self.collates.append(list(items))
+        if set(self.refused).intersection(items):
+            raise ValueError("not this one")
+        return sum(items), len(items)
+
+    def predict(self, batch: Batch[int]) -> list[int | Reject]:
+        if min(batch) < 0:
+            raise ValueError("negative")
+        total, count = batch.collated
+        assert count == len(batch)
+        return [total] * count
+
+
+class SummingByCost(Summing):
+    max_cost = 20
+
+    def cost(self, item: int) -> int:
+        return item
+
+
+def summed(model: Model[Any, Any], inputs: list[Any], plan: Plan | None = None) -> list[Any]:
+    items = [Item(b"", "application/json")] * len(inputs)
+    return run_inputs(model, items, inputs, Recorder(), plan=plan)
+
+
+def test_predict_finds_what_was_collated_for_its_own_call() -> None:
+    assert summed(model := Summing(), [1, 2, 3]) == [6, 6, 6]
+    assert model.collates == [[1, 2, 3]]
+    assert summed(model := SummingByCost(), [2, 10, 9]) == [2, 19, 19]
+    assert model.collates == [[10, 9], [2]]
+
+
+@pytest.mark.parametrize("kind", [Summing, SummingByCost])
+def test_what_was_collated_ahead_is_not_collated_again(kind: type[Summing]) -> None:
+    model, inputs = kind(), [2, 10, Failed(Code.INVALID_INPUT, "no number"), 9]
+    plan = ahead(model, inputs, "cpu")
+    calls = list(model.collates)
+    assert summed(model, inputs, plan) == summed(kind(), inputs)
+    assert model.collates == calls
+    assert not plan.collated  # a call takes what is its own
+
+
+def test_a_batch_that_is_divided_is_collated_anew_for_its_parts() -> None:
+    model, inputs = Summing(), [1, 2, -3, 4]
+    results = summed(model, inputs, ahead(model, inputs, "cpu"))
+    assert results == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: negative"), 4]
+    assert model.collates == [[1, 2, -3, 4], [1, 2], [-3, 4], [-3], [4]]
+
+
+def test_what_collate_raises_fails_the_item_at_fault_alone() -> None:
+    model, inputs = Summing(), [1, 2, 3, 4]
+    model.refused = [3]
+    plan = ahead(model, inputs, "cpu")
+    assert not plan.collated
+    assert summed(model, inputs, plan) == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: not this one"), 4]
+
+
+def test_a_cost_that_cannot_be_told_ahead_fails_its_item() -> None:
+    model, inputs = SummingByCost(), [1, math.nan]
+    results = summed(model, inputs, ahead(model, inputs, "cpu"))
+    assert results[0] == 1
+    assert isinstance(results[1], Failed)
+
+
+def test_memory_that_is_short_is_not_taken_by_what_other_calls_have_collated() -> None:
+    plans = list[Plan]()
+
+    class Large(SummingByCost):
+        def predict(self, batch: Batch[int]) -> list[int | Reject]:
+            if len(batch) > 1:
+                raise MemoryError
+            assert not plans[0].collated
+            return super().predict(batch)
+
+    model, inputs = Large(), [10, 9, 2, 1]
+    plans.append(ahead(model, inputs, "cpu"))
+    assert len(plans[0].collated) == 2
+    assert summed(model, inputs, plans[0]) == [10, 9, 2, 1]

@@ -1,6 +1,6 @@
 """What a model's class asks of the runtime, on a CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -52,6 +52,21 @@ def test_a_batch_is_filled_up_to_the_next_size_and_nobody_hears_of_the_copies() 
     assert recorder.logged == [(index, f"item {index + 1}") for index in range(5)]
     assert run(Padded, list(range(9))) == [2.0 * item for item in range(9)]
     assert [size for size, _ in Padded.seen] == [9]
+
+
+def test_what_is_collated_is_filled_up_too() -> None:
+    class Collating(Doubled):
+        pad_to = (4, 8)
+
+        def collate(self, items: Sequence[int]) -> torch.Tensor:
+            return torch.tensor([[float(item)] for item in items])
+
+        def predict(self, batch: Batch[int]) -> list[float | Reject]:
+            assert len(batch.collated) == len(batch) in (4, 8)
+            return [float(each) for each in self.layers[0](batch.collated)]
+
+    assert run(Collating, [1, 2, 3]) == [2, 4, 6]
+    assert run(Collating, [1, 2, 3, 4, 5]) == [2, 4, 6, 8, 10]
 
 
 def test_a_padded_batch_that_gives_too_few_results_is_told_so() -> None:

@@ -1,0 +1,132 @@
+"""What goes to a device ahead, and what comes back: on a CPU, and on a GPU that is played; tests/gpu has a real one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from tundish import staging
+
+
+class Sentence(NamedTuple):
+    ids: Any
+    mask: Any
+
+
+def test_tensors_are_placed_wherever_they_stand() -> None:
+    ids = torch.arange(3)
+    placed = staging.placed({"both": [ids, (ids, "text")], "named": Sentence(ids, None)}, "meta")
+    match placed:
+        case {"both": [first, (second, "text")], "named": Sentence(third, None)}:
+            assert first.is_meta
+            assert second.is_meta
+            assert third.is_meta
+        case _:
+            pytest.fail(f"it has another shape: {placed}")
+    assert not ids.is_meta
+
+
+def test_results_on_a_cpu_are_as_they_were() -> None:
+    results = [torch.ones(2), {"a": torch.ones(1)}, "text"]
+    staging.settle(results)
+    assert staging.fetched(results) is results
+    with staging.beside("cpu"):
+        assert staging.placed(results[0], "cpu") is results[0]
+
+
+class Place(NamedTuple):
+    type: str
+
+
+class Played:
+    """A tensor of a device that is played."""
+
+    layout, dtype = "strided", "half"
+
+    def __init__(self, gpu: "Gpu", device: str, shape: tuple[int, ...] = (2,), pinned: bool = False) -> None:
+        self.gpu, self.device, self.shape, self.pinned = gpu, Place(device), shape, pinned
+        self.is_cuda, self.is_sparse = device == "cuda", False
+
+    def pin_memory(self) -> "Played":
+        return Played(self.gpu, "cpu", self.shape, pinned=True)
+
+    def detach(self) -> "Played":
+        return self
+
+    def to(self, device: str, non_blocking: bool = False) -> "Played":
+        kind = device.partition(":")[0]
+        if kind == self.device.type:
+            return self
+        assert self.pinned or kind == "cpu"
+        assert non_blocking
+        self.gpu.did.append(f"copy to {kind} by {self.gpu.stream}")
+        return Played(self.gpu, kind, self.shape)
+
+    def unbind(self) -> "list[Played]":
+        return [Played(self.gpu, self.device.type, self.shape[1:]) for _ in range(self.shape[0])]
+
+
+class Gpu:
+    """What torch does with one."""
+
+    Tensor, strided = Played, "strided"
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.stream = "its own"
+        self.cuda = SimpleNamespace(
+            is_initialized=lambda: True,
+            Stream=lambda device: self._stream("another"),
+            current_stream=lambda device: self._stream(self.stream),
+            stream=self._using,
+        )
+
+    def _stream(self, name: str) -> Any:
+        return SimpleNamespace(name=name, synchronize=lambda: self.did.append(f"wait for {name}"))
+
+    @contextmanager
+    def _using(self, stream: Any) -> Iterator[None]:
+        self.stream, before = stream.name, self.stream
+        yield
+        self.stream = before
+
+    def stack(self, tensors: list[Played]) -> Played:
+        return Played(self, "cuda", (len(tensors), *tensors[0].shape))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    gpu = Gpu()
+    monkeypatch.setitem(sys.modules, "torch", gpu)
+    staging._stream.cache_clear()
+    yield gpu
+    staging._stream.cache_clear()
+
+
+def test_what_goes_to_a_gpu_ahead_is_pinned_and_goes_beside_what_it_computes(gpu: Gpu) -> None:
+    with staging.beside("cuda:0"):
+        placed = staging.placed([Played(gpu, "cpu"), Played(gpu, "cuda")], "cuda:0")
+    assert [each.is_cuda for each in placed] == [True, True]
+    assert gpu.did == ["copy to cuda by another", "wait for another"]
+
+
+def test_results_are_settled_by_the_stream_that_computes_them_and_fetched_by_another(gpu: Gpu) -> None:
+    results = [Played(gpu, "cuda") for _ in range(3)]
+    staging.settle(results)
+    fetched = staging.fetched(results)
+    assert [(each.is_cuda, each.shape) for each in fetched] == [(False, (2,))] * 3
+    assert gpu.did[0] == "wait for its own"
+    assert gpu.did[1:] == ["copy to cpu by another", "wait for another"]  # all in one copy
+
+
+def test_results_that_are_not_alike_are_fetched_each(gpu: Gpu) -> None:
+    refused = object()
+    fetched = staging.fetched([Played(gpu, "cuda"), Played(gpu, "cuda", (5,)), refused, {"a": Played(gpu, "cuda")}])
+    assert [each.shape for each in fetched[:2]] == [(2,), (5,)]
+    assert fetched[2] is refused
+    assert not fetched[3]["a"].is_cuda
+    assert gpu.did.count("copy to cpu by another") == 3

@@ -1,0 +1,39 @@
+"""Ahead: what models collate for the next batches, in a thread of its own, while the device computes the one before."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+from tundish import execute
+from tundish.model import Model
+
+
+class Ahead:
+    """Makes plans of batches for a device, in their order. One that is cancelled before its turn is not made."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._asked: SimpleQueue[tuple[Future[execute.Plan], Callable[[], execute.Plan]]] = SimpleQueue()
+        # A daemon: a process that ends does not wait for a model that hangs.
+        threading.Thread(target=self._run, name="ahead", daemon=True).start()
+
+    def plan(self, model: Model[Any, Any], inputs: Sequence[Any]) -> Future[execute.Plan]:
+        """The plan of a batch, once it is made; or what kept it from that."""
+        future: Future[execute.Plan] = Future()
+        self._asked.put((future, lambda: execute.ahead(model, inputs, self._device)))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            self._make(*self._asked.get())
+
+    def _make(self, future: Future[execute.Plan], make: Callable[[], execute.Plan]) -> None:
+        """What it makes is held by nobody else when it returns: it may take much of the device."""
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(make())
+        except BaseException as error:  # it comes again where the batch runs, and is told there
+            future.set_exception(error)
