@@ -169,8 +169,9 @@ class Model(ABC, Generic[In, Out]):
         """What predict computes with, as `batch.collated`: tokens, one tensor of all items. The tensors among its
         tuples, lists and dictionaries are on the device by then.
 
-        It is made ahead, in a thread of its own, while the batch before runs, so it may change nothing that predict
-        reads; and it is made again where a batch is divided. What it raises counts as raised by predict."""
+        It is made ahead, in a thread of its own, while the batch before runs, and so is the items' `cost`: neither may
+        change what predict reads. It is made again where a batch is divided. What it raises counts as raised by
+        predict."""
         return None
 
     @abstractmethod

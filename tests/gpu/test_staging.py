@@ -1,6 +1,7 @@
 """Copies beside what a GPU computes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -9,45 +10,52 @@ from tests.gpu.models import DEVICE
 from tundish import Batch, Model, Reject, staging
 from tundish.testing import run
 
+#: torch's stubs leave types out.
+CUDA: Any = torch.cuda
 #: Cycles that a GPU spins for: seconds, and a copy takes microseconds.
 LONG = 5_000_000_000
 
 
 @pytest.fixture
-def busy() -> Iterator[torch.cuda.Event]:
-    """The device computes; recorded behind that."""
-    torch.zeros(1, device=DEVICE)
-    with torch.cuda.stream(staging._stream(DEVICE, "there")):
-        torch.zeros(1, device=DEVICE)  # memory that is asked for the first time is waited for
-    torch.cuda.synchronize()
-    torch.cuda._sleep(LONG)
-    event = torch.cuda.Event()
-    event.record()
-    yield event
-    torch.cuda.synchronize()
+def busy() -> Iterator[Callable[[], Callable[[], bool]]]:
+    """Lets the device compute for long; what that gives tells whether it still does."""
+
+    def begin() -> Callable[[], bool]:
+        CUDA.synchronize()
+        CUDA._sleep(LONG)
+        behind = CUDA.Event()
+        behind.record()
+        return lambda: not behind.query()
+
+    yield begin
+    CUDA.synchronize()
 
 
-def test_what_is_collated_ahead_does_not_wait_for_the_batch_before(busy: torch.cuda.Event) -> None:
-    with staging.beside(DEVICE):
-        placed = staging.placed({"ids": torch.arange(4)}, DEVICE)
-    assert not busy.query()
-    assert placed["ids"].is_cuda
-    torch.cuda.synchronize()
-    assert placed["ids"].tolist() == [0, 1, 2, 3]
+def test_what_is_collated_ahead_does_not_wait_for_the_batch_before(busy: Callable[[], Callable[[], bool]]) -> None:
+    def placed() -> Any:
+        with staging.beside(DEVICE):
+            return staging.placed({"ids": torch.arange(4)}, DEVICE)["ids"]
+
+    placed()  # memory that is asked for the first time is waited for
+    computes = busy()
+    ids = placed()
+    assert computes()
+    assert ids.is_cuda
+    CUDA.synchronize()
+    assert ids.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("sizes", [[4, 4, 4], [4, 2, 3]])
-def test_results_are_fetched_while_the_next_batch_runs(sizes: list[int]) -> None:
+def test_results_are_fetched_while_the_next_batch_runs(
+    busy: Callable[[], Callable[[], bool]], sizes: list[int]
+) -> None:
     results = [torch.arange(size, device=DEVICE) for size in sizes]
-    staging.fetched(results)  # memory that is asked for the first time is waited for
     staging.settle(results)
-    torch.cuda._sleep(LONG)
-    event = torch.cuda.Event()
-    event.record()
+    staging.fetched(results)  # memory that is asked for the first time is waited for
+    computes = busy()
     fetched = staging.fetched(results)
-    assert not event.query()
+    assert computes()
     assert [each.tolist() for each in fetched] == [list(range(size)) for size in sizes]
-    torch.cuda.synchronize()
 
 
 class Tenfold(Model[int, torch.Tensor]):
