@@ -21,16 +21,19 @@ _DIGITS = bytes(
 _RANDOM = (1 << 74) - 1
 _turn = threading.Lock()
 _last = (0, 0)
+#: Milliseconds that a clock may go back without the ids: one that is set back further was wrong, and its ids must not
+#: stay so for as long as the process runs.
+_BACK = 10_000
 
 
 def new_uuid() -> UUID:
-    """A new UUIDv7 of now. In one process each is greater than the one before: within a millisecond the random bits
-    go on from the last ones by a random step (RFC 9562, 6.2, method 2)."""
+    """A new UUIDv7 of now. In one process each is greater than the one before, unless the clock is set back by over
+    10 s: within a millisecond the random bits go on from the last ones by a random step (RFC 9562, 6.2, method 2)."""
     global _last
     random = int.from_bytes(os.urandom(10), "big")
     with _turn:
         milliseconds = time.time_ns() // 1_000_000
-        if milliseconds <= _last[0]:
+        if _last[0] - _BACK <= milliseconds <= _last[0]:
             milliseconds, before = _last
             random = before + 1 + (random & 0xFFFFFFFF)
             if random > _RANDOM:

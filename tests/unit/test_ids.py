@@ -1,6 +1,8 @@
 import time
+from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,20 @@ def test_ids_rise_and_carry_their_time() -> None:
     assert {(id.version, id.variant) for id in ids} == {(7, "specified in RFC 4122")}
     assert before - 0.002 <= time_of(ids[0]).timestamp() <= time.time()
     assert floor_uuid(time_of(ids[0])) <= ids[0]
+
+
+def test_ids_rise_over_a_step_back_and_follow_a_clock_that_was_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1e9]
+    monkeypatch.setattr("tundish.ids.time", SimpleNamespace(time_ns=lambda: int(now[0] * 1e9)))
+    monkeypatch.setattr("tundish.ids._last", (0, 0))
+    ids = [new_uuid()]
+    for back in (9, 1):
+        now[0] -= back
+        ids.append(new_uuid())
+    assert ids == sorted(ids)
+    assert {seconds_of(id) for id in ids} == {1e9}
+    now[0] -= 1
+    assert seconds_of(new_uuid()) == 1e9 - 11
 
 
 @given(st.uuids())
