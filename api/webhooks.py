@@ -1,7 +1,6 @@
 """The routes of `/v1/webhooks`: the endpoints that a tenant registers, and the secret of its jobs' own webhooks."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Annotated, Literal, NoReturn
 from uuid import UUID
 
@@ -129,14 +128,7 @@ class Webhooks:
         endpoint = await self._endpoint(request)
         if not endpoint.enabled:
             raise Conflict("endpoint_disabled", "the endpoint is disabled: enable it first")
-        body = event_body("ping", datetime.now(UTC), {"endpoint": to_text("whe", endpoint.id)})
-        ping = store.Delivery(
-            new_uuid(), endpoint.tenant, endpoint.id, "ping", endpoint.url, body, endpoint=endpoint.id
-        )
-        await self._parts.run(store.deliver, [ping])
-        row = await self._parts.run(store.delivery, endpoint.tenant, ping.id)
-        assert row  # it was stored just now
-        return encoded(deliveries.shown(row), 202)
+        return encoded(deliveries.shown(await self._parts.run(_ping, endpoint)), 202)
 
     async def default(self, request: Request) -> Response:
         known_parameters(request, ())
@@ -150,6 +142,16 @@ class Webhooks:
 
     async def _endpoint(self, request: Request) -> store.Endpoint:
         return await self._parts.run(store.endpoint, request.state.tenant, _id(request)) or _missing()
+
+
+def _ping(connection: store.Connection, endpoint: store.Endpoint) -> store.DeliveryRow:
+    at = store.clock(connection)
+    body = event_body("ping", at, {"endpoint": to_text("whe", endpoint.id)})
+    ping = store.Delivery(new_uuid(at), endpoint.tenant, endpoint.id, "ping", endpoint.url, body, endpoint=endpoint.id)
+    store.deliver(connection, [ping])
+    row = store.delivery(connection, endpoint.tenant, ping.id)
+    assert row  # it was stored just now
+    return row
 
 
 def _id(request: Request) -> UUID:

@@ -26,13 +26,14 @@ _last = (0, 0)
 _BACK = 10_000
 
 
-def new_uuid() -> UUID:
-    """A new UUIDv7 of now. In one process each is greater than the one before, unless the clock is set back by over
-    10 s: within a millisecond the random bits go on from the last ones by a random step (RFC 9562, 6.2, method 2)."""
+def new_uuid(at: datetime | None = None) -> UUID:
+    """A new UUIDv7 of now, by this host's clock or as it is given. In one process each is greater than the one before,
+    unless the clock is set back by over 10 s: within a millisecond the random bits go on from the last ones by a random
+    step (RFC 9562, 6.2, method 2)."""
     global _last
     random = int.from_bytes(os.urandom(10), "big")
     with _turn:
-        milliseconds = time.time_ns() // 1_000_000
+        milliseconds = int(at.timestamp() * 1000) if at else time.time_ns() // 1_000_000
         if _last[0] - _BACK <= milliseconds <= _last[0]:
             milliseconds, before = _last
             random = before + 1 + (random & 0xFFFFFFFF)

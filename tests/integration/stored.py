@@ -1,8 +1,12 @@
 """Jobs in a store: what tests of its verbs do with them again and again."""
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 
 from tundish import store
@@ -24,6 +28,13 @@ def submit(engine: store.Engine, count: int = 1, tenant: int = 1, expires_in: fl
     with engine.begin() as connection:
         store.submit(connection, jobs)
     return [job.id for job in jobs]
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
+    """The clock that this host makes ids by is wrong."""
+    wrong = SimpleNamespace(time_ns=lambda: time.time_ns() + int(ahead.total_seconds() * 1e9))
+    monkeypatch.setattr("tundish.ids.time", wrong)
+    monkeypatch.setattr("tundish.ids._last", (0, 0))
 
 
 def begin(engine: store.Engine, id: UUID) -> tuple[UUID, bool]:

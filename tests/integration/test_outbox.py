@@ -1,6 +1,7 @@
 """The outbox against a real Postgres: what a move writes into it, and who hears of it."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -12,8 +13,9 @@ from tests.integration.delivered import (
     endpoint,
     finish,
     rows,
+    take,
 )
-from tests.integration.stored import claim, end, start, submit
+from tests.integration.stored import claim, end, set_clock, start, submit
 from tundish import outbox, store
 from tundish.execute import Done, Failed
 from tundish.ids import new_uuid
@@ -47,6 +49,17 @@ def test_an_end_is_told_to_the_endpoints_that_want_it(engine: store.Engine, tmp_
     [failed] = submit(engine)
     finish(engine, [failed], tmp_path, Failed(Code.REJECTED, "no"))
     assert {row for row in rows(engine) if row[0] == failed} == {(failed, e.id, "job.failed") for e in (wants, other)}
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=2), timedelta(days=9), timedelta(days=-3)])
+def test_an_end_is_recorded_and_told_though_the_workers_clock_is_wrong(
+    engine: store.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    endpoint(engine)
+    ids = submit(engine, 2)
+    set_clock(monkeypatch, ahead)
+    finish(engine, ids, tmp_path, Done(b"1", "application/json"))
+    assert len(take(engine)) == 2
 
 
 def test_a_hint_that_is_out_of_date_costs_nothing_but_a_statement(engine: store.Engine, tmp_path: Path) -> None:

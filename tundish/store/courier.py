@@ -7,7 +7,7 @@ much waits in it. Quick lanes are asked one by one; the others are walked throug
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
 from tundish.store.deliveries import FRESH, RETRIED
 from tundish.store.endpoints import signing
+from tundish.store.sweeps import clock
 
 
 class Due(NamedTuple):
@@ -44,12 +45,14 @@ class Taken(NamedTuple):
 
 #: Lanes that one statement walks through at most: as many may wait for their next try as there are receivers.
 LANES = 2048
+#: What lies an hour ahead of now is empty: the partitions of the days to come are left out.
+_TOP = "CAST(rpad(lpad(to_hex(CAST(extract(epoch FROM now()) * 1000 AS bigint) + 3600000), 12, '0'), 32, '0') AS uuid)"
 
 _TAKE = """
     WITH RECURSIVE lanes AS (
-        (SELECT lane FROM deliveries WHERE {waits} AND id < :top AND lane > :after ORDER BY lane LIMIT 1)
+        (SELECT lane FROM deliveries WHERE {waits} AND id < {top} AND lane > :after ORDER BY lane LIMIT 1)
         UNION ALL
-        SELECT (SELECT d.lane FROM deliveries d WHERE {waits} AND d.id < :top AND d.lane > lanes.lane
+        SELECT (SELECT d.lane FROM deliveries d WHERE {waits} AND d.id < {top} AND d.lane > lanes.lane
                 ORDER BY d.lane LIMIT 1)
         FROM lanes WHERE lanes.lane IS NOT NULL
     ), walked AS (
@@ -59,7 +62,7 @@ _TAKE = """
          FROM unnest(CAST(:quick AS uuid[]), CAST(:quick_rooms AS int[])) AS quick(lane, room)
          CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
-            WHERE {waits} AND d.id < :top AND d.lane = quick.lane AND d.next_at <= now()
+            WHERE {waits} AND d.id < {top} AND d.lane = quick.lane AND d.next_at <= now()
             ORDER BY {order} LIMIT quick.room FOR UPDATE SKIP LOCKED
          ) due LIMIT :quick_limit)
         UNION ALL
@@ -68,7 +71,7 @@ _TAKE = """
                 ON known.lane = walked.lane
          CROSS JOIN LATERAL (
             SELECT d.id FROM deliveries d
-            WHERE {waits} AND d.id < :top AND d.lane = walked.lane AND d.next_at <= now()
+            WHERE {waits} AND d.id < {top} AND d.lane = walked.lane AND d.next_at <= now()
             ORDER BY {order} LIMIT COALESCE(known.room, :unknown) FOR UPDATE SKIP LOCKED
          ) due LIMIT :others_limit)
     ), taken AS (
@@ -89,8 +92,8 @@ _TAKE = """
     LEFT JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
     ORDER BY d.lane, d.id
 """
-_TAKE_FRESH = text(_TAKE.format(waits=FRESH, order="d.id"))
-_TAKE_RETRIED = text(_TAKE.format(waits=RETRIED, order="d.next_at"))
+_TAKE_FRESH = text(_TAKE.format(waits=FRESH, top=_TOP, order="d.id"))
+_TAKE_RETRIED = text(_TAKE.format(waits=RETRIED, top=_TOP, order="d.next_at"))
 
 
 def take(
@@ -123,8 +126,6 @@ def take(
             "after": after,
             "lanes": LANES,
             "lease": lease,
-            # What lies ahead of now is empty: the partitions of the days to come are left out.
-            "top": floor_uuid(datetime.now(UTC) + timedelta(hours=1)),
         },
     )
     found = rows.all()
@@ -185,7 +186,8 @@ _BURY = """
 
 def bury(connection: Connection, reason: str, *, limit: int = 1000) -> int:
     """Make dead letters of what is due and has waited for longer than it may. How many."""
-    attempt = [{"at": datetime.now(UTC).isoformat(), "status_code": None, "error": reason, "ms": 0}]
-    before = floor_uuid(datetime.now(UTC) - timedelta(days=4))
+    now = clock(connection)
+    attempt = [{"at": now.isoformat(), "status_code": None, "error": reason, "ms": 0}]
+    before = floor_uuid(now - timedelta(days=4))
     given = {"before": before, "limit": limit, "attempt": json.dumps(attempt)}
     return sum(connection.execute(text(_BURY.format(waits=waits)), given).rowcount for waits in (FRESH, RETRIED))

@@ -20,8 +20,9 @@ _PAGE_ROWS, _PAGE_BYTES = 2000, 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A webhook to send; `body` never changes after. Those of one `lane` share a receiver, and so a cap and a breaker.
-    `endpoint` is None for a URL that a job or batch came with; `job` and `batch` say what it tells of."""
+    """A webhook to send; `id` goes by the database's clock, and `body` never changes after. Those of one `lane` share a
+    receiver, and so a cap and a breaker. `endpoint` is None for a URL that a job or batch came with; `job` and `batch`
+    say what it tells of."""
 
     id: UUID
     tenant: int
