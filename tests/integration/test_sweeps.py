@@ -130,6 +130,17 @@ def test_one_process_a_chore(engine: store.Engine) -> None:
         assert store.lock(other, "expire")
 
 
+def test_days_are_made_by_the_databases_clock(engine: store.Engine) -> None:
+    with engine.begin() as connection:
+        today = store.clock(connection)
+        ahead = "RETURN pg_catalog.now() + interval '20 days'"
+        connection.execute(text(f"CREATE FUNCTION public.now() RETURNS timestamptz STABLE {ahead}"))
+        connection.execute(text("SET LOCAL search_path TO public, pg_catalog"))
+        store.make_partitions(connection, 1)
+        days = store.past_days(connection, today + timedelta(days=30))
+        assert days[-3:] == [f"{today + timedelta(days=20 + offset):%Y%m%d}" for offset in (-1, 0, 1)]
+
+
 def test_a_day_is_made_beside_a_long_transaction_that_reads_and_nobody_waits(engine: store.Engine) -> None:
     """A dump, say: what waited for it to end would keep all others waiting."""
     with engine.begin() as reader:

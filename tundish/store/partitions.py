@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from tundish.ids import floor_uuid
 from tundish.store.deliveries import FRESH, RETRIED
-from tundish.store.sweeps import low_water
+from tundish.store.sweeps import clock, low_water
 
 #: Tables that hold a job's parts, partitioned alike.
 PARTITIONED = ("jobs", "requests", "results", "deliveries")
@@ -19,8 +19,9 @@ def release_lock(connection: Connection) -> None:
 
 
 def make_partitions(connection: Connection, days_ahead: int = DAYS_AHEAD) -> None:
-    """The partitions from yesterday (a client's clock may lag over midnight) to `days_ahead` days on."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    """The partitions from yesterday (an API's clock may lag over midnight) to `days_ahead` days on, by the database's
+    clock."""
+    today = clock(connection).replace(hour=0, minute=0, second=0, microsecond=0)
     existing = set(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
     for day in (today + timedelta(days=offset) for offset in range(-1, days_ahead + 1)):
         for table in PARTITIONED:
@@ -81,7 +82,8 @@ def drop_day(connection: Connection, day: str) -> None:
 
 
 def missing_days(connection: Connection) -> list[str]:
-    """The partitions of today and tomorrow that do not exist: without today's, no submit succeeds."""
+    """The partitions of today and tomorrow, by this host's clock, that do not exist: without today's, none of its
+    submits succeeds."""
     today = datetime.now(UTC)
     wanted = {f"{table}_{today + timedelta(days=offset):%Y%m%d}" for table in PARTITIONED for offset in (0, 1)}
     existing = set(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
