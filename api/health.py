@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import prometheus_client
@@ -81,8 +82,12 @@ class Health:
             if revision != self._head:
                 return f"at revision {revision}, this release needs {self._head}: run the release process"
             missing = await self._parts.run(store.missing_days)
+            behind = (await self._parts.run(store.clock) - datetime.now(UTC)).total_seconds()
         except Unavailable as error:
             return error.detail
+        if behind > store.ID_AGE or (missing and behind < -store.ID_AGE):
+            apart = f"{behind:.0f} s behind" if behind > 0 else f"{-behind:.0f} s ahead of"
+            return f"the clock of this host is {apart} that of Postgres, which takes no jobs of then: set it right"
         return f"partitions are missing: {', '.join(missing)}: run the chores" if missing else "ok"
 
     async def _blobs(self) -> str:

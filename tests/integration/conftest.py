@@ -1,7 +1,7 @@
 """A database of its own for each test, cloned from one that was migrated once; and a certificate."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from uuid import uuid4
 
@@ -66,12 +66,22 @@ def emptied(system: Local) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def slow_clock(database_url: str) -> None:
+def database_ahead(database_url: str) -> Callable[[str], None]:
+    """For connections from then on, the database's clock is so far ahead of that of this host."""
+
+    def set_clock(interval: str) -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            now = f"RETURN pg_catalog.now() + interval '{interval}'"
+            connection.execute(f"CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz STABLE {now}")
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path TO public, pg_catalog")
+
+    return set_clock
+
+
+@pytest.fixture
+def slow_clock(database_ahead: Callable[[str], None]) -> None:
     """The database's clock is an hour behind that of this host."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        behind = "RETURN pg_catalog.now() - interval '1 hour'"
-        connection.execute(f"CREATE FUNCTION public.now() RETURNS timestamptz STABLE {behind}")
-        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path TO public, pg_catalog")
+    database_ahead("-1 hour")
 
 
 @pytest.fixture

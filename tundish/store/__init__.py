@@ -108,6 +108,7 @@ from tundish.store.idempotency import (
     submit_once,
 )
 from tundish.store.jobs import (
+    ID_AGE,
     JobRow,
     Listing,
     NewJob,
@@ -161,6 +162,7 @@ from tundish.version import Version
 __all__ = [
     "DEFAULT_TENANT",
     "FIRST",
+    "ID_AGE",
     "LAST",
     "QUANTILES",
     "Answer",

@@ -1,0 +1,43 @@
+"""Whether an API can take a submit, against a real Postgres."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+
+from api.health import Health
+from api.parts import build
+from tests.local import Local
+from tundish import store
+from tundish.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"), [("1 minute", "ok"), ("2 minutes", "s behind that of"), ("-9 days", "s ahead of that of")]
+)
+def test_who_goes_by_another_time_than_postgres_is_not_ready(
+    system: Local,
+    database_url: str,
+    engine: store.Engine,
+    database_ahead: Callable[[str], None],
+    ahead: str,
+    told: str,
+) -> None:
+    database_ahead(ahead)
+    if ahead == "-9 days":  # no chore has made this day yet
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP TABLE jobs_{datetime.now(UTC):%Y%m%d}"))
+    settings = Settings(
+        database_url=database_url, redis_url=system.ps()["valkey"]["url"], blob_url="file:///nowhere", api_key="key"
+    )
+
+    async def asked() -> str:
+        parts = build(settings)
+        try:
+            return await Health(parts)._database()
+        finally:
+            await parts.readers.dispose()
+
+    assert told in asyncio.run(asked())
