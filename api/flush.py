@@ -84,7 +84,8 @@ class Flush:
             self._waiting -= sum(len(group.jobs) for group in groups)
             self._waiting_bytes -= sum(group.bytes for group in groups)
             if stored:
-                await self.send([job for group in stored for job in group.jobs])
+                jobs = [job for group, _ in stored for job in group.jobs]
+                await self.send(jobs, min(at for _, at in stored))
 
     def _gather(self) -> list[_Group]:
         """The next groups of up to ROWS jobs together, at least one group."""
@@ -97,14 +98,14 @@ class Flush:
             self._bell.clear()
         return groups
 
-    async def _store(self, groups: list[_Group]) -> list[_Group]:
-        """The groups that are in Postgres now. One group's bad row must not fail its neighbours: each is then tried
-        by itself."""
+    async def _store(self, groups: list[_Group]) -> list[tuple[_Group, datetime]]:
+        """The groups that are in Postgres now, with its time of it. One group's bad row must not fail its neighbours:
+        each is then tried by itself."""
         try:
             at = await self._kept.run(store.submit, [job for group in groups for job in group.jobs])
         except (store.RowError, store.TooOld) as error:
             if len(groups) > 1:
-                return [group for each in groups for group in await self._store([each])]
+                return [stored for each in groups for stored in await self._store([each])]
             log.error("a job cannot be stored: %s", error)
             return self._fail(groups, Unavailable("unavailable", "the job could not be stored", retry_after=1))
         except (store.StoreError, store.PoolTimeout, OSError) as error:
@@ -113,21 +114,21 @@ class Flush:
         for group in groups:
             if not group.stored.done():
                 group.stored.set_result(at)
-        return groups
+        return [(group, at) for group in groups]
 
     @staticmethod
-    def _fail(groups: list[_Group], why: Unavailable) -> list[_Group]:
+    def _fail(groups: list[_Group], why: Unavailable) -> list[tuple[_Group, datetime]]:
         for group in groups:
             if not group.stored.done():
                 group.stored.set_exception(why)
         return []
 
-    async def send(self, jobs: Sequence[store.NewJob]) -> None:
-        """Tell the workers of stored jobs and their shadows. What Redis does not take, a chore sends again: the jobs
-        are safe."""
+    async def send(self, jobs: Sequence[store.NewJob], at: datetime) -> None:
+        """Tell the workers of jobs that were stored `at` that time of the database's, and of their shadows. What Redis
+        does not take, a chore sends again: the jobs are safe."""
         sent = ((job.queue, job.id) for job in store.with_shadows(jobs))
         try:
             async with asyncio.timeout(TELL):
-                await self._sender.push(queue.bundles(sent, self._alone))
+                await self._sender.push(queue.bundles(sent, self._alone, at.timestamp()))
         except Exception as error:  # a cut connection shows as almost anything, RuntimeError of the event loop too
             log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %r", len(jobs), error)

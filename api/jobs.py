@@ -228,11 +228,17 @@ class Jobs:
         if key is None:
             answer = show(placed, await self._parts.flush.submit(new))
         else:
-            stored = await self._parts.once.submit(key, new, lambda at: show(placed, at))
+            at: list[datetime] = []
+
+            def shown(now: datetime) -> Response:
+                at.append(now)
+                return show(placed, now)
+
+            stored = await self._parts.once.submit(key, new, shown)
             if stored is None:
                 await self._parts.submitter.drop(new)
                 return await self._parts.once.replay(key) or await self._submit(request, body, place, show)
-            await self._parts.flush.send(new)
+            await self._parts.flush.send(new, at[0])
             answer = stored
         log.debug("accepted %d jobs", len(new), extra={"request": request.state.request_id})
         wait = preferred_wait(request) if show == self._one else None

@@ -62,7 +62,7 @@ class Queue:
 class Message:
     """What one message says: ids of jobs as 32 hexadecimal digits, for nobody between Redis and Postgres needs more (a
     UUID a job took a quarter of a worker's time). `alone`: each must run in a batch of its own. `sent`: when, in
-    seconds since 1970; 0 is now."""
+    seconds since 1970, as the jobs' rows say it, so that a sweep may compare the two; 0 is now."""
 
     ids: tuple[str, ...]
     alone: bool = False
@@ -75,18 +75,18 @@ def bundled(ids: Sequence[str], alone: bool = False, sent: float = 0.0) -> list[
     return [Message(tuple(ids[at : at + size]), alone, sent) for at in range(0, len(ids), size)]
 
 
-def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> dict[str, list[bytes]]:
+def bundles(jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float = 0.0) -> dict[str, list[bytes]]:
     """Encoded messages by the name of their list, in the order of the jobs."""
     grouped: dict[Queue, list[str]] = {}
     for queue, id in jobs:
         grouped.setdefault(queue, []).append(id.hex)
-    return {queue.name: [encode(queue, each) for each in bundled(ids, alone)] for queue, ids in grouped.items()}
+    return {queue.name: [encode(queue, each) for each in bundled(ids, alone, sent)] for queue, ids in grouped.items()}
 
 
-def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False) -> None:
+def send(client: "redis.Redis", jobs: Iterable[tuple[Queue, UUID]], alone: bool = False, sent: float = 0.0) -> None:
     """Push the messages of jobs behind all that waits, all lists in one round trip. Raises redis.RedisError."""
     pipeline = client.pipeline(transaction=False)
-    for name, messages in bundles(jobs, alone).items():
+    for name, messages in bundles(jobs, alone, sent).items():
         pipeline.lpush(name, *messages)
     pipeline.execute()
 
@@ -124,7 +124,7 @@ def decode(arguments: Sequence[object], sent: object = 0.0) -> Message:
 
 
 def time_of(envelope: bytes | str) -> datetime:
-    """When an encoded message was sent, by its sender's clock; the end of all time where it says nothing."""
+    """When an encoded message was sent, as it says; the end of all time where it says nothing."""
     try:
         return datetime.fromtimestamp(json.loads(envelope)["headers"]["sent"], UTC)
     except (ValueError, KeyError, TypeError, OverflowError, OSError):

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
@@ -70,9 +71,10 @@ def expand(tools: Tools, lineup: Lineup, batch: store.BatchRow, seconds: float) 
             while raw := list(_page(rest)):
                 left = batch.left_s - (time.monotonic() - taken)
                 page = _placed(tools, _read(tools, lineup, batch, raw, left))
-                if not _store(tools, batch, page):
+                stored_at = _store(tools, batch, page)
+                if stored_at is None:
                     return
-                _send(tools, page.jobs)
+                _send(tools, page.jobs, stored_at)
                 batch = batch._replace(at_line=page.lines[-1].line, at_byte=page.end)
                 if time.monotonic() - taken > seconds:
                     return
@@ -171,22 +173,25 @@ def _placed(tools: Tools, page: Page) -> Page:
         return page._replace(jobs=list(pool.map(place, page.jobs)))
 
 
-def _store(tools: Tools, batch: store.BatchRow, page: Page) -> bool:
+def _store(tools: Tools, batch: store.BatchRow, page: Page) -> datetime | None:
+    """The database's time of it; None where it was not stored."""
+    lease = tools.settings.lease
     try:
         with tools.engine.begin() as connection:
-            return store.add_lines(connection, batch, page.lines, page.jobs, end=page.end, lease=tools.settings.lease)
+            stored = store.add_lines(connection, batch, page.lines, page.jobs, end=page.end, lease=lease)
+            return store.clock(connection) if stored else None
     except store.TooOld as error:  # the page is made anew at the batch's next turn
         log.warning("a page of lines has to wait: %s", error, extra={"batch": to_text("bat", batch.id)})
-        return False
+        return None
 
 
-def _send(tools: Tools, jobs: Sequence[store.NewJob]) -> None:
+def _send(tools: Tools, jobs: Sequence[store.NewJob], stored_at: datetime) -> None:
     """Tell the workers. What Redis does not take, the sweep sends later."""
     if not jobs:
         return
     try:
         named = [(job.queue, job.id) for job in store.with_shadows(jobs)]
-        queue.send(tools.client, named, alone=tools.settings.max_attempts == 1)
+        queue.send(tools.client, named, alone=tools.settings.max_attempts == 1, sent=stored_at.timestamp())
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take their messages: %s", len(jobs), error)
 

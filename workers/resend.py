@@ -19,10 +19,10 @@ def resend(client: redis.Redis, jobs: Sequence[store.Unsent], max_attempts: int)
         groups.setdefault((job.queue, alone, job.in_place), []).append(job)
     try:
         for (source, alone, in_place), group in groups.items():
+            sent = min(job.sent_at for job in group).timestamp()
             if in_place:
-                sent = min(job.sent_at for job in group).timestamp()
                 queue.put_back(client, source, queue.bundled([job.id.hex for job in group], alone, sent))
             else:
-                queue.send(client, [(source, job.id) for job in group], alone)
+                queue.send(client, [(source, job.id) for job in group], alone, sent)
     except redis.RedisError as error:
         log.warning("%d jobs wait for the next sweep, Redis did not take them: %s", len(jobs), error)

@@ -1,6 +1,7 @@
 """The survey between a real Postgres and a real Redis: what was lost is sent again, and nothing else."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -42,6 +43,19 @@ def test_a_lost_message_is_found_between_two_looks_at_all_that_is_open(
     assert chore.run(tools) == 0
     emptied.delete(QUEUE.name)
     assert chore.run(tools) == 2, "the first was sent just now"
+
+
+def test_a_backlog_is_not_sent_again_by_a_host_whose_clock_is_ahead(
+    engine: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tundish.queue.time", SimpleNamespace(time=lambda: 4e9))
+    submit(engine, 3)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 hour'"))
+    tools, chore = Tools(Settings(), engine, emptied, None), survey.Survey()  # type: ignore[arg-type]  # no blobs
+    assert chore.run(tools) == 3, "their messages are lost"
+    monkeypatch.setattr(survey, "GRACE", timedelta(0))
+    assert chore.run(tools) == 0, "they wait"
 
 
 def test_jobs_expire_while_redis_is_away(engine: store.Engine) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from api import flush
 from api.submit import Submitter
-from tundish import store
+from tundish import queue, store
 from tundish.errors import Unavailable
 from tundish.ids import new_uuid
 from tundish.job import Priority
@@ -65,7 +65,7 @@ def test_who_waited_too_long_is_answered_and_not_stored_later(monkeypatch: pytes
         await go_on.wait()
         return datetime.now(UTC)
 
-    async def sent(self: flush.Flush, jobs: Sequence[store.NewJob]) -> None:
+    async def sent(self: flush.Flush, jobs: Sequence[store.NewJob], at: datetime) -> None:
         done.set()
 
     async def run() -> None:
@@ -116,17 +116,18 @@ def test_a_redis_that_stalls_holds_up_no_flush(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_redis_is_not_asked_to_take_the_messages_of_no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    away, pushed = [True], []
+    away, pushed, at = [True], [], datetime(2026, 1, 31, 12, tzinfo=UTC)
 
     class Open:
-        async def push(self, lists: Mapping[str, object]) -> None:
-            pushed.append(len(lists))
+        async def push(self, lists: Mapping[str, list[bytes]]) -> None:
+            [[message]] = lists.values()
+            pushed.append(queue.time_of(message))
             told.set()
 
     async def stored(engine: object, verb: object, jobs: Sequence[store.NewJob]) -> datetime:
         if away.pop():
             raise OSError
-        return datetime.now(UTC)
+        return at
 
     async def run() -> None:
         each = flush.Flush(cast(Any, None), cast(Any, Open()))
@@ -140,7 +141,7 @@ def test_redis_is_not_asked_to_take_the_messages_of_no_jobs(monkeypatch: pytest.
     told = asyncio.Event()
     monkeypatch.setattr(store.AsyncKept, "run", stored)
     asyncio.run(run())
-    assert pushed == [1]
+    assert pushed == [at], "a message says what the row says, whatever this host's clock"
 
 
 def test_a_store_of_blobs_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

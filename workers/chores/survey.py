@@ -26,7 +26,7 @@ WHOLE, REST = 60.0, 20.0
 GRACE = timedelta(seconds=5)
 #: Messages in front of a list that are looked at: what several workers put back at once lies there in any order.
 FRONT = 64
-#: Between a row's commit and its message, and between the clocks of API and database.
+#: Between the times of a row, which its message says, and of the message's arrival.
 SKEW = timedelta(seconds=2)
 #: How far the clock of an API may go ahead: what it submits is looked for later by as much as it is further.
 AHEAD = timedelta(minutes=2)
