@@ -36,6 +36,7 @@ def test_a_number_that_is_none_is_named(value: str) -> None:
     ("name", "value", "message"),
     [
         ("PORT", "65536", "TUNDISH_PORT is '65536'; set it to a port, 1 to 65535"),
+        ("RETENTION", "1e10", "TUNDISH_RETENTION is '1e10'; set it to at most 1000000000 seconds, which are 31 years"),
         ("LOG_LEVEL", "loud", "TUNDISH_LOG_LEVEL is 'loud'; set it to debug or info or warning or error"),
         ("LOG_FORMAT", "xml", "TUNDISH_LOG_FORMAT is 'xml'; set it to json or text"),
         ("DATABASE_URL", "mysql://me:secret@there/x", "TUNDISH_DATABASE_URL is no such URL; set it to postgresql://…"),
