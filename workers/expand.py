@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
@@ -144,7 +144,8 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
     text = known.version.input_type == TEXT
     body = str(value).encode() if text else bytes(line.input)
     job = store.NewJob(
-        id=new_uuid(),
+        # Of the database's now: an id of a host whose clock is behind would be too old to be stored.
+        id=new_uuid(batch.expires_at - timedelta(seconds=left)),
         tenant=batch.tenant,
         model=known.version.model,
         version=known.version.version,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from tests.integration.stored import set_clock
 from tests.local import Local, wait_until
 from tests.models import Echo
 from tests.s3 import ENVIRONMENT, Server
@@ -153,6 +154,16 @@ def test_who_goes_on_after_a_crash_expands_no_line_twice_and_none_not_at_all(too
     assert stored(tools) == [(number, name, b'{"value": "%b"}' % name.encode()) for number, name in enumerate(names, 1)]
     sent = [json.loads(each) for each in tools.client.lrange(ECHO.name, 0, -1)]
     assert len(sent) == 2 * 8 + 1  # bundles of 64
+
+
+@on_a_directory
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-2), timedelta(days=9)])
+def test_a_file_is_expanded_though_the_clock_is_wrong(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    id = made(tools, jsonl("abc"))
+    set_clock(monkeypatch, ahead)
+    assert expanded(tools, id).total == len(stored(tools)) == 3
 
 
 @on_a_directory
