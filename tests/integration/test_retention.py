@@ -1,5 +1,6 @@
 """Days past the retention, dropped against a real Postgres, with their blobs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_a_day_is_past_by_the_databases_clock(slow_clock: None, tools: Tools) ->
     for ahead, left in ((1800.0, [DAY]), (5400.0, [])):
         retention.run(replace(tools, settings=Settings(retention=since - ahead)))
         assert days(tools) == left
+
+
+def test_a_day_stays_while_ids_of_it_may_be_stored(
+    database_ahead: Callable[[str], None], engine: store.Engine, tmp_path: Path
+) -> None:
+    tomorrow = NOW + timedelta(days=1)
+    into = tomorrow - datetime.now(UTC) + timedelta(seconds=60)
+    database_ahead(f"{into.total_seconds()} seconds")
+    retention.run(Tools(Settings(retention=1.0), engine, None, Directory(tmp_path, b"")))  # type: ignore[arg-type]
+    late = UUID(int=floor_uuid(tomorrow - timedelta(seconds=1)).int + 1)
+    with engine.begin() as connection:
+        store.submit(connection, [store.NewJob(late, 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 1, b"1")])
 
 
 def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:

@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 from tundish import store
 from tundish.blobs import batch_prefix, day_prefix, job_prefix
 from tundish.ids import floor_uuid, time_of
-from workers.chores import Tools
+from workers.chores import Tools, survey
 
 EVERY = 60.0
 DAY = 86400.0
 #: Batches that are deleted at once.
 PAGE = 100
+#: No row of a day is stored so long after its end.
+SETTLED = survey.SETTLED
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,13 @@ def run(tools: Tools) -> int:
     with store.autocommit(tools.engine).connect() as connection, store.locked(connection, "retention") as held:
         if not held:
             return 0
-        before = store.clock(connection) - timedelta(seconds=tools.settings.retention)
+        now = store.clock(connection)
+        before = now - timedelta(seconds=tools.settings.retention)
         # A batch that has not ended will read its jobs once more.
         if oldest := store.oldest_batch(connection):
             before = min(before, time_of(oldest))
         _delete_batches(tools, connection, before)
-        _drop_days(tools, connection, before)
+        _drop_days(tools, connection, min(before, now - SETTLED))
         return _delete_rows(tools, connection, before) if tools.settings.retention < DAY else 0
 
 
