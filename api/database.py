@@ -22,6 +22,6 @@ async def run(
     """Run it in a transaction of its own. Raises Unavailable where Postgres does not answer."""
     try:
         return await store.run(engine, verb, *args, **kwargs)
-    except (store.StoreError, store.PoolTimeout, OSError) as error:
+    except store.AWAY as error:
         log.warning("Postgres does not answer: %s", error)
         raise no_database() from error

@@ -108,7 +108,7 @@ class Flush:
                 return [stored for each in groups for stored in await self._store([each])]
             log.error("a job cannot be stored: %s", error)
             return self._fail(groups, Unavailable("unavailable", "the job could not be stored", retry_after=1))
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
+        except store.AWAY as error:
             log.warning("Postgres does not take jobs: %s", error)
             return self._fail(groups, no_database())
         for group in groups:

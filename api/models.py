@@ -61,7 +61,7 @@ class Models:
         self._away = True
         try:
             read = await store.run(self._engine, store.catalog, self._seen_within)
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
+        except store.AWAY as error:
             log.warning("the catalog is not read: %s", error)
         else:
             self._lineup.update(read)

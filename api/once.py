@@ -110,7 +110,7 @@ class Once:
         except store.TooOld as error:
             log.error("a job cannot be stored: %s", error)
             raise Unavailable("unavailable", "the job could not be stored; try again", retry_after=1) from error
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
+        except store.AWAY as error:
             if store.lock_timed_out(error):
                 detail = "the first request with this Idempotency-Key is still being answered; send it again"
                 raise Conflict("idempotency_in_flight", detail, retry_after=1) from error

@@ -140,7 +140,7 @@ class Waiters(Bells):
     async def _look(self, engine: store.AsyncEngine, ids: list[UUID]) -> None:
         try:
             states = await store.run(engine, store.states, ids)
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
+        except store.AWAY as error:
             log.warning("cannot look for jobs that have moved: %s", error)
             return
         for id in ids:

@@ -111,7 +111,7 @@ class Courier:
             taken = await store.run(
                 self._engine, store.take, retried=retried, after=after, lease=LEASE, **quota._asdict()
             )
-        except (store.StoreError, store.PoolTimeout, OSError) as error:
+        except store.AWAY as error:
             self._outage.waits("the outbox", error)
             await asyncio.sleep(RETRY)
             return store.Taken([])

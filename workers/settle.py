@@ -54,7 +54,7 @@ class Settler:
         for _ in range(TRIES):
             try:
                 await store.run(self._engine, _settle, page, gone)
-            except (store.StoreError, store.PoolTimeout, OSError) as error:
+            except store.AWAY as error:
                 self._outage.waits("what came of deliveries", error)
                 await asyncio.sleep(RETRY)
             else:

@@ -58,11 +58,11 @@ from tundish.store.claims import (
 )
 from tundish.store.compare import QUANTILES, Figures, Looked, Outcome, Pair, compare, pairs
 from tundish.store.connect import (
+    AWAY,
     DEFAULT_TENANT,
     AsyncEngine,
     Connection,
     Engine,
-    PoolTimeout,
     RowError,
     StoreError,
     async_engine,
@@ -160,6 +160,7 @@ from tundish.store.uploads import (
 from tundish.version import Version
 
 __all__ = [
+    "AWAY",
     "DEFAULT_TENANT",
     "FIRST",
     "ID_AGE",
@@ -201,7 +202,6 @@ __all__ = [
     "Pair",
     "Paused",
     "Payload",
-    "PoolTimeout",
     "Ran",
     "Requeued",
     "RowError",

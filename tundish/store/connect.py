@@ -9,7 +9,6 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DataError as RowError
 from sqlalchemy.exc import DBAPIError as StoreError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -17,11 +16,11 @@ from tundish.store.arrays import array
 from tundish.store.stall import guard
 
 __all__ = [
+    "AWAY",
     "DEFAULT_TENANT",
     "AsyncEngine",
     "Connection",
     "Engine",
-    "PoolTimeout",
     "RowError",
     "StoreError",
     "async_engine",
@@ -38,7 +37,8 @@ T = TypeVar("T")
 
 #: The one tenant of a plain installation.
 DEFAULT_TENANT = 1
-
+#: What `run` raises where Postgres does not answer or take a statement, or no connection is free in time.
+AWAY = (StoreError, sqlalchemy.exc.TimeoutError, OSError)
 
 #: Seconds that the server gives a statement, and seconds after which one without an answer is given up: no thread may
 #: hang on a stalled server. The API's callers wait for a connection too, and must have their answer within 10 s.
