@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from tundish import disk
 from tundish.blobs import CHUNK, Blobs
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.store import ClaimedJob
 
 _PREFIX = "tundish-files-"
-#: Bytes of the disk that are left to everybody else.
-ROOM = 64 * CHUNK
 
 
 class DiskFull(Exception):
@@ -106,7 +105,7 @@ class Folders:
 def _disk(path: Path, size: int) -> Iterator[None]:
     """For a file that `size` more bytes come to. Raises DiskFull."""
     with _taken():
-        if shutil.disk_usage(path.parent).free < size + ROOM:
+        if disk.room(path.parent) < size:
             raise DiskFull("the worker's disk has no room for the input; free some, or set TMPDIR to another one")
         yield
 

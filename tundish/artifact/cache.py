@@ -23,6 +23,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from tundish import disk
 from tundish.artifact.manifest import Listed, Manifest, digest_of
 from tundish.artifact.refused import Refused
 from tundish.artifact.screen import judge
@@ -31,9 +32,6 @@ from tundish.model import Model
 from tundish.settings import Settings
 
 log = logging.getLogger(__name__)
-
-#: Bytes of the disk that are left to everybody else.
-ROOM = 64 * CHUNK
 
 
 class CacheError(Exception):
@@ -170,8 +168,8 @@ class Cache:
         for part in self._files.glob("*.part"):
             _remove_if_free(part)  # of a process that was killed
         taken = sum(found.st_size for _, found in _stats(self._files))
-        free = shutil.disk_usage(self._folder).free
-        over = max(taken + size - self._limit, size + ROOM - free) - self._drop_unlisted()
+        room = disk.room(self._folder)
+        over = max(taken + size - self._limit, size - room) - self._drop_unlisted()
         for home, _ in sorted(_stats(self._artifacts), key=lambda each: each[1].st_mtime_ns):
             if over > 0 and _remove_if_free(home):
                 log.info("evicted the artifact sha256:%s", home.name)
@@ -179,8 +177,8 @@ class Cache:
         if over > 0:
             raise CacheError(
                 f"the cache in {self._folder} has no room for {size:,} bytes: it takes {self._limit:,}, its disk has"
-                f" {free:,} left, and what is there is in use; set TUNDISH_CACHE_BYTES higher, or TUNDISH_CACHE_DIR to"
-                " another disk"
+                f" {max(0, room):,} left, and what is there is in use; set TUNDISH_CACHE_BYTES higher, or"
+                " TUNDISH_CACHE_DIR to another disk"
             )
 
     def _drop_unlisted(self) -> int:
