@@ -6,7 +6,6 @@ its own; another loop writes down what came of them.
 
 import asyncio
 import gc
-import json
 import logging
 import random
 import signal
@@ -23,10 +22,9 @@ from tundish import files, logs, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.tasks import end
-from tundish.view import rfc3339
 from workers.lanes import Kind, Lanes, Looks, Quota
 from workers.post import Post
-from workers.settle import Settler
+from workers.settle import Settler, attempt
 from workers.verdict import Answer, Verdict, pause, verdict
 
 log = logging.getLogger("workers.courier")
@@ -138,14 +136,8 @@ class Courier:
             asked = pause(answer, now) if answer else 0.0
             self._lanes.ended(due.lane, kind, answer, now=ended, took=ended - began, asked=asked)
         ruling = verdict(due.tries, answer, now=now, chance=random.random()) if answer else Verdict("dead")
-        told = answer or _UNWANTED
-        attempt = {
-            "at": rfc3339(at),
-            "status_code": told.status_code,
-            "error": told.error,
-            "ms": round((ended - began) * 1000),
-        }
-        settled = store.Settled(due.id, due.tries, due.give_up_at, json.dumps(attempt), ruling.status, ruling.again_in)
+        tried = attempt(at, answer or _UNWANTED, ended - began)
+        settled = store.Settled(due.id, due.tries, due.give_up_at, tried, ruling.status, ruling.again_in)
         self._settler.add(settled, store.Gone(due.endpoint, due.url) if ruling.disable and due.endpoint else None)
         self._bells[kind].set()
 

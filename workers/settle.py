@@ -2,9 +2,13 @@
 the next."""
 
 import asyncio
+import json
 import logging
+from datetime import datetime
 
 from tundish import logs, store
+from tundish.view import rfc3339
+from workers.verdict import Answer
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +18,12 @@ ROWS = 256
 GATHER = 0.03
 #: Seconds between tries while Postgres does not answer, and how many: then others have taken what is not settled.
 RETRY, TRIES = 1.0, 30
+
+
+def attempt(at: datetime, answer: Answer, took: float = 0.0) -> str:
+    """A try as the log has it, in JSON: it took so many seconds."""
+    told = {"at": rfc3339(at), "status_code": answer.status_code, "error": answer.error, "ms": round(took * 1000)}
+    return json.dumps(told)
 
 
 class Settler:

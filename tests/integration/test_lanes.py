@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from api import deliveries
 from tests.integration.delivered import (
     FIRST_LANE,
     SECRET,
@@ -22,6 +23,9 @@ from tests.integration.delivered import (
 from tests.local import wait_until
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
+from tundish.settings import Settings
+from tundish.view import rfc3339
+from workers.chores import Tools, bury
 from workers.settle import Settler
 
 
@@ -135,8 +139,14 @@ def test_what_waited_for_four_days_is_a_dead_letter(engine: store.Engine) -> Non
         connection.execute(late, {"id": replayed})
         on_its_way = text("UPDATE deliveries SET next_at = now() + interval '30 s' WHERE id = :id")
         connection.execute(on_its_way, {"id": asked})
-        assert store.bury(connection, "late") == 1
+    assert bury.run(Tools(Settings(), engine, None, None)) == 1  # type: ignore[arg-type]  # it needs no more
     assert dict(rows(engine, "id, status")) == {old: "dead", replayed: "pending", asked: "pending", young: "pending"}
+    with engine.begin() as connection:
+        dead = store.delivery(connection, 1, old)
+    assert dead
+    [attempt] = deliveries.shown(dead).attempts
+    assert (attempt.status_code, (attempt.error or "")[:20], attempt.ms) == (None, "given up after 4 day", 0)
+    assert attempt.at == rfc3339(datetime.fromisoformat(attempt.at)), "as any other time"
 
 
 def test_what_was_sent_is_written_down_though_its_write_was_cancelled(database_url: str, engine: store.Engine) -> None:

@@ -5,7 +5,6 @@ and from each lane as many as it has room for: a lane that is full, or whose rec
 much waits in it. Quick lanes are asked one by one; the others are walked through.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -184,10 +183,8 @@ _BURY = """
 """
 
 
-def bury(connection: Connection, reason: str, *, limit: int = 1000) -> int:
-    """Make dead letters of what is due and has waited for longer than it may. How many."""
-    now = clock(connection)
-    attempt = [{"at": now.isoformat(), "status_code": None, "error": reason, "ms": 0}]
-    before = floor_uuid(now - timedelta(days=4))
-    given = {"before": before, "limit": limit, "attempt": json.dumps(attempt)}
+def bury(connection: Connection, attempt: str, *, limit: int = 1000) -> int:
+    """Make dead letters of what is due and has waited for longer than it may, with this as the last `attempt` of each.
+    How many."""
+    given = {"before": floor_uuid(clock(connection) - timedelta(days=4)), "limit": limit, "attempt": attempt}
     return sum(connection.execute(text(_BURY.format(waits=waits)), given).rowcount for waits in (FRESH, RETRIED))

@@ -3,14 +3,16 @@ letters."""
 
 from tundish import store
 from workers.chores import Tools
+from workers.settle import attempt
+from workers.verdict import Answer
 
 EVERY = 60.0
+
+_GIVEN_UP = Answer(None, "given up after 4 days: the receiver took too little for its turn to come, or asked to wait")
 
 
 def run(tools: Tools) -> int:
     with tools.engine.begin() as connection:
         if not store.lock(connection, "bury"):
             return 0
-        return store.bury(
-            connection, "given up after 4 days: the receiver took too little for its turn to come, or asked to wait"
-        )
+        return store.bury(connection, attempt(store.clock(connection), _GIVEN_UP))
