@@ -13,7 +13,7 @@ import uvloop
 
 from api.app import create
 from api.wire import Protocol
-from tundish import files, logs
+from tundish import logs, openfiles
 from tundish.settings import SettingError, Settings
 
 #: Seconds that a client has to take its answer when the process stops.
@@ -61,7 +61,7 @@ def main() -> int:
         print(f"api: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    files.allow()
+    openfiles.allow()
     server = _Server(
         uvicorn.Config(
             app,

@@ -8,7 +8,7 @@ import traceback
 from bench import page, report
 from bench.plan import Plan
 from local.say import say
-from tundish import files
+from tundish import openfiles
 
 #: In the order in which they run: the short ones first.
 BENCHES = (
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in (*BENCHES, *NAMED)]:
         parser.error(f"there is no {unknown[0]}; there are: {', '.join([*BENCHES, *NAMED])}")
-    files.allow()  # wake holds 2,000 connections
+    openfiles.allow()  # wake holds 2,000 connections
     broken = [name for name in given.names or BENCHES if not _ran(name, Plan(given.quick))]
     if not given.quick:
         page.rewrite()

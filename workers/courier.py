@@ -18,7 +18,7 @@ from uuid import UUID
 import redis.asyncio
 import uvloop
 
-from tundish import files, logs, queue, store
+from tundish import logs, openfiles, queue, store
 from tundish.ids import to_text
 from tundish.settings import SettingError, Settings
 from tundish.tasks import end
@@ -188,7 +188,7 @@ def main() -> int:
         print(f"courier: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format, settings.log_level)
-    files.allow()
+    openfiles.allow()
     # Each delivery makes and drops hundreds of objects, none of them in cycles: collecting them so often took a tenth.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
