@@ -13,8 +13,7 @@ import psycopg
 
 from bench.peers.environment import NAIVE, CannotRun
 from bench.peers.stores import postgres, valkey
-from local.demo import free_port
-from local.http import Api
+from local.http import Api, free_port
 from local.supervise import TREE
 
 KEY = "a key for benches"

@@ -18,7 +18,7 @@ import psycopg
 import redis
 
 from bench import durable
-from local.demo import free_port
+from local.http import free_port
 from local.place import read_state
 from local.up import System, python, running, threads
 from tundish import queue, store

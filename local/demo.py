@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import socket
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from local.http import Api
+from local.http import Api, free_port
 from local.say import Stop, say, step
 from local.up import running
 from tundish.settings import Settings
@@ -90,9 +89,3 @@ def _direct(sentences: list[str]) -> list[list[float]]:
 
 def _dot(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,6 +1,7 @@
-"""A few lines of HTTP, to ask our own API."""
+"""A few lines of HTTP, to ask our own API; and a port for one."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -65,3 +66,10 @@ def _missing(answer: IO[bytes]) -> str:
     except (ValueError, KeyError):  # somebody else answers under this address
         return ""
     return "; ".join(f"{name} {found}" for name, found in checks.items() if found != "ok")
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from local.http import free_port
+
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
 
@@ -23,12 +24,6 @@ MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3
 LOCALHOST = Path(__file__).parent / "localhost.pem"
 
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(found: Callable[[], T | None], what: str, timeout: float = 30) -> T:

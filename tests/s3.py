@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.local import free_port, wait_until
+from local.http import free_port
+from tests.local import wait_until
 
 KEY, SECRET = "access", "very-secret"
 #: Where boto3 looks for credentials and region.

@@ -16,11 +16,12 @@ import httpx
 import psutil
 
 from local import embed
+from local.http import free_port
 from local.place import Place
 from migrations import release
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import Proxy
-from tests.local import TREE, free_port, wait_until
+from tests.local import TREE, wait_until
 
 
 @dataclass

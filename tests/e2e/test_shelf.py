@@ -17,8 +17,9 @@ import pytest
 import redis
 from celery import Celery
 
+from local.http import free_port
 from tests.conftest import KEY
-from tests.local import TREE, Local, ended, free_port, wait_until
+from tests.local import TREE, Local, ended, wait_until
 from tests.shelf_models import Leaking, Lonely
 from tundish.ids import from_text
 from tundish.job import Priority

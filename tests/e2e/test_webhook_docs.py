@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.local import TREE, free_port, wait_until
+from local.http import free_port
+from tests.local import TREE, wait_until
 from tundish import webhooks
 
 PAGE = (TREE / "docs" / "webhooks.md").read_text()

@@ -11,8 +11,9 @@ import httpx
 import pytest
 import yaml
 
+from local.http import free_port
 from local.up import EXAMPLES
-from tests.local import TREE, Local, free_port, wait_until
+from tests.local import TREE, Local, wait_until
 from tests.s3 import ENVIRONMENT, Server
 from tundish.catalog import load_models
 from tundish.settings import Settings

@@ -21,8 +21,9 @@ from api.jobs import Jobs
 from api.parts import Parts, build, running
 from api.streams import PAGE, PAGE_BYTES
 from api.waiters import Waiters
+from local.http import free_port
 from tests.integration.stored import claim, end, run_out, start, submit
-from tests.local import Local, free_port, wait_until
+from tests.local import Local, wait_until
 from tests.sse import Event, parse
 from tundish import Batch, Model, Reject, events, queue, store
 from tundish.blobs import open_blobs

@@ -7,8 +7,8 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from local.http import free_port
 from tests.integration.stored import QUEUE, WORKER, submit
-from tests.local import free_port
 from tundish import queue, store
 from tundish.settings import Settings
 from workers.batch import Draft, Target

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import api.wire
 from api.events import EventStream, Say
 from api.http import WHOLE, answer, json_response
-from tests.local import free_port, wait_until
+from local.http import free_port
+from tests.local import wait_until
 
 PIECE = b"x" * 65_536
 
