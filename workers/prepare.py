@@ -1,4 +1,4 @@
-"""Prepare: a claimed batch's inputs are fetched and decoded, while the device computes the batch before."""
+"""Prepare: a claimed batch's inputs are read and decoded, while the device computes the batch before."""
 
 import logging
 import time

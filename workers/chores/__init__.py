@@ -1,7 +1,7 @@
 """What keeps the system tidy: one file a chore, each with its `EVERY` (seconds) and a `run`.
 
-Any number of processes may run them: each sweep holds an advisory lock of its own while it works, and a batch that is
-worked on is leased.
+Any number of processes may run them: each sweep holds an advisory lock while it works, survey and expire the same one,
+for both move the marks; and a batch that is worked on is leased.
 """
 
 import threading
