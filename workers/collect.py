@@ -15,9 +15,9 @@ from uuid import UUID
 import msgspec
 
 from tundish import outbox, store
-from tundish.batchfile import CHUNK, Counts, Fault, verdict
+from tundish.batchfile import Counts, Fault, verdict
 from tundish.batchview import JSONL
-from tundish.blobs import BlobMissing, batch_prefix
+from tundish.blobs import CHUNK, BlobMissing, batch_prefix
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Status, error_json
 from tundish.media import JSON
