@@ -37,6 +37,22 @@ def test_on_a_busy_device_a_batch_waits_until_it_is_full_or_old() -> None:
     assert each.take(0.9, idle=False) == Draft(A, tuple(one))
 
 
+def test_what_is_old_makes_a_batch_due_whatever_its_priority() -> None:
+    each, low, high = batcher(), ids(1), ids(1)
+    each.add(A, low, priority=LOW, now=0.0)
+    each.add(A, high, priority=HIGH, now=0.4)
+    assert each.due_at(0.4) == 0.5
+    assert each.take(0.5, idle=False) == Draft(A, (*high, *low))
+
+
+def test_what_it_lets_go_of_waits_no_more() -> None:
+    each, some, lonely = batcher(), ids(3), ids(1)
+    each.add(A, some, priority=NORMAL, now=0.0)
+    each.add(B, lonely, priority=NORMAL, now=0.0, alone=True)
+    assert sorted(each.drain()) == sorted(some + lonely)
+    assert (len(each), each.take(9.0, idle=True), each.drain()) == (0, None, [])
+
+
 def test_the_better_priority_goes_first_and_fills_up_with_the_next() -> None:
     each, low, high = batcher(), ids(4), ids(1)
     each.add(A, low, priority=LOW, now=0.0)

@@ -246,6 +246,10 @@ def test_a_ceiling_of_small_items_holds_for_larger_ones_and_not_the_other_way() 
     ceilings = Ceilings()
     ceilings.lower(1000, 4)
     assert [ceilings.most(size) for size in (10, 511, 512, 1000, 5000)] == [math.inf, math.inf, 4, 4, 4]
+    ceilings.lower(5000, 2)
+    assert [ceilings.most(size) for size in (511, 1000, 5000)] == [math.inf, 4, 2]
+    ceilings.lower(1000, 1)
+    assert ceilings.most(5000) == 1
 
 
 def test_a_poisoned_device_ends_it_all() -> None:

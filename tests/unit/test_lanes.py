@@ -147,6 +147,20 @@ def test_good_receivers_that_begin_to_hang_leave_room_for_the_others() -> None:
     assert {at for at, id in sent if id == A} == {PATIENCE + n * STEP for n in range(round((15.0 - PATIENCE) / STEP))}
 
 
+def test_a_lane_whose_answers_took_long_is_quick_again_once_they_come_soon() -> None:
+    lanes = proven(A)
+
+    def quick_after(took: float, answers: int) -> bool:
+        for _ in range(answers):
+            lanes.began(A, Kind.FRESH, 0.0)
+            lanes.ended(A, Kind.FRESH, GOOD, now=0.0, took=took)
+        return A in lanes.quota(Kind.FRESH, 0.0, 1000).quick
+
+    assert not quick_after(15.0, 10)
+    assert not quick_after(0.1, 10)
+    assert quick_after(0.1, 100)
+
+
 @pytest.mark.parametrize("count", [20, 200])
 def test_receivers_that_succeed_slowly_keep_no_quick_one_waiting(count: int) -> None:
     """Many of one are on their way, so that an answer may come at each look."""
