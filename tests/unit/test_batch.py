@@ -42,6 +42,8 @@ def test_what_is_old_makes_a_batch_due_whatever_its_priority() -> None:
     each.add(A, low, priority=LOW, now=0.0)
     each.add(A, high, priority=HIGH, now=0.4)
     assert each.due_at(0.4) == 0.5
+    each.add(B, ids(1), priority=HIGH, now=0.45)
+    assert each.due_at(0.45) == 0.5, "the first of any model"
     assert each.take(0.5, idle=False) == Draft(A, (*high, *low))
 
 

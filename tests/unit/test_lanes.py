@@ -147,6 +147,13 @@ def test_good_receivers_that_begin_to_hang_leave_room_for_the_others() -> None:
     assert {at for at, id in sent if id == A} == {PATIENCE + n * STEP for n in range(round((15.0 - PATIENCE) / STEP))}
 
 
+def test_what_was_on_its_way_lengthens_a_rest_that_was_asked_for_and_never_shortens_it() -> None:
+    lanes = proven(A)
+    for asked, rest in ((100.0, 100.0), (5.0, 100.0), (200.0, 200.0)):
+        send(lanes, A, Kind.FRESH, Answer(429), 0.0, asked)
+        assert (room(lanes, A, rest - 1), room(lanes, A, rest) > 0) == (0, True)
+
+
 def test_a_lane_whose_answers_took_long_is_quick_again_once_they_come_soon() -> None:
     lanes = proven(A)
 
