@@ -11,13 +11,16 @@ from tundish.model import Model
 
 
 class Ahead:
-    """Makes plans of batches for a device, in their order. One that is cancelled before its turn is not made."""
+    """Makes plans of batches for a device, in their order. One that is cancelled before its turn is not made. `thread`
+    ends once it was stopped, and what it makes then is made."""
 
     def __init__(self, device: str) -> None:
         self._device = device
+        self._stopped = False
         self._asked: SimpleQueue[tuple[Future[execute.Plan], Callable[[], execute.Plan]]] = SimpleQueue()
         # A daemon: a process that ends does not wait for a model that hangs.
-        threading.Thread(target=self._run, name="ahead", daemon=True).start()
+        self.thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self.thread.start()
 
     def plan(self, model: Model[Any, Any], inputs: Sequence[Any]) -> Future[execute.Plan]:
         """The plan of a batch, once it is made; or what kept it from that."""
@@ -25,13 +28,19 @@ class Ahead:
         self._asked.put((future, lambda: execute.ahead(model, inputs, self._device)))
         return future
 
+    def stop(self) -> None:
+        """Nothing more is begun: models may be unloaded then, and a process that ends while torch runs in a thread
+        aborts."""
+        self._stopped = True
+        self._asked.put((Future(), lambda: execute.Plan([], {})))  # it may wait for one
+
     def _run(self) -> None:
-        while True:
+        while not self._stopped:
             self._make(*self._asked.get())
 
     def _make(self, future: Future[execute.Plan], make: Callable[[], execute.Plan]) -> None:
         """What it makes is held by nobody else when it returns: it may take much of the device."""
-        if not future.set_running_or_notify_cancel():
+        if self._stopped or not future.set_running_or_notify_cancel():
             return
         try:
             future.set_result(make())

@@ -330,12 +330,13 @@ class Pipeline:
         until = time.monotonic() + (min(BROKEN, grace) if self.broken or self.lost else grace)
         if fetched := self._intake.drain():
             self._custody.put_back(fetched)
-        for thread in self._threads:
+        self._ahead.stop()
+        for thread in (threads := [*self._threads, self._ahead.thread]):
             thread.join(max(0.0, until - time.monotonic()))
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
         if not self.broken:
             self._custody.end()
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
     def lose(self) -> None:
         """The device is gone: nothing is claimed from now on, and what runs is not recorded but given back."""

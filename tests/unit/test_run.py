@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
@@ -118,6 +118,24 @@ def test_what_is_given_back_makes_room_and_who_claims_looks_again(pipeline: Pipe
     pipeline._custody = custody
     pipeline._give_back()
     assert told == [[behind.claim.id], "look again"]
+
+
+def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipeline: Pipeline) -> None:
+    begun, ends, model = threading.Event(), threading.Event(), Mock(Echo, max_cost=None)
+
+    def collate(items: Sequence[str]) -> None:
+        begun.set()
+        ends.wait(PATIENCE)
+
+    model.collate.side_effect = collate
+    pipeline._threads.clear()
+    made, behind = (pipeline._ahead.plan(model, ["a"]) for _ in range(2))
+    assert begun.wait(PATIENCE)
+    assert not pipeline.stop(0.0)
+    ends.set()
+    assert pipeline.stop(PATIENCE)
+    assert made.done()
+    assert behind.cancel()
 
 
 def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
