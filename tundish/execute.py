@@ -84,7 +84,8 @@ class Ceilings:
         return min((most for bits, most in self._most.items() if bits <= size.bit_length()), default=float("inf"))
 
     def lower(self, size: int, count: int) -> None:
-        self._most[size.bit_length()] = int(min(count, self.most(size)))
+        lowered = int(min(count, self.most(size)))
+        self._most = {**self._most, size.bit_length(): lowered}  # another thread may be reading them
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,17 @@ def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
     return inputs
 
 
-def ahead(model: Model[Any, Any], inputs: Sequence[Any], device: str) -> Plan:
-    """The plan of a batch, with what the model collates for its calls on `device`: for `run` with the same inputs. What
+def ahead(
+    model: Model[Any, Any],
+    items: Sequence[Item],
+    inputs: Sequence[Any],
+    device: str = "cpu",
+    ceilings: Ceilings | None = None,
+) -> Plan:
+    """The plan of a batch, with what the model collates for its calls on `device`: for `run` with the same. What
     collate raises is left for `run`, which makes it again."""
     wanted = _wanted(inputs)
-    made = _plan(model, wanted)
+    made = _plan(model, items, wanted, ceilings or Ceilings())
     for positions in made.calls:
         with suppress(Exception, CancelledError), staging.beside(device):
             made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], device)
@@ -146,9 +153,9 @@ def run(
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
     An input that is one of these two is not run. A model that writes Files may put them into `folder`; `plan` is what
     was made `ahead`. Raises DeviceLost."""
-    wanted = _wanted(inputs)
-    plan = plan or _plan(model, wanted)
-    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings or Ceilings(), folder, device)
+    wanted, ceilings = _wanted(inputs), ceilings or Ceilings()
+    plan = plan or _plan(model, items, wanted, ceilings)
+    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings, folder, device)
     results = running.all()
     return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
 
@@ -163,10 +170,31 @@ def _wanted(inputs: Sequence[Any]) -> dict[int, Any]:
     return {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
 
 
-def _plan(model: Model[Any, Any], inputs: Mapping[int, Any]) -> Plan:
-    """By cost, where the model has a `max_cost`."""
-    if model.max_cost is None:
-        return Plan([list(inputs)] if inputs else [], {})
+def _plan(model: Model[Any, Any], items: Sequence[Item], inputs: Mapping[int, Any], ceilings: Ceilings) -> Plan:
+    """By cost, where the model has a `max_cost`, and by what the device's memory holds."""
+    calls, failed = [list(inputs)] if inputs else [], dict[int, Failed]()
+    if model.max_cost is not None:
+        costs, failed = _costs(model, inputs)
+        calls = parts(costs, model.max_cost)
+    return Plan([part for call in calls for part in _held(call, items, ceilings)], failed)
+
+
+def _held(call: list[int], items: Sequence[Item], ceilings: Ceilings) -> list[list[int]]:
+    """In parts that the device's memory holds."""
+    most = ceilings.most(_largest(call, items)) if ceilings.learnt else float("inf")
+    return _sliced(call, int(min(most, len(call))))
+
+
+def _sliced(positions: list[int], size: int) -> list[list[int]]:
+    return [positions[at : at + size] for at in range(0, len(positions), size)]
+
+
+def _largest(positions: list[int], items: Sequence[Item]) -> int:
+    return max(size_of(items[position].body) for position in positions)
+
+
+def _costs(model: Model[Any, Any], inputs: Mapping[int, Any]) -> tuple[dict[int, float], dict[int, Failed]]:
+    """By their positions; and those that it cannot be told of."""
     costs: dict[int, float] = {}
     failed: dict[int, Failed] = {}
     for position, input in inputs.items():
@@ -176,7 +204,7 @@ def _plan(model: Model[Any, Any], inputs: Mapping[int, Any]) -> Plan:
             if not failed:
                 log.warning("%s@%s cannot tell what an item costs", model.name, model.version, exc_info=True)
             failed[position] = _failed(error)
-    return Plan(parts(costs, model.max_cost), failed)
+    return costs, failed
 
 
 def _collate(model: Model[Any, Any], inputs: Sequence[Any], device: str) -> Any:
@@ -247,9 +275,9 @@ class _Run:
     def all(self) -> dict[int, Any]:
         results: dict[int, Any] = {**self.plan.failed}
         for call in self.plan.calls:
-            most = self.ceilings.most(self._largest(call)) if self.ceilings.learnt else float("inf")
-            whole = len(call) <= most and len(call) == len(self.inputs)
-            results |= self._predict(call) if whole else self._divided(call, int(min(most, len(call))))
+            held = _held(call, self.items, self.ceilings)  # less may be held than when the plan was made
+            whole = held == [call] and len(call) == len(self.inputs)
+            results |= self._predict(call) if whole else self._divided(call, held)
         return results
 
     def _predict(self, positions: list[int]) -> dict[int, Any]:
@@ -269,7 +297,7 @@ class _Run:
         # Out of the except block: the traceback would hold on to the memory that the parts need.
         if time.monotonic() - began > timeout:
             over = Failed(Code.TIMEOUT, f"predict took over {timeout:g} s for this item alone")
-            return {positions[0]: over} if count == 1 else self._divided(positions, 1)
+            return {positions[0]: over} if count == 1 else self._divided(positions, _sliced(positions, 1))
         if raised is not None:
             return self._halved(positions, raised)
         if not isinstance(results, (list, tuple)) or len(results) != count:
@@ -300,25 +328,25 @@ class _Run:
             devices.free()
         if count == 1:
             return {positions[0]: raised}
-        results = self._divided(positions, (count + 1) // 2)
+        results = self._divided(positions, _sliced(positions, (count + 1) // 2))
         # Where one item is too large even alone, the others are not what the memory did not hold.
         alone = any(isinstance(each, Failed) and each.code is Code.OUT_OF_MEMORY for each in results.values())
         if raised.code is Code.OUT_OF_MEMORY and not alone:
-            self.ceilings.lower(self._largest(positions), (count + 1) // 2)
+            self.ceilings.lower(_largest(positions, self.items), (count + 1) // 2)
         return results
 
-    def _divided(self, positions: list[int], size: int) -> dict[int, Any]:
-        """Run in parts of `size`; whoever was canceled meanwhile is let go. What the items said before is void."""
+    def _divided(self, positions: list[int], calls: Sequence[list[int]]) -> dict[int, Any]:
+        """Run in `calls`; whoever was canceled meanwhile is let go. What the items said before is void, and what was
+        collated for all of them where they are not run together."""
         self.reporter.again(positions)
         results: dict[int, Any] = {}
-        for at in range(0, len(positions), size):
-            part = [each for each in positions[at : at + size] if not self.reporter.canceled(each)]
+        for call in calls:
+            part = [each for each in call if not self.reporter.canceled(each)]
+            if part != positions:
+                self.plan.collated.pop(tuple(positions), None)
             if part:
                 results |= self._predict(part)
         return {position: results.get(position, Canceled()) for position in positions}
-
-    def _largest(self, positions: list[int]) -> int:
-        return max(size_of(self.items[position].body) for position in positions)
 
 
 def _failed(error: BaseException) -> Failed:

@@ -22,10 +22,12 @@ class Ahead:
         self.thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self.thread.start()
 
-    def plan(self, model: Model[Any, Any], inputs: Sequence[Any]) -> Future[execute.Plan]:
+    def plan(
+        self, model: Model[Any, Any], items: Sequence[execute.Item], inputs: Sequence[Any], ceilings: execute.Ceilings
+    ) -> Future[execute.Plan]:
         """The plan of a batch, once it is made; or what kept it from that."""
         future: Future[execute.Plan] = Future()
-        self._asked.put((future, lambda: execute.ahead(model, inputs, self._device)))
+        self._asked.put((future, lambda: execute.ahead(model, items, inputs, self._device, ceilings)))
         return future
 
     def stop(self) -> None:

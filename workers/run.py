@@ -196,8 +196,10 @@ class Pipeline:
 
     def _with_plan(self, prepared: Prepared) -> Prepared:
         """What its model collates is made meanwhile, where that is on the device."""
-        if self._tools.shelf.holds(prepared.claim.target) and collates(model := prepared.loaded.model):
-            return replace(prepared, ahead=self._ahead.plan(model, prepared.inputs))
+        loaded = prepared.loaded
+        if self._tools.shelf.holds(prepared.claim.target) and collates(loaded.model):
+            ahead = self._ahead.plan(loaded.model, prepared.items, prepared.inputs, loaded.ceilings)
+            return replace(prepared, ahead=ahead)
         return prepared
 
     def _decoded(self, claimed: Claim) -> Prepared | None:

@@ -375,8 +375,11 @@ class SummingByCost(Summing):
 
 
 def summed(model: Model[Any, Any], inputs: list[Any], plan: Plan | None = None) -> list[Any]:
-    items = [Item(b"", "application/json")] * len(inputs)
-    return run_inputs(model, items, inputs, Recorder(), plan=plan)
+    return run_inputs(model, empty(inputs), inputs, Recorder(), plan=plan)
+
+
+def empty(inputs: list[Any]) -> list[Item]:
+    return [Item(b"", "application/json")] * len(inputs)
 
 
 def test_predict_finds_what_was_collated_for_its_own_call() -> None:
@@ -389,7 +392,7 @@ def test_predict_finds_what_was_collated_for_its_own_call() -> None:
 @pytest.mark.parametrize("kind", [Summing, SummingByCost])
 def test_what_was_collated_ahead_is_not_collated_again(kind: type[Summing]) -> None:
     model, inputs = kind(), [2, 10, Failed(Code.INVALID_INPUT, "no number"), 9]
-    plan = ahead(model, inputs, "cpu")
+    plan = ahead(model, empty(inputs), inputs)
     calls = list(model.collates)
     assert summed(model, inputs, plan) == summed(kind(), inputs)
     assert model.collates == calls
@@ -398,7 +401,7 @@ def test_what_was_collated_ahead_is_not_collated_again(kind: type[Summing]) -> N
 
 def test_a_batch_that_is_divided_is_collated_anew_for_its_parts() -> None:
     model, inputs = Summing(), [1, 2, -3, 4]
-    results = summed(model, inputs, ahead(model, inputs, "cpu"))
+    results = summed(model, inputs, ahead(model, empty(inputs), inputs))
     assert results == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: negative"), 4]
     assert model.collates == [[1, 2, -3, 4], [1, 2], [-3, 4], [-3], [4]]
 
@@ -406,14 +409,14 @@ def test_a_batch_that_is_divided_is_collated_anew_for_its_parts() -> None:
 def test_what_collate_raises_fails_the_item_at_fault_alone() -> None:
     model, inputs = Summing(), [1, 2, 3, 4]
     model.refused = [3]
-    plan = ahead(model, inputs, "cpu")
+    plan = ahead(model, empty(inputs), inputs)
     assert not plan.collated
     assert summed(model, inputs, plan) == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: not this one"), 4]
 
 
 def test_a_cost_that_cannot_be_told_ahead_fails_its_item() -> None:
     model, inputs = SummingByCost(), [1, math.nan]
-    results = summed(model, inputs, ahead(model, inputs, "cpu"))
+    results = summed(model, inputs, ahead(model, empty(inputs), inputs))
     assert results[0] == 1
     assert isinstance(results[1], Failed)
 
@@ -429,6 +432,45 @@ def test_memory_that_is_short_is_not_taken_by_what_other_calls_have_collated() -
             return super().predict(batch)
 
     model, inputs = Large(), [10, 9, 2, 1]
-    plans.append(ahead(model, inputs, "cpu"))
+    plans.append(ahead(model, empty(inputs), inputs))
     assert len(plans[0].collated) == 2
     assert summed(model, inputs, plans[0]) == [10, 9, 2, 1]
+
+
+class Narrow(Summing):
+    """On a device that holds two items."""
+
+    def predict(self, batch: Batch[int]) -> list[int | Reject]:
+        if len(batch) > 2:
+            raise MemoryError
+        return super().predict(batch)
+
+
+def test_what_the_memory_holds_is_collated_ahead_and_no_more() -> None:
+    model, inputs, ceilings = Narrow(), [1, 2, 3, 4], Ceilings()
+    run_inputs(model, empty(inputs), inputs, Recorder(), ceilings=ceilings)
+    model.collates.clear()
+    plan = ahead(model, empty(inputs), inputs, ceilings=ceilings)
+    assert run_inputs(model, empty(inputs), inputs, Recorder(), ceilings=ceilings, plan=plan) == [3, 3, 7, 7]
+    assert model.collates == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("why", ["less is held", "canceled"])
+def test_what_was_collated_for_a_call_that_is_not_made_takes_no_memory(why: str) -> None:
+    plans, ceilings, recorder = list[Plan](), Ceilings(), Recorder()
+
+    class Watchful(SummingByCost):
+        def predict(self, batch: Batch[int]) -> list[int | Reject]:
+            assert not plans[0].collated
+            return super().predict(batch)
+
+    model, inputs = Watchful(), [9, 8, 1]
+    plans.append(ahead(model, empty(inputs), inputs))
+    assert list(plans[0].collated) == [(0, 1), (2,)]
+    del plans[0].collated[2,]
+    if why == "canceled":
+        recorder.cancel.add(0)
+    else:
+        ceilings.lower(0, 1)
+    results = run_inputs(model, empty(inputs), inputs, recorder, ceilings=ceilings, plan=plans[0])
+    assert results == [Canceled() if why == "canceled" else 9, 8, 1]
