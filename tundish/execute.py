@@ -65,6 +65,8 @@ class Canceled(NamedTuple):
 Outcome = Done | Failed | Canceled
 #: Guards one predict call that may take so many seconds.
 Watch = Callable[[float], AbstractContextManager[None]]
+#: Lets one thread at a time call a model's collate and cost: tokenizers, for one, have a state.
+Making = AbstractContextManager[object]
 
 
 class Ceilings:
@@ -128,14 +130,15 @@ def ahead(
     inputs: Sequence[Any],
     device: str = "cpu",
     ceilings: Ceilings | None = None,
+    making: Making = nullcontext(),  # noqa: B008  # it has no state
 ) -> Plan:
     """The plan of a batch, with what the model collates for its calls on `device`: for `run` with the same. What
     collate raises is left for `run`, which makes it again."""
     wanted = _wanted(inputs)
-    made = _plan(model, items, wanted, ceilings or Ceilings())
+    made = _plan(model, items, wanted, ceilings or Ceilings(), making)
     for positions in made.calls:
         with suppress(Exception, CancelledError), staging.beside(device):
-            made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], device)
+            made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], device, making)
     return made
 
 
@@ -149,13 +152,19 @@ def run(
     folder: Path | None = None,
     device: str = "cpu",
     plan: Plan | None = None,
+    making: Making = nullcontext(),  # noqa: B008  # it has no state
 ) -> list[Any]:
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
     An input that is one of these two is not run. A model that writes Files may put them into `folder`; `plan` is what
     was made `ahead`. Raises DeviceLost."""
     wanted, ceilings = _wanted(inputs), ceilings or Ceilings()
-    plan = plan or _plan(model, items, wanted, ceilings)
-    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings, folder, device)
+    if not wanted:
+        return list(inputs)
+    if plan is None:
+        timeout = min(items[place].timeout for place in wanted)
+        with nullcontext() if model.max_cost is None else watch(timeout):  # else no code of the model is called
+            plan = _plan(model, items, wanted, ceilings, making)
+    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings, making, folder, device)
     results = running.all()
     return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
 
@@ -170,11 +179,14 @@ def _wanted(inputs: Sequence[Any]) -> dict[int, Any]:
     return {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
 
 
-def _plan(model: Model[Any, Any], items: Sequence[Item], inputs: Mapping[int, Any], ceilings: Ceilings) -> Plan:
+def _plan(
+    model: Model[Any, Any], items: Sequence[Item], inputs: Mapping[int, Any], ceilings: Ceilings, making: Making
+) -> Plan:
     """By cost, where the model has a `max_cost`, and by what the device's memory holds."""
     calls, failed = [list(inputs)] if inputs else [], dict[int, Failed]()
     if model.max_cost is not None:
-        costs, failed = _costs(model, inputs)
+        with making:
+            costs, failed = _costs(model, inputs)
         calls = parts(costs, model.max_cost)
     return Plan([part for call in calls for part in _held(call, items, ceilings)], failed)
 
@@ -207,8 +219,10 @@ def _costs(model: Model[Any, Any], inputs: Mapping[int, Any]) -> tuple[dict[int,
     return costs, failed
 
 
-def _collate(model: Model[Any, Any], inputs: Sequence[Any], device: str) -> Any:
-    return staging.placed(model.collate(inputs), device)
+def _collate(model: Model[Any, Any], inputs: Sequence[Any], device: str, making: Making) -> Any:
+    with making:
+        collated = model.collate(inputs)
+    return staging.placed(collated, device)
 
 
 def _cost(given: Any) -> float:
@@ -268,6 +282,7 @@ class _Run:
     reporter: _Canceling
     watch: Watch
     ceilings: Ceilings
+    making: Making
     folder: Path | None
     device: str
     told: bool = False  # that predict raised
@@ -310,7 +325,7 @@ class _Run:
     def _call(self, positions: list[int]) -> Any:
         inputs = [self.inputs[position] for position in positions]
         made, key = self.plan.collated, tuple(positions)
-        collated = made.pop(key) if key in made else _collate(self.model, inputs, self.device)
+        collated = made.pop(key) if key in made else _collate(self.model, inputs, self.device, self.making)
         results = self.model.predict(Batch(inputs, self.reporter, positions, self.folder, collated))
         staging.settle(results)
         return results

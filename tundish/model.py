@@ -170,8 +170,8 @@ class Model(ABC, Generic[In, Out]):
         tuples, lists and dictionaries are on the device by then.
 
         It is made ahead, in a thread of its own, while the batch before runs, and so is the items' `cost`: neither may
-        change what predict reads. It is made again where a batch is divided. What it raises counts as raised by
-        predict."""
+        change what predict reads, and no two threads are in them at once. It is made again where a batch is divided.
+        What it raises counts as raised by predict."""
         return None
 
     @abstractmethod

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from tundish import execute
-from tundish.model import Model
+from workers.load import Loaded
 
 
 class Ahead:
@@ -22,12 +23,13 @@ class Ahead:
         self.thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self.thread.start()
 
-    def plan(
-        self, model: Model[Any, Any], items: Sequence[execute.Item], inputs: Sequence[Any], ceilings: execute.Ceilings
-    ) -> Future[execute.Plan]:
+    def plan(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> Future[execute.Plan]:
         """The plan of a batch, once it is made; or what kept it from that."""
         future: Future[execute.Plan] = Future()
-        self._asked.put((future, lambda: execute.ahead(model, items, inputs, self._device, ceilings)))
+        make = partial(
+            execute.ahead, loaded.model, items, inputs, self._device, ceilings=loaded.ceilings, making=loaded.making
+        )
+        self._asked.put((future, make))
         return future
 
     def stop(self) -> None:

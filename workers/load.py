@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from tundish import execute
@@ -30,6 +31,7 @@ class Loaded:
     known: Known
     folders: Folders | None = None
     ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
+    making: execute.Making = field(default_factory=Lock)
     model: Model[Any, Any] = field(init=False)
 
 

@@ -75,7 +75,16 @@ def predict(
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None
     results = execute.run(
-        loaded.model, prepared.items, inputs, reporter, watch, loaded.ceilings, folder, device=device, plan=plan
+        loaded.model,
+        prepared.items,
+        inputs,
+        reporter,
+        watch,
+        loaded.ceilings,
+        folder,
+        device=device,
+        plan=plan,
+        making=loaded.making,
     )
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})

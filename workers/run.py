@@ -198,7 +198,7 @@ class Pipeline:
         """What its model collates is made meanwhile, where that is on the device."""
         loaded = prepared.loaded
         if self._tools.shelf.holds(prepared.claim.target) and collates(loaded.model):
-            ahead = self._ahead.plan(loaded.model, prepared.items, prepared.inputs, loaded.ceilings)
+            ahead = self._ahead.plan(loaded, prepared.items, prepared.inputs)
             return replace(prepared, ahead=ahead)
         return prepared
 

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
@@ -134,6 +136,39 @@ def test_the_next_batch_is_collated_while_one_runs(
     assert by[1] == "ahead"
     assert pipeline.stop(20)
     assert collated.empty()  # each once
+
+
+def test_a_batch_that_is_divided_is_not_collated_while_the_next_one_is(
+    pipeline: Pipeline, intake: Intake, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, second, met = (threading.Event() for _ in range(3))
+    meets, calls, ran = threading.Barrier(2), count(1), Queue[int]()
+
+    def collate(model: Named, items: Sequence[int]) -> None:
+        if next(calls) > 1:
+            second.set()
+            with suppress(threading.BrokenBarrierError):
+                meets.wait(0.5)
+                met.set()
+
+    def predict(model: Named, batch: Batch[int]) -> list[int | Reject]:
+        ran.put(len(batch))
+        if not whole.is_set():
+            whole.set()
+            assert second.wait(10)  # the next one is being collated
+            raise ValueError("told to")
+        return list(batch)
+
+    monkeypatch.setattr(Named, "collate", collate)
+    monkeypatch.setattr(Named, "predict", predict)
+    pipeline._took[TARGET] = 0.01  # what is known to take little is claimed ahead
+    intake.ran(TARGET, 0.01)
+    for id in submit(engine, 8):
+        intake.put(QUEUE, [queue.Message((id.hex,))])
+    pipeline.start()
+    assert [ran.get(timeout=20) for _ in range(4)] == [4, 2, 2, 4]
+    assert pipeline.stop(20)
+    assert not met.is_set()
 
 
 def test_the_batch_behind_one_that_was_over_its_time_out_is_not_taken_for_it(

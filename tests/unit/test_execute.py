@@ -437,6 +437,25 @@ def test_memory_that_is_short_is_not_taken_by_what_other_calls_have_collated() -
     assert summed(model, inputs, plans[0]) == [10, 9, 2, 1]
 
 
+def test_a_cost_that_hangs_is_over_its_time_out() -> None:
+    guarded = list[float]()
+
+    class Watched(SummingByCost):
+        def cost(self, item: int) -> int:
+            assert guarded == [7.0]
+            return super().cost(item)
+
+    @contextmanager
+    def watch(timeout: float) -> Iterator[None]:
+        guarded.append(timeout)
+        yield
+        guarded.remove(timeout)
+
+    items = [Item(b"", "application/json", 7.0), Item(b"", "application/json", 8.0)]
+    assert run_inputs(Watched(), items, [1, 1], Recorder(), watch) == [2, 2]
+    assert run_inputs(Watched(), items, [Canceled()] * 2, Recorder(), watch) == [Canceled()] * 2
+
+
 class Narrow(Summing):
     """On a device that holds two items."""
 

@@ -129,7 +129,9 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
 
     model.collate.side_effect = collate
     pipeline._threads.clear()
-    made, behind = (pipeline._ahead.plan(model, [execute.Item(b"", "")], ["a"], execute.Ceilings()) for _ in range(2))
+    loaded = pipeline._tools.shelf.models[ECHO]
+    loaded.model = model
+    made, behind = (pipeline._ahead.plan(loaded, [execute.Item(b"", "")], ["a"]) for _ in range(2))
     assert begun.wait(PATIENCE)
     assert not pipeline.stop(0.0)
     ends.set()
