@@ -1,52 +1,66 @@
 """Ahead: what models collate for the next batches, in a thread of its own, while the device computes the one before."""
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 from tundish import execute
 from workers.load import Loaded
 
+Made = Future[execute.Plan]
+
 
 class Ahead:
-    """Makes plans of batches for a device, in their order. One that is cancelled before its turn is not made. `thread`
-    ends once it was stopped, and what it makes then is made."""
+    """Makes plans of batches for a device, in their order: not one that is cancelled before its turn, nor one that
+    nobody holds any more. `thread` ends once it was stopped, and what it makes then is made."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._stopped = False
-        self._asked: SimpleQueue[tuple[Future[execute.Plan], Callable[[], execute.Plan]]] = SimpleQueue()
+        self._asked: list[tuple[weakref.ref[Made], Callable[[], execute.Plan]]] = []
+        self._changed = threading.Condition()
         # A daemon: a process that ends does not wait for a model that hangs.
         self.thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self.thread.start()
 
-    def plan(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> Future[execute.Plan]:
+    def plan(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> Made:
         """The plan of a batch, once it is made; or what kept it from that."""
-        future: Future[execute.Plan] = Future()
+        future = Made()
         make = partial(
             execute.ahead, loaded.model, items, inputs, self._device, ceilings=loaded.ceilings, making=loaded.making
         )
-        self._asked.put((future, make))
+        with self._changed:
+            # Where the thread hangs, inputs of batches that have run without it are not kept.
+            self._asked = [each for each in self._asked if (made := each[0]()) and not made.cancelled()]
+            self._asked.append((weakref.ref(future), make))
+            self._changed.notify()
         return future
 
     def stop(self) -> None:
         """Nothing more is begun: models may be unloaded then, and a process that ends while torch runs in a thread
         aborts."""
-        self._stopped = True
-        self._asked.put((Future(), lambda: execute.Plan([], {})))  # it may wait for one
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
 
     def _run(self) -> None:
-        while not self._stopped:
-            self._make(*self._asked.get())
+        while self._make_next():
+            pass  # what it has made is held by nobody here: it may take much of the device
 
-    def _make(self, future: Future[execute.Plan], make: Callable[[], execute.Plan]) -> None:
-        """What it makes is held by nobody else when it returns: it may take much of the device."""
-        if self._stopped or not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(make())
-        except BaseException as error:  # it comes again where the batch runs, and is told there
-            future.set_exception(error)
+    def _make_next(self) -> bool:
+        """False once it was stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._asked or self._stopped)
+            if self._stopped:
+                return False
+            made, make = self._asked.pop(0)
+        future = made()
+        if future and future.set_running_or_notify_cancel():
+            try:
+                future.set_result(make())
+            except BaseException as error:  # it comes again where the batch runs, and is told there
+                future.set_exception(error)
+        return True
