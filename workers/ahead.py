@@ -15,10 +15,12 @@ Made = Future[execute.Plan]
 
 class Ahead:
     """Makes plans of batches for a device, in their order: not one that is cancelled before its turn, nor one that
-    nobody holds any more. `thread` ends once it was stopped, and what it makes then is made."""
+    nobody holds any more. `guard` watches over each. `thread` ends once it was stopped, and what it makes then is
+    made."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, guard: execute.Watch) -> None:
         self._device = device
+        self._guard = guard
         self._stopped = False
         self._asked: list[tuple[weakref.ref[Made], Callable[[], execute.Plan]]] = []
         self._changed = threading.Condition()
@@ -29,9 +31,7 @@ class Ahead:
     def plan(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> Made:
         """The plan of a batch, once it is made; or what kept it from that."""
         future = Made()
-        make = partial(
-            execute.ahead, loaded.model, items, inputs, self._device, ceilings=loaded.ceilings, making=loaded.making
-        )
+        make = partial(self._make, loaded, items, inputs)
         with self._changed:
             # Where the thread hangs, inputs of batches that have run without it are not kept.
             self._asked = [each for each in self._asked if (made := each[0]()) and not made.cancelled()]
@@ -49,6 +49,10 @@ class Ahead:
     def _run(self) -> None:
         while self._make_next():
             pass  # what it has made is held by nobody here: it may take much of the device
+
+    def _make(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> execute.Plan:
+        with self._guard(min(item.timeout for item in items)):
+            return execute.ahead(loaded.model, items, inputs, self._device, loaded.ceilings, loaded.making)
 
     def _make_next(self) -> bool:
         """False once it was stopped."""

@@ -105,8 +105,8 @@ class Pipeline:
         self._hungry = False  # the device waits for a batch, and for nothing else
         self._next_up: Target | None = None  # whose batch was the last to be prepared
         self._took: dict[Target, float] = {}  # seconds of each target's last batch
-        self._ahead = Ahead(tools.device.name)
         self._watch = Watch(self._give_back, self._overdue)
+        self._ahead = Ahead(tools.device.name, self._watch.beside)
         self._closing = threading.Event()
         self._outage = logs.Outage(log)
         self._recorded = threading.Condition()

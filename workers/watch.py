@@ -38,6 +38,7 @@ class Watch:
         self._on_overdue = on_overdue
         self._began = float("inf")
         self._deadline = float("inf")
+        self._beside = float("inf")  # that of what another thread runs
         self._told = float("inf")  # the last deadline that was passed
         self._fires = 0.0  # when the timer in C does; 0 while it is not armed
         self._arming = threading.Lock()
@@ -73,18 +74,37 @@ class Watch:
         finally:
             self._deadline = float("inf")
 
-    def _arm(self, earliest: float) -> None:
-        """See to it that the timer in C fires within TIMER seconds after `earliest`, and not before."""
-        with self._arming:
-            if not earliest < self._fires <= earliest + TIMER:
-                self._fires = earliest + TIMER
-                faulthandler.dump_traceback_later(self._fires - time.monotonic(), exit=True, file=sys.__stderr__ or 2)
+    @contextmanager
+    def beside(self, timeout: float) -> Iterator[None]:
+        """Guard the block, which runs in another thread, where it holds the GIL: then nobody comes to wait for it under
+        a time-out of their own, which ends all other hangs."""
+        self._beside = time.monotonic() + timeout
+        self._rearm()
+        try:
+            yield
+        finally:
+            self._beside = float("inf")
 
-    def _disarm(self) -> None:
+    def _arm(self, earliest: float) -> None:
         with self._arming:
-            if self._fires and self._deadline == float("inf"):
+            self._fire(earliest)
+
+    def _rearm(self) -> None:
+        """Where no predict call runs, the timer is for what runs beside, for as long as any thread of Python runs."""
+        with self._arming:
+            if self._deadline < float("inf"):
+                return
+            if self._beside < float("inf"):
+                self._fire(max(self._beside, time.monotonic()) + PATIENCE)
+            elif self._fires:
                 self._fires = 0.0
                 faulthandler.cancel_dump_traceback_later()
+
+    def _fire(self, earliest: float) -> None:
+        """See to it that the timer in C fires within TIMER seconds after `earliest`, and not before."""
+        if not earliest < self._fires <= earliest + TIMER:
+            self._fires = earliest + TIMER
+            faulthandler.dump_traceback_later(self._fires - time.monotonic(), exit=True, file=sys.__stderr__ or 2)
 
     def _run(self) -> None:
         while True:
@@ -97,7 +117,7 @@ class Watch:
     def _look(self) -> None:
         if self.running > LONG:
             self._on_long()
-        self._disarm()
+        self._rearm()
         deadline = self._deadline
         over = time.monotonic() - deadline
         if over > 0 and deadline != self._told:

@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from unittest.mock import Mock
 
 import pytest
@@ -22,7 +23,7 @@ class Asked:
     """Asks for plans, behind one that is being made until `go_on`."""
 
     def __init__(self) -> None:
-        self.ahead = Ahead("cpu")
+        self.ahead = Ahead("cpu", lambda timeout: nullcontext())
         self.collated: list[str] = []
         self._ends = threading.Event()
         begun = threading.Event()
