@@ -5,8 +5,9 @@ is asked only where it is there.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -81,7 +82,12 @@ def _gpus(results: Any) -> set[Any]:
 def _each(value: Any, verb: Callable[[Any], Any]) -> Any:
     """The value, with what `verb` makes of the tensors among its tuples, lists and dictionaries."""
     match value:
-        case dict():
+        case MutableMapping():  # of any kind: tokenizers give their own
+            changed = copy(value)
+            for key, each in value.items():
+                changed[key] = _each(each, verb)
+            return changed
+        case Mapping():
             return {key: _each(each, verb) for key, each in value.items()}
         case list():
             return [_each(each, verb) for each in value]

@@ -1,9 +1,10 @@
 """What goes to a device ahead, and what comes back: on a CPU, and on a GPU that is played; tests/gpu has a real one."""
 
 import sys
+from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,6 +29,33 @@ def test_tensors_are_placed_wherever_they_stand() -> None:
         case _:
             pytest.fail(f"it has another shape: {placed}")
     assert not ids.is_meta
+
+
+class Tokens(UserDict[str, Any]):
+    """As transformers gives them."""
+
+
+class Named(dict[str, Any]):
+    """One that gives its values as attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def test_dictionaries_of_other_kinds_stay_what_they_are() -> None:
+    tokens, named = Tokens(ids=torch.arange(3)), Named(ids=torch.arange(3))
+    for placed in staging.placed([tokens, named], "meta"):
+        assert placed["ids"].is_meta
+    placed_tokens, placed_named = staging.placed([tokens, named], "meta")
+    assert isinstance(placed_tokens, Tokens)
+    assert placed_named.ids.is_meta
+    assert not tokens["ids"].is_meta
+    assert not named.ids.is_meta
+
+
+def test_a_dictionary_that_takes_no_change_is_placed_too() -> None:
+    placed = staging.placed(MappingProxyType({"ids": torch.arange(3)}), "meta")
+    assert placed["ids"].is_meta
 
 
 def test_results_on_a_cpu_are_as_they_were() -> None:
