@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 
@@ -50,7 +50,7 @@ def fetched(results: Sequence[Any]) -> Sequence[Any]:
     for device in _gpus(results):
         stream = _stream(str(device), "back")
         with sys.modules["torch"].cuda.stream(stream):
-            results = _alike(results) or [_each(each, _to_host) for each in results]
+            results = _alike(results) or [_each(each, partial(_to_host, device)) for each in results]
         stream.synchronize()
     return results
 
@@ -62,12 +62,13 @@ def _alike(results: Sequence[Any]) -> Sequence[Any] | None:
         return None
     if len({(each.device, each.dtype, each.shape) for each in results}) > 1:
         return None
-    return list(_to_host(torch.stack([each.detach() for each in results])).unbind())
+    stacked = torch.stack([each.detach() for each in results])
+    return list(_to_host(stacked.device, stacked).unbind())
 
 
-def _to_host(tensor: Any) -> Any:
-    """Into pinned memory: torch takes such for what shall not block."""
-    return tensor.detach().to("cpu", non_blocking=True)
+def _to_host(device: Any, tensor: Any) -> Any:
+    """Into pinned memory, what lies on the device: torch takes such for what shall not block."""
+    return tensor.detach().to("cpu", non_blocking=True) if tensor.device == device else tensor
 
 
 def _gpus(results: Any) -> set[Any]:

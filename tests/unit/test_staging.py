@@ -68,6 +68,10 @@ def test_results_on_a_cpu_are_as_they_were() -> None:
 
 class Place(NamedTuple):
     type: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.number}"
 
 
 class Played:
@@ -76,8 +80,9 @@ class Played:
     layout, dtype = "strided", "half"
 
     def __init__(self, gpu: "Gpu", device: str, shape: tuple[int, ...] = (2,), pinned: bool = False) -> None:
-        self.gpu, self.device, self.shape, self.pinned = gpu, Place(device), shape, pinned
-        self.is_cuda, self.is_sparse = device == "cuda", False
+        kind, _, index = device.partition(":")
+        self.gpu, self.device, self.shape, self.pinned = gpu, Place(kind, int(index or 0)), shape, pinned
+        self.is_cuda, self.is_sparse = kind == "cuda", False
 
     def pin_memory(self) -> "Played":
         return Played(self.gpu, "cpu", self.shape, pinned=True)
@@ -91,6 +96,8 @@ class Played:
             return self
         assert self.pinned or kind == "cpu"
         assert non_blocking
+        # A stream is of one device: on any other the copy would go by what computes there, and not be waited for.
+        assert self.gpu.streams in (None, str(self.device if self.is_cuda else device))
         self.gpu.did.append(f"copy to {kind} by {self.gpu.stream}")
         return Played(self.gpu, kind, self.shape)
 
@@ -106,21 +113,23 @@ class Gpu:
     def __init__(self) -> None:
         self.did: list[str] = []
         self.stream = "its own"
+        self.streams: str | None = None  # of which device
         self.cuda = SimpleNamespace(
             is_initialized=lambda: True,
-            Stream=lambda device: self._stream("another"),
+            Stream=lambda device: self._stream("another", device),
             current_stream=lambda device: self._stream(self.stream),
             stream=self._using,
         )
 
-    def _stream(self, name: str) -> Any:
-        return SimpleNamespace(name=name, synchronize=lambda: self.did.append(f"wait for {name}"))
+    def _stream(self, name: str, device: str | None = None) -> Any:
+        return SimpleNamespace(name=name, device=device, synchronize=lambda: self.did.append(f"wait for {name}"))
 
     @contextmanager
     def _using(self, stream: Any) -> Iterator[None]:
-        self.stream, before = stream.name, self.stream
+        before = self.stream, self.streams
+        self.stream, self.streams = stream.name, stream.device
         yield
-        self.stream = before
+        self.stream, self.streams = before
 
     def stack(self, tensors: list[Played]) -> Played:
         return Played(self, "cuda", (len(tensors), *tensors[0].shape))
@@ -158,3 +167,10 @@ def test_results_that_are_not_alike_are_fetched_each(gpu: Gpu) -> None:
     assert fetched[2] is refused
     assert not fetched[3]["a"].is_cuda
     assert gpu.did.count("copy to cpu by another") == 3
+
+
+def test_results_of_two_gpus_are_fetched_by_a_stream_of_each(gpu: Gpu) -> None:
+    one, other = Played(gpu, "cuda:0"), Played(gpu, "cuda:1")
+    fetched = staging.fetched([one, {"a": other, "b": one}])
+    assert not any(each.is_cuda for each in (fetched[0], *fetched[1].values()))
+    assert gpu.did.count("wait for another") == 2
