@@ -107,7 +107,8 @@ class Shelf:
 
     def holds(self, target: Target) -> bool:
         """Whether the model is on the device."""
-        return target in self._entries and self._entries[target].there
+        entry = self._entries.get(target)  # they may be exchanged meanwhile
+        return entry is not None and entry.there
 
     def hopeless(self) -> set[Target]:
         """The models that do not fit even where all others leave the device."""

@@ -302,6 +302,18 @@ def test_an_exchange_loads_all_first_and_then_unloads_what_was_here(events: list
     assert each.memory() == (2 * BYTES, 2 * BYTES)
 
 
+def test_one_that_is_exchanged_while_somebody_asks_for_it_breaks_nothing(events: list[str]) -> None:
+    class Exchanged(dict[Target, Any]):
+        def __contains__(self, target: object) -> bool:
+            there = super().__contains__(target)
+            each._hold({})
+            return there
+
+    each = shelf(layered("a"))
+    each._hold(Exchanged(each._entries))
+    assert not each.holds(A)  # it was not loaded
+
+
 def test_an_exchange_that_raises_changes_nothing(events: list[str]) -> None:
     each = shelf(layered("a"))
     each.fill()
