@@ -14,7 +14,7 @@ Which predict calls a batch goes in, and what the model collates for each, may b
 import logging
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,14 @@ class Plan:
     failed: Mapping[int, Failed]
     collated: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
+    def keep(self, wanted: Collection[int]) -> None:
+        """The others are not run any more."""
+        calls = [[position for position in call if position in wanted] for call in self.calls]
+        for before, call in zip(self.calls, calls, strict=True):
+            if call != before:
+                self.collated.pop(tuple(before), None)
+        self.calls[:] = filter(None, calls)
+
 
 def execute(
     model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter, **how: Any
@@ -156,8 +164,10 @@ def run(
 ) -> list[Any]:
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
     An input that is one of these two is not run. A model that writes Files may put them into `folder`; `plan` is what
-    was made `ahead`. Raises DeviceLost."""
+    was made `ahead`, perhaps when more were to be run. Raises DeviceLost."""
     wanted, ceilings = _wanted(inputs), ceilings or Ceilings()
+    if plan:
+        plan.keep(wanted)
     if not wanted:
         return list(inputs)
     if plan is None:

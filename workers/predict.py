@@ -62,15 +62,14 @@ def predict(
     if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
-    loaded, inputs = prepared.loaded, prepared.inputs
-    plan = None
+    loaded, inputs, plan = prepared.loaded, prepared.inputs, None
+    if prepared.ahead:
+        with watch(min(item.timeout for item in prepared.items)):
+            plan = prepared.plan()
     if dropped:
         inputs = [
             execute.Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)
         ]
-    elif prepared.ahead:
-        with watch(min(item.timeout for item in prepared.items)):
-            plan = prepared.plan()
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None

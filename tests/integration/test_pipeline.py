@@ -20,6 +20,7 @@ from tests.shelves import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject, queue, store
 from tundish.blobs import Directory
 from tundish.catalog import Served
+from tundish.execute import Canceled
 from tundish.ids import new_uuid
 from tundish.settings import Settings
 from workers import connect
@@ -136,6 +137,34 @@ def test_the_next_batch_is_collated_while_one_runs(
     assert by[1] == "ahead"
     assert pipeline.stop(20)
     assert collated.empty()  # each once
+
+
+def test_nothing_is_kept_that_was_collated_with_a_job_that_was_canceled_meanwhile(
+    pipeline: Pipeline, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[list[str]]()
+
+    def predict(model: Named, batch: Batch[int]) -> list[int | Reject]:
+        assert prepared.ahead
+        ran.append([batch.collated, *prepared.ahead.result().collated.values()])
+        return list(batch)
+
+    monkeypatch.setattr(Named, "max_cost", 2)
+    monkeypatch.setattr(Named, "collate", lambda model, items: f"{len(items)} collated")
+    monkeypatch.setattr(Named, "predict", predict)
+    ids = submit(engine, 4)
+    [claim] = pipeline._custody.take([Draft(TARGET, tuple(id.hex for id in ids))], begin=False)
+    decoded = pipeline._decoded(claim)
+    assert decoded
+    prepared = pipeline._with_plan(decoded)
+    assert prepared.ahead
+    assert len(prepared.ahead.result(10).collated) == 2
+    with engine.begin() as connection:
+        assert store.cancel(connection, 1, claim.jobs[0].id)
+    prediction = pipeline._run(prepared)
+    assert prediction
+    assert [isinstance(each, Canceled) for each in prediction.results] == [True, False, False, False]
+    assert ran == [["1 collated", "2 collated"], ["2 collated"]]
 
 
 def test_a_batch_that_is_divided_is_not_collated_while_the_next_one_is(
