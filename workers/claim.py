@@ -57,6 +57,7 @@ class Custody:
         self._client = client
         self._unsure: dict[UUID, float] = {}  # claims whose answer was lost, and until when Postgres may make them ours
         self._looked = -LOOK
+        self._lone: set[UUID] = set()  # claims of a job on its last attempt
         self.held: set[UUID] = set()
 
     def take(self, drafts: Sequence[Draft], *, begin: bool) -> list[Claim]:
@@ -79,6 +80,8 @@ class Custody:
             begin=next(iter(wanted)) if begin else None,
         )
         self.held.update(taken)
+        lone = {id for id, each in taken.items() if self.last(each.jobs)}
+        self._lone = lone | {id for id in self._lone if id in self.held}  # another thread may be reading them
         for id in wanted:
             del self._unsure[id]
         # A claim may be made long after its answer was given up, as by a slow disk. Who gets less has waited for it.
@@ -94,6 +97,11 @@ class Custody:
     def last(self, jobs: Sequence[store.ClaimedJob]) -> bool:
         """Whether it is the last attempt of a job, which then is alone."""
         return jobs[0].deaths >= self._settings.max_attempts - 1
+
+    @property
+    def lone(self) -> bool:
+        """Whether a job is in hand that is on its last attempt: no code of a model runs beside it."""
+        return any(id in self.held for id in self._lone)
 
     def part(self, claim: Claim, part: Claim) -> None:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again

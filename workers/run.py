@@ -195,9 +195,10 @@ class Pipeline:
             self._prepared.put(self._with_plan(prepared))
 
     def _with_plan(self, prepared: Prepared) -> Prepared:
-        """What its model collates is made meanwhile, where that is on the device."""
+        """What its model collates is made meanwhile, where that is on the device and no job must be alone."""
         loaded = prepared.loaded
-        if self._tools.shelf.holds(prepared.claim.target) and collates(loaded.model):
+        there = self._tools.shelf.holds(prepared.claim.target)
+        if there and collates(loaded.model) and not self._custody.lone:
             ahead = self._ahead.plan(loaded, prepared.items, prepared.inputs)
             return replace(prepared, ahead=ahead)
         return prepared

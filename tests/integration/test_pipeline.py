@@ -8,6 +8,7 @@ from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 import redis
@@ -165,6 +166,28 @@ def test_nothing_is_kept_that_was_collated_with_a_job_that_was_canceled_meanwhil
     assert prediction
     assert [isinstance(each, Canceled) for each in prediction.results] == [True, False, False, False]
     assert ran == [["1 collated", "2 collated"], ["2 collated"]]
+
+
+def test_nothing_is_collated_ahead_beside_a_job_on_its_last_attempt(
+    pipeline: Pipeline, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two kills the process, it takes no neighbour along for good."""
+    monkeypatch.setattr(Named, "collate", lambda model, items: None)
+    last, *others = submit(engine, 3)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET deaths = 2 WHERE id = :id"), {"id": last})
+
+    def planned(id: UUID) -> tuple[UUID, bool]:
+        [claim] = pipeline._custody.take([Draft(TARGET, (id.hex,))], begin=False)
+        decoded = pipeline._decoded(claim)
+        assert decoded
+        return claim.id, pipeline._with_plan(decoded).ahead is not None
+
+    lone, ahead = planned(last)
+    assert not ahead
+    assert not planned(others[0])[1]
+    pipeline._custody.let_go([lone])  # it is recorded
+    assert planned(others[1])[1]
 
 
 def test_a_batch_that_is_divided_is_not_collated_while_the_next_one_is(
