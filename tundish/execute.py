@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from tundish import device as devices
@@ -65,8 +66,6 @@ class Canceled(NamedTuple):
 Outcome = Done | Failed | Canceled
 #: Guards one predict call that may take so many seconds.
 Watch = Callable[[float], AbstractContextManager[None]]
-#: Lets one thread at a time call a model's collate and cost: tokenizers, for one, have a state.
-Making = AbstractContextManager[object]
 
 
 class Ceilings:
@@ -91,6 +90,18 @@ class Ceilings:
 
 
 @dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a model is run with: its device, as torch names it; how many items that holds; a lock for the model's
+    `collate` and `cost`, for tokenizers have a state; what guards its calls; and where it may put Files."""
+
+    device: str = "cpu"
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    making: AbstractContextManager[object] = field(default_factory=Lock)
+    watch: Watch = lambda timeout: nullcontext()
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """In which predict calls a batch goes: the positions of each one's items, why some are in none, and what the model
     has collated for a call."""
@@ -109,12 +120,16 @@ class Plan:
 
 
 def execute(
-    model: Model[Any, Any], reads: Codec, writes: Codec, items: Sequence[Item], reporter: Reporter, **how: Any
+    model: Model[Any, Any],
+    reads: Codec,
+    writes: Codec,
+    items: Sequence[Item],
+    reporter: Reporter,
+    runtime: Runtime | None = None,
 ) -> list[Outcome]:
-    """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. `how` is what
-    `run` takes besides. Raises DeviceLost."""
-    inputs = decode(reads, items)
-    return encode(writes, run(model, items, inputs, reporter, **how))
+    """The outcome of each item, in order: decode, run, encode, which a worker does in three threads. Raises
+    DeviceLost."""
+    return encode(writes, run(model, items, decode(reads, items), reporter, runtime))
 
 
 def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
@@ -132,21 +147,14 @@ def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
     return inputs
 
 
-def ahead(
-    model: Model[Any, Any],
-    items: Sequence[Item],
-    inputs: Sequence[Any],
-    device: str = "cpu",
-    ceilings: Ceilings | None = None,
-    making: Making = nullcontext(),  # noqa: B008  # it has no state
-) -> Plan:
-    """The plan of a batch, with what the model collates for its calls on `device`: for `run` with the same. What
-    collate raises is left for `run`, which makes it again."""
+def ahead(model: Model[Any, Any], items: Sequence[Item], inputs: Sequence[Any], runtime: Runtime) -> Plan:
+    """The plan of a batch, with what the model collates for its calls: for `run` with the same. What collate raises is
+    left for `run`, which makes it again."""
     wanted = _wanted(inputs)
-    made = _plan(model, items, wanted, ceilings or Ceilings(), making)
+    made = _plan(model, items, wanted, runtime)
     for positions in made.calls:
-        with suppress(Exception, CancelledError), staging.beside(device):
-            made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], device, making)
+        with suppress(Exception, CancelledError), staging.beside(runtime.device):
+            made.collated[tuple(positions)] = _collate(model, [wanted[each] for each in positions], runtime)
     return made
 
 
@@ -155,27 +163,22 @@ def run(
     items: Sequence[Item],
     inputs: Sequence[Any],
     reporter: Reporter,
-    watch: Watch = lambda timeout: nullcontext(),
-    ceilings: Ceilings | None = None,
-    folder: Path | None = None,
-    device: str = "cpu",
+    runtime: Runtime | None = None,
     plan: Plan | None = None,
-    making: Making = nullcontext(),  # noqa: B008  # it has no state
 ) -> list[Any]:
     """What the model gives for each input, in order: an output or a Reject; Failed or Canceled where it gives nothing.
-    An input that is one of these two is not run. A model that writes Files may put them into `folder`; `plan` is what
-    was made `ahead`, perhaps when more were to be run. Raises DeviceLost."""
-    wanted, ceilings = _wanted(inputs), ceilings or Ceilings()
+    An input that is one of these two is not run. `plan` is what was made `ahead`, perhaps when more were to be run.
+    Raises DeviceLost."""
+    wanted, runtime = _wanted(inputs), runtime or Runtime()
     if plan:
         plan.keep(wanted)
     if not wanted:
         return list(inputs)
     if plan is None:
         timeout = min(items[place].timeout for place in wanted)
-        with nullcontext() if model.max_cost is None else watch(timeout):  # else no code of the model is called
-            plan = _plan(model, items, wanted, ceilings, making)
-    running = _Run(model, items, wanted, plan, _Canceling(reporter), watch, ceilings, making, folder, device)
-    results = running.all()
+        with nullcontext() if model.max_cost is None else runtime.watch(timeout):  # else it calls no code of the model
+            plan = _plan(model, items, wanted, runtime)
+    results = _Run(model, items, wanted, plan, _Canceling(reporter), runtime).all()
     return [results[place] if place in wanted else input for place, input in enumerate(inputs)]
 
 
@@ -189,16 +192,14 @@ def _wanted(inputs: Sequence[Any]) -> dict[int, Any]:
     return {place: input for place, input in enumerate(inputs) if not isinstance(input, (Failed, Canceled))}
 
 
-def _plan(
-    model: Model[Any, Any], items: Sequence[Item], inputs: Mapping[int, Any], ceilings: Ceilings, making: Making
-) -> Plan:
+def _plan(model: Model[Any, Any], items: Sequence[Item], inputs: Mapping[int, Any], runtime: Runtime) -> Plan:
     """By cost, where the model has a `max_cost`, and by what the device's memory holds."""
     calls, failed = [list(inputs)] if inputs else [], dict[int, Failed]()
     if model.max_cost is not None:
-        with making:
+        with runtime.making:
             costs, failed = _costs(model, inputs)
         calls = parts(costs, model.max_cost)
-    return Plan([part for call in calls for part in _held(call, items, ceilings)], failed)
+    return Plan([part for call in calls for part in _held(call, items, runtime.ceilings)], failed)
 
 
 def _held(call: list[int], items: Sequence[Item], ceilings: Ceilings) -> list[list[int]]:
@@ -229,10 +230,10 @@ def _costs(model: Model[Any, Any], inputs: Mapping[int, Any]) -> tuple[dict[int,
     return costs, failed
 
 
-def _collate(model: Model[Any, Any], inputs: Sequence[Any], device: str, making: Making) -> Any:
-    with making:
+def _collate(model: Model[Any, Any], inputs: Sequence[Any], runtime: Runtime) -> Any:
+    with runtime.making:
         collated = model.collate(inputs)
-    return staging.placed(collated, device)
+    return staging.placed(collated, runtime.device)
 
 
 def _cost(given: Any) -> float:
@@ -290,17 +291,13 @@ class _Run:
     inputs: Mapping[int, Any]
     plan: Plan
     reporter: _Canceling
-    watch: Watch
-    ceilings: Ceilings
-    making: Making
-    folder: Path | None
-    device: str
+    runtime: Runtime
     told: bool = False  # that predict raised
 
     def all(self) -> dict[int, Any]:
         results: dict[int, Any] = {**self.plan.failed}
         for call in self.plan.calls:
-            held = _held(call, self.items, self.ceilings)  # less may be held than when the plan was made
+            held = _held(call, self.items, self.runtime.ceilings)  # less may be held than when the plan was made
             whole = held == [call] and len(call) == len(self.inputs)
             results |= self._predict(call) if whole else self._divided(call, held)
         return results
@@ -311,7 +308,7 @@ class _Run:
         timeout = min(self.items[position].timeout for position in positions)
         began = time.monotonic()
         raised: Failed | None = None
-        with self.watch(timeout):  # the device is asked what ails it, and may not answer
+        with self.runtime.watch(timeout):  # the device is asked what ails it, and may not answer
             try:
                 results = self._call(positions)
             except (Exception, CancelledError) as error:
@@ -335,10 +332,11 @@ class _Run:
     def _call(self, positions: list[int]) -> Any:
         inputs = [self.inputs[position] for position in positions]
         made, key = self.plan.collated, tuple(positions)
-        collated = made.pop(key) if key in made else _collate(self.model, inputs, self.device, self.making)
-        results = self.model.predict(Batch(inputs, self.reporter, positions, self.folder, collated))
-        staging.settle(results)
-        return results
+        collated = made.pop(key) if key in made else _collate(self.model, inputs, self.runtime)
+        try:
+            return self.model.predict(Batch(inputs, self.reporter, positions, self.runtime.folder, collated))
+        finally:
+            staging.settle(self.runtime.device)
 
     def _tell(self, count: int) -> None:
         """The first error of a batch, with its traceback; in the parts the same would be told again."""
@@ -357,7 +355,7 @@ class _Run:
         # Where one item is too large even alone, the others are not what the memory did not hold.
         alone = any(isinstance(each, Failed) and each.code is Code.OUT_OF_MEMORY for each in results.values())
         if raised.code is Code.OUT_OF_MEMORY and not alone:
-            self.ceilings.lower(_largest(positions, self.items), (count + 1) // 2)
+            self.runtime.ceilings.lower(_largest(positions, self.items), (count + 1) // 2)
         return results
 
     def _divided(self, positions: list[int], calls: Sequence[list[int]]) -> dict[int, Any]:

@@ -6,7 +6,7 @@ is asked only where it is there.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cache, partial
 from typing import Any
@@ -17,13 +17,15 @@ def placed(value: Any, device: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is None or value is None:
         return value
-    pinned = device.startswith("cuda")
+    gpu = device.startswith("cuda")
 
     def place(tensor: Any) -> Any:
-        from_host = pinned and tensor.device.type == "cpu" and not tensor.is_sparse
+        from_host = gpu and tensor.device.type == "cpu" and not tensor.is_sparse
         return (tensor.pin_memory() if from_host else tensor).to(device, non_blocking=from_host)
 
-    return _each(value, place)
+    # Memory is pinned for the device that a thread goes by, which is the first one else.
+    with torch.cuda.device(device) if gpu else nullcontext():
+        return _each(value, place)
 
 
 @contextmanager
@@ -39,10 +41,12 @@ def beside(device: str) -> Iterator[None]:
     stream.synchronize()
 
 
-def settle(results: Any) -> None:
-    """Wait until a GPU has computed what predict gave: until then it may still raise, and its time runs."""
-    for device in _gpus(results):
-        sys.modules["torch"].cuda.current_stream(device).synchronize()
+def settle(device: str) -> None:
+    """Wait until a GPU has computed what was asked of it: until then it may still raise, its time runs, and it reads
+    what was collated."""
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.current_stream(device).synchronize()
 
 
 def fetched(results: Sequence[Any]) -> Sequence[Any]:

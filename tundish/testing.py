@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from tundish.artifact import Cache
 from tundish.blobs import open_blobs
 from tundish.codec import codecs_of
-from tundish.execute import Canceled, Done, Failed, Item, encoded, execute
+from tundish.execute import Canceled, Done, Failed, Item, Runtime, encoded, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check
 from tundish.settings import Settings
@@ -77,11 +77,12 @@ def run(
         Cache.of(settings, open_blobs(settings)).equip(loaded)
     loaded.load(device)
     tune(loaded, device)
+    runtime = Runtime(device, folder=folder)
     results: list[Out | Reject] = []
     try:
         for at in range(0, len(items), model.max_batch):
             batch = [Item(*encoded(reads, each)) for each in items[at : at + model.max_batch]]
-            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), folder=folder, device=device):
+            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), runtime):
                 match outcome:
                     case Done(body):
                         results.append(writes.decode(body))

@@ -51,8 +51,9 @@ class Ahead:
             pass  # what it has made is held by nobody here: it may take much of the device
 
     def _make(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> execute.Plan:
+        runtime = execute.Runtime(self._device, loaded.ceilings, loaded.making)
         with self._guard(min(item.timeout for item in items)):
-            return execute.ahead(loaded.model, items, inputs, self._device, loaded.ceilings, loaded.making)
+            return execute.ahead(loaded.model, items, inputs, runtime)
 
     def _make_next(self) -> bool:
         """False once it was stopped."""

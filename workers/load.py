@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -31,7 +31,7 @@ class Loaded:
     known: Known
     folders: Folders | None = None
     ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
-    making: execute.Making = field(default_factory=Lock)
+    making: AbstractContextManager[object] = field(default_factory=Lock)
     model: Model[Any, Any] = field(init=False)
 
 
@@ -64,9 +64,9 @@ def warm_up(loaded: Loaded, device: str) -> None:
     try:
         item = execute.Item(*execute.encoded(loaded.reads, example))
         folder = loaded.folders.new() if loaded.folders else None
-        how = {"ceilings": loaded.ceilings, "folder": folder and folder.path, "device": device}
+        runtime = execute.Runtime(device, loaded.ceilings, loaded.making, folder=folder.path if folder else None)
         for size in _sizes(type(model), device):
-            ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), **how)
+            ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), runtime)
             if failures := [each for each in ran if isinstance(each, execute.Failed)]:
                 log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
                 return

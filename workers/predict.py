@@ -73,18 +73,8 @@ def predict(
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None
-    results = execute.run(
-        loaded.model,
-        prepared.items,
-        inputs,
-        reporter,
-        watch,
-        loaded.ceilings,
-        folder,
-        device=device,
-        plan=plan,
-        making=loaded.making,
-    )
+    runtime = execute.Runtime(device, loaded.ceilings, loaded.making, watch, folder)
+    results = execute.run(loaded.model, prepared.items, inputs, reporter, runtime, plan)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
     return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from tundish import Batch, Model, Reject
-from tundish.execute import DeviceLost, Item, run
+from tundish.execute import DeviceLost, Item, Runtime, run
 from tundish.testing import Recorder
 from workers.gpu import named
 
@@ -62,7 +62,7 @@ def asserted(item: int) -> str:
     assert device.fault() is None  # as the guard looked before
     model.load(DEVICE)
     try:
-        [result] = run(model, [Item(b"", "application/json")], [item], Recorder())
+        [result] = run(model, [Item(b"", "application/json")], [item], Recorder(), Runtime(DEVICE))
     except DeviceLost:
         result = "lost"
     return f"{result} {device.fault()}"

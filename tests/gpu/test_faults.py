@@ -12,7 +12,7 @@ from tests.gpu.models import DEVICE, Layered, outputs
 from tests.local import TREE
 from tundish import Batch, Model, Reject
 from tundish.device import poisoned
-from tundish.execute import Ceilings, Failed, Item, run
+from tundish.execute import Ceilings, Failed, Item, Runtime, run
 from tundish.job import Code
 from tundish.testing import Recorder
 from workers.gpu import Cuda
@@ -21,7 +21,7 @@ PROCESS = [sys.executable, "-m", "tests.gpu.models"]
 
 
 def ran(model: Model[Any, Any], count: int, ceilings: Ceilings) -> list[Any]:
-    return run(model, [Item(b"1", "application/json")] * count, [1] * count, Recorder(), ceilings=ceilings)
+    return run(model, [Item(b"1", "application/json")] * count, [1] * count, Recorder(), Runtime(DEVICE, ceilings))
 
 
 def test_a_gpu_that_is_there_computes_and_has_no_fault() -> None:

@@ -50,7 +50,7 @@ def test_results_are_fetched_while_the_next_batch_runs(
     busy: Callable[[], Callable[[], bool]], sizes: list[int]
 ) -> None:
     results = [torch.arange(size, device=DEVICE) for size in sizes]
-    staging.settle(results)
+    staging.settle(DEVICE)
     staging.fetched(results)  # memory that is asked for the first time is waited for
     computes = busy()
     fetched = staging.fetched(results)

@@ -10,7 +10,7 @@ import torch
 
 from tundish import Batch, Model, Reject
 from tundish.device import lost, out_of_memory, poisoned
-from tundish.execute import DeviceLost, Failed, Item, Watch, run
+from tundish.execute import DeviceLost, Failed, Item, Runtime, Watch, run
 from tundish.job import Code
 from tundish.testing import Recorder
 
@@ -136,7 +136,7 @@ class Failing(Model[int, int]):
 
 
 def ran(error: Exception, *inputs: int, watch: Watch = lambda timeout: nullcontext()) -> list[Any]:
-    return run(Failing(error), [Item(b"1", "application/json")] * len(inputs), inputs, Recorder(), watch)
+    return run(Failing(error), [Item(b"1", "application/json")] * len(inputs), inputs, Recorder(), Runtime(watch=watch))
 
 
 def test_a_batch_that_cublas_has_no_memory_for_is_halved(devices: SimpleNamespace) -> None:

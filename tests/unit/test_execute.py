@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from tundish import Batch, Model, Reject
 from tundish.codec import codec_for
-from tundish.execute import Canceled, Ceilings, DeviceLost, Done, Failed, Item, Outcome, Plan, ahead, execute, parts
+from tundish.execute import (
+    Canceled,
+    Ceilings,
+    DeviceLost,
+    Done,
+    Failed,
+    Item,
+    Outcome,
+    Plan,
+    Runtime,
+    ahead,
+    execute,
+    parts,
+)
 from tundish.execute import run as run_inputs
 from tundish.file import File
 from tundish.job import Code
@@ -197,7 +210,7 @@ def test_past_its_time_out_a_batch_runs_item_by_item() -> None:
         yield
 
     items = [Item(b"1", "", 0.07), Item(b"-1", "", 0.05), Item(b"-2", "", 9.0), Item(b"3", "")]
-    outcomes = execute(model, codec_for(int), codec_for(float), items, Recorder(), watch=watch)
+    outcomes = execute(model, codec_for(int), codec_for(float), items, Recorder(), Runtime(watch=watch))
     assert codes(outcomes) == [None, "timeout", None, None]
     assert model.calls == [[1, -1, -2, 3], [1], [-1], [-2], [3]]
     assert watched == [0.05, 0.07, 0.05, 9.0, math.inf]
@@ -222,7 +235,7 @@ class Small(Model[int, float]):
 
 def predicted(model: Model[Any, Any], numbers: Sequence[int], ceilings: Ceilings) -> list[str | None]:
     items = [Item(str(number).encode(), "") for number in numbers]
-    return codes(execute(model, codec_for(int), codec_for(float), items, Recorder(), ceilings=ceilings))
+    return codes(execute(model, codec_for(int), codec_for(float), items, Recorder(), Runtime(ceilings=ceilings)))
 
 
 def test_what_the_memory_did_not_hold_is_halved_and_remembered() -> None:
@@ -392,7 +405,7 @@ def test_predict_finds_what_was_collated_for_its_own_call() -> None:
 @pytest.mark.parametrize("kind", [Summing, SummingByCost])
 def test_what_was_collated_ahead_is_not_collated_again(kind: type[Summing]) -> None:
     model, inputs = kind(), [2, 10, Failed(Code.INVALID_INPUT, "no number"), 9]
-    plan = ahead(model, empty(inputs), inputs)
+    plan = ahead(model, empty(inputs), inputs, Runtime())
     calls = list(model.collates)
     assert summed(model, inputs, plan) == summed(kind(), inputs)
     assert model.collates == calls
@@ -401,7 +414,7 @@ def test_what_was_collated_ahead_is_not_collated_again(kind: type[Summing]) -> N
 
 def test_a_batch_that_is_divided_is_collated_anew_for_its_parts() -> None:
     model, inputs = Summing(), [1, 2, -3, 4]
-    results = summed(model, inputs, ahead(model, empty(inputs), inputs))
+    results = summed(model, inputs, ahead(model, empty(inputs), inputs, Runtime()))
     assert results == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: negative"), 4]
     assert model.collates == [[1, 2, -3, 4], [1, 2], [-3, 4], [-3], [4]]
 
@@ -409,14 +422,14 @@ def test_a_batch_that_is_divided_is_collated_anew_for_its_parts() -> None:
 def test_what_collate_raises_fails_the_item_at_fault_alone() -> None:
     model, inputs = Summing(), [1, 2, 3, 4]
     model.refused = [3]
-    plan = ahead(model, empty(inputs), inputs)
+    plan = ahead(model, empty(inputs), inputs, Runtime())
     assert not plan.collated
     assert summed(model, inputs, plan) == [3, 3, Failed(Code.MODEL_ERROR, "ValueError: not this one"), 4]
 
 
 def test_a_cost_that_cannot_be_told_ahead_fails_its_item() -> None:
     model, inputs = SummingByCost(), [1, math.nan]
-    results = summed(model, inputs, ahead(model, empty(inputs), inputs))
+    results = summed(model, inputs, ahead(model, empty(inputs), inputs, Runtime()))
     assert results[0] == 1
     assert isinstance(results[1], Failed)
 
@@ -432,7 +445,7 @@ def test_memory_that_is_short_is_not_taken_by_what_other_calls_have_collated() -
             return super().predict(batch)
 
     model, inputs = Large(), [10, 9, 2, 1]
-    plans.append(ahead(model, empty(inputs), inputs))
+    plans.append(ahead(model, empty(inputs), inputs, Runtime()))
     assert len(plans[0].collated) == 2
     assert summed(model, inputs, plans[0]) == [10, 9, 2, 1]
 
@@ -452,8 +465,8 @@ def test_a_cost_that_hangs_is_over_its_time_out() -> None:
         guarded.remove(timeout)
 
     items = [Item(b"", "application/json", 7.0), Item(b"", "application/json", 8.0)]
-    assert run_inputs(Watched(), items, [1, 1], Recorder(), watch) == [2, 2]
-    assert run_inputs(Watched(), items, [Canceled()] * 2, Recorder(), watch) == [Canceled()] * 2
+    assert run_inputs(Watched(), items, [1, 1], Recorder(), Runtime(watch=watch)) == [2, 2]
+    assert run_inputs(Watched(), items, [Canceled()] * 2, Recorder(), Runtime(watch=watch)) == [Canceled()] * 2
 
 
 class Narrow(Summing):
@@ -467,10 +480,10 @@ class Narrow(Summing):
 
 def test_what_the_memory_holds_is_collated_ahead_and_no_more() -> None:
     model, inputs, ceilings = Narrow(), [1, 2, 3, 4], Ceilings()
-    run_inputs(model, empty(inputs), inputs, Recorder(), ceilings=ceilings)
+    run_inputs(model, empty(inputs), inputs, Recorder(), Runtime(ceilings=ceilings))
     model.collates.clear()
-    plan = ahead(model, empty(inputs), inputs, ceilings=ceilings)
-    assert run_inputs(model, empty(inputs), inputs, Recorder(), ceilings=ceilings, plan=plan) == [3, 3, 7, 7]
+    plan = ahead(model, empty(inputs), inputs, Runtime(ceilings=ceilings))
+    assert run_inputs(model, empty(inputs), inputs, Recorder(), Runtime(ceilings=ceilings), plan) == [3, 3, 7, 7]
     assert model.collates == [[1, 2], [3, 4]]
 
 
@@ -484,12 +497,12 @@ def test_what_was_collated_for_a_call_that_is_not_made_takes_no_memory(why: str)
             return super().predict(batch)
 
     model, inputs = Watchful(), [9, 8, 1]
-    plans.append(ahead(model, empty(inputs), inputs))
+    plans.append(ahead(model, empty(inputs), inputs, Runtime()))
     assert list(plans[0].collated) == [(0, 1), (2,)]
     del plans[0].collated[2,]
     if why == "canceled":
         recorder.cancel.add(0)
     else:
         ceilings.lower(0, 1)
-    results = run_inputs(model, empty(inputs), inputs, recorder, ceilings=ceilings, plan=plans[0])
+    results = run_inputs(model, empty(inputs), inputs, recorder, Runtime(ceilings=ceilings), plans[0])
     assert results == [Canceled() if why == "canceled" else 9, 8, 1]

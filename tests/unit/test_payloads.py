@@ -202,7 +202,7 @@ def test_parts_of_a_batch_do_not_write_over_each_other(tmp_path: Path) -> None:
     sizes = [10, 20, 30, 40]
     wishes = [Wish(size, "raise" if size == 30 else "") for size in sizes]
     items = [execute.Item(reads.encode(wish), "application/json") for wish in wishes]
-    outcomes = execute.execute(Made(), reads, writes, items, Recorder(), folder=tmp_path)
+    outcomes = execute.execute(Made(), reads, writes, items, Recorder(), execute.Runtime(folder=tmp_path))
     assert isinstance(outcomes[2], execute.Failed)
     found = [each.body for each in outcomes if isinstance(each, execute.Done)]
     assert [each.path.stat().st_size for each in found if isinstance(each, File)] == [10, 20, 40]

@@ -60,7 +60,7 @@ def test_a_dictionary_that_takes_no_change_is_placed_too() -> None:
 
 def test_results_on_a_cpu_are_as_they_were() -> None:
     results = [torch.ones(2), {"a": torch.ones(1)}, "text"]
-    staging.settle(results)
+    staging.settle("cpu")
     assert staging.fetched(results) is results
     with staging.beside("cpu"):
         assert staging.placed(results[0], "cpu") is results[0]
@@ -85,6 +85,7 @@ class Played:
         self.is_cuda, self.is_sparse = kind == "cuda", False
 
     def pin_memory(self) -> "Played":
+        self.gpu.did.append(f"pin for {self.gpu.current}")
         return Played(self.gpu, "cpu", self.shape, pinned=True)
 
     def detach(self) -> "Played":
@@ -114,11 +115,13 @@ class Gpu:
         self.did: list[str] = []
         self.stream = "its own"
         self.streams: str | None = None  # of which device
+        self.current = "cuda:0"  # that the thread goes by
         self.cuda = SimpleNamespace(
             is_initialized=lambda: True,
             Stream=lambda device: self._stream("another", device),
             current_stream=lambda device: self._stream(self.stream),
             stream=self._using,
+            device=self._going_by,
         )
 
     def _stream(self, name: str, device: str | None = None) -> Any:
@@ -130,6 +133,12 @@ class Gpu:
         self.stream, self.streams = stream.name, stream.device
         yield
         self.stream, self.streams = before
+
+    @contextmanager
+    def _going_by(self, device: str) -> Iterator[None]:
+        self.current, before = device, self.current
+        yield
+        self.current = before
 
     def stack(self, tensors: list[Played]) -> Played:
         return Played(self, "cuda", (len(tensors), *tensors[0].shape))
@@ -145,15 +154,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 
 def test_what_goes_to_a_gpu_ahead_is_pinned_and_goes_beside_what_it_computes(gpu: Gpu) -> None:
-    with staging.beside("cuda:0"):
-        placed = staging.placed([Played(gpu, "cpu"), Played(gpu, "cuda")], "cuda:0")
+    with staging.beside("cuda:1"):
+        placed = staging.placed([Played(gpu, "cpu"), Played(gpu, "cuda:1")], "cuda:1")
     assert [each.is_cuda for each in placed] == [True, True]
-    assert gpu.did == ["copy to cuda by another", "wait for another"]
+    assert gpu.did == ["pin for cuda:1", "copy to cuda by another", "wait for another"]
 
 
 def test_results_are_settled_by_the_stream_that_computes_them_and_fetched_by_another(gpu: Gpu) -> None:
     results = [Played(gpu, "cuda") for _ in range(3)]
-    staging.settle(results)
+    staging.settle("cuda:0")
     fetched = staging.fetched(results)
     assert [(each.is_cuda, each.shape) for each in fetched] == [(False, (2,))] * 3
     assert gpu.did[0] == "wait for its own"
