@@ -247,12 +247,13 @@ class Jobs:
         # It was accepted: where it cannot be looked at, or was deleted meanwhile, the answer is the first one.
         with suppress(NotFound, Unavailable):
             now = await unless_gone(request, self._ended(request, new[0].id, wait))
-            if now is not None and now.status.terminal:
-                location = {"location": answer.headers["location"]}
-                ended = json_response(job_json(now, self._parts.settings.public_url), headers=location)
-                if key:
-                    await self._parts.once.amend(key, now.id, ended)
-                answer = ended
+            if now is not None:
+                shown = await self._running(now, {"location": answer.headers["location"]})
+                if not now.status.terminal:
+                    shown.status_code = 202
+                elif key:
+                    await self._parts.once.amend(key, now.id, shown)
+                answer = shown
         answer.headers["preference-applied"] = f"wait={wait:g}"
         return answer
 
