@@ -126,12 +126,16 @@ class _Gate:
     def _refusal(self, error: HTTPException, scope: Scope, request_id: str) -> Response:
         """What Starlette's router refuses: a path or method that is not served."""
         codes = {404: "not_found", 405: "method_not_allowed"}
-        details = {404: "nothing is served under this path; see /docs", 405: f"{scope['method']} is not served here"}
+        methods = ", ".join(sorted(self._methods(scope)))
+        details = {
+            404: "nothing is served under this path; see /docs",
+            405: f"{scope['method']} is not served here; these are: {methods}",
+        }
         problem = Problem(codes.get(error.status_code, "bad_request"), details.get(error.status_code, error.detail))
         problem.status = error.status_code
         response = _problem(problem, scope, request_id)
-        if problem.status == 405 and (methods := self._methods(scope)):
-            response.headers["allow"] = ", ".join(sorted(methods))
+        if problem.status == 405 and methods:
+            response.headers["allow"] = methods
         return response
 
     def _methods(self, scope: Scope) -> set[str]:

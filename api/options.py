@@ -11,6 +11,7 @@ from tundish.errors import Refused
 from tundish.job import Priority
 from tundish.pointers import escape, fault_of
 from tundish.settings import Network
+from tundish.webhooks import EVENTS
 
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
@@ -32,6 +33,9 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def rank(self) -> Priority:
         return Priority[self.priority.upper()]
 
+
+#: What a field takes where that is one of a few words: msgspec does not say.
+CHOICES: dict[str, tuple[str, ...]] = {"priority": ("low", "normal", "high"), "events": EVENTS}
 
 #: Where the input of a job may come from.
 SOURCES = ("input", "input_url", "upload")
@@ -135,6 +139,10 @@ def unfit(error: msgspec.ValidationError, of: str = "a job") -> Refused:
     if message.startswith("Object missing required field `"):
         name = message.removeprefix("Object missing required field `").rstrip("`")
         return _refused(f"{pointer}/{name}", "is required")
+    if message.startswith("Invalid enum value "):
+        [_, field, *_] = pointer.split("/")
+        given = message.removeprefix("Invalid enum value ")
+        return _refused(pointer, f"{given} is none of {', '.join(CHOICES[field])}")
     return _refused(pointer, message[:1].lower() + message[1:])
 
 

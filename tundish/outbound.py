@@ -63,7 +63,7 @@ _URL = re.compile(
 #: A last label that makes a host an address (the URL Standard's "ends in a number").
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
-_NOT_HTTPS = "the URL must be https on port 443"
+_NOT_HTTPS = "the URL must be https on port 443, but for a network that an operator allows with TUNDISH_OUTBOUND_ALLOW"
 _NOT_PUBLIC = (
     "the URL's host cannot be resolved or is not public; an operator can allow its network with TUNDISH_OUTBOUND_ALLOW"
 )

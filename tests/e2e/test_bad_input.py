@@ -56,6 +56,19 @@ def test_an_unknown_model_is_404(client: httpx.Client, model: str, code: str) ->
     assert (answer.status_code, problem(answer)["code"]) == (404, code)
 
 
+def test_a_word_that_is_none_of_a_few_is_answered_with_these(client: httpx.Client) -> None:
+    shown = problem(client.post("/v1/jobs", json=typed() | {"priority": "urgent"}))
+    assert shown["detail"] == "/priority: 'urgent' is none of low, normal, high"
+    hook = {"url": "https://example.com/", "events": ["job.failed", "job.done"]}
+    shown = problem(client.post("/v1/webhooks", json=hook))
+    assert shown["detail"].startswith("/events/1: 'job.done' is none of job.started, job.succeeded, job.failed, ")
+
+
+def test_a_webhook_without_https_is_told_what_an_operator_can_allow(client: httpx.Client) -> None:
+    shown = problem(client.post("/v1/jobs", json=typed() | {"webhook": "http://1.1.1.1/"}))
+    assert "TUNDISH_OUTBOUND_ALLOW" in shown["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "code", "pointer"),
     [
@@ -243,6 +256,7 @@ def test_a_wrong_method_is_405(client: httpx.Client, method: str, path: str) -> 
 def test_a_405_names_every_method_of_the_path(client: httpx.Client, path: str, allowed: str) -> None:
     answer = client.request("OPTIONS", path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert problem(answer)["detail"] == f"OPTIONS is not served here; these are: {allowed}"
 
 
 @pytest.mark.parametrize(
