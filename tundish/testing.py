@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from tundish.artifact import Cache
 from tundish.blobs import open_blobs
-from tundish.codec import codecs_of
+from tundish.codec import Codec, EncodeError, codecs_of
 from tundish.execute import Canceled, Done, Failed, Item, Runtime, encoded, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check
@@ -64,7 +64,7 @@ def run(
     both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled.
     A tundish.File is passed on as it is; those that the model makes lie in `folder`, else in a temporary one, and are
     left there. A model's `artifact` is pulled as the settings say, or `files` is the folder to take instead. Raises
-    JobFailed for the first item that fails otherwise."""
+    JobFailed for the first item that fails otherwise, EncodeError for one that is no input of the model."""
     check(model)
     reads, writes = codecs_of(model)
     if writes.in_files and folder is None:
@@ -81,7 +81,7 @@ def run(
     results: list[Out | Reject] = []
     try:
         for at in range(0, len(items), model.max_batch):
-            batch = [Item(*encoded(reads, each)) for each in items[at : at + model.max_batch]]
+            batch = [_input(reads, index, items[index]) for index in range(len(items))[at : at + model.max_batch]]
             for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), runtime):
                 match outcome:
                     case Done(body):
@@ -95,3 +95,10 @@ def run(
     finally:
         loaded.unload()
     return results
+
+
+def _input(reads: Codec, index: int, item: Any) -> Item:
+    try:
+        return Item(*encoded(reads, item))
+    except EncodeError as error:
+        raise EncodeError(str(error).replace("the output", f"item {index}", 1)) from error

@@ -116,6 +116,12 @@ def test_a_model_runs_with_no_service() -> None:
     assert run(Twice, [Point(2), Point(3), Point(4)]) == [Point(4), Reject("odd"), Point(8)]
 
 
+def test_an_item_that_is_no_input_is_named_as_such() -> None:
+    items: list[Any] = [Point(1, 2), {"x": 1}]
+    with pytest.raises(EncodeError, match=r"^item 1 is of type dict, not Point$"):
+        run(Twice, items)
+
+
 def test_a_failure_is_raised_with_its_code() -> None:
     class Broken(Twice):
         def predict(self, batch: Batch[Point]) -> list[Point | Reject]:
