@@ -88,8 +88,14 @@ def main() -> int:
     # read 54 ms, so it is 12).
     gc.set_threshold(20_000, 50, 100)
     gc.freeze()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.serve())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve())
+    except SystemExit:  # uvicorn's, which has logged why
+        if not server.lifespan.should_exit:
+            where = f"{settings.host}:{settings.port}"
+            print(f"api: {where} cannot be used, see above; set TUNDISH_PORT, or TUNDISH_HOST", file=sys.stderr)
+        raise
     return 0 if server.started else 1
 
 

@@ -80,9 +80,8 @@ class Settings:
 
     def demand(self, *names: str) -> None:
         """Raises SettingError where one of these has no value."""
-        for name in names:
-            if not getattr(self, name):
-                raise SettingError(f"set TUNDISH_{name.upper()}; `./dev up` starts what it needs and sets it")
+        if missing := [f"TUNDISH_{name.upper()}" for name in names if not getattr(self, name)]:
+            raise SettingError(f"set {', '.join(missing)}; `./dev up` starts what it needs and sets it")
 
     def embedded(self) -> "Settings":
         """With the blobs and the cache of `./dev up` in this folder, where none are set."""

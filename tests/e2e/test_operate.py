@@ -146,6 +146,14 @@ def test_a_worker_that_starts_while_postgres_is_away_says_so_in_a_line(system: L
     assert "Traceback" not in ended.stderr
 
 
+def test_an_api_whose_port_is_in_use_names_the_setting(system: Local) -> None:
+    command = [sys.executable, "-P", "-m", "api"]
+    ended = subprocess.run(command, env=system.beside(), capture_output=True, text=True, timeout=60)
+    assert ended.returncode
+    assert f"api: 127.0.0.1:{system.port} cannot be used" in ended.stderr
+    assert "set TUNDISH_PORT" in ended.stderr
+
+
 def test_servers_that_are_given_replace_the_embedded_ones(local: Local, system: Local, tmp_path: Path) -> None:
     there = system.ps()
     database = there["postgres"]["url"].replace("/tundish?", "/given?")

@@ -81,3 +81,8 @@ def _shown(default: object) -> str:
     if isinstance(default, tuple):
         return ",".join(map(str, default))
     return f"{default:g}" if isinstance(default, float) and default < 1e6 else str(default).removesuffix(".0")
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(SettingError, match=r"^set TUNDISH_DATABASE_URL, TUNDISH_BLOB_URL; "):
+        Settings(redis_url="redis://x").demand("database_url", "redis_url", "blob_url")
