@@ -88,6 +88,7 @@ class Supervisor:
         self.environment = dict(environment)
         self._children: dict[str, _Running] = {}
         self._events: queue.SimpleQueue[_Exit | int] = queue.SimpleQueue()
+        self.asked_to_stop = False  # by a signal
         self._watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "local.watchdog", *([] if place.run.parent == place.root else [place.run])],
             stdin=subprocess.PIPE,
@@ -100,7 +101,11 @@ class Supervisor:
         assert self._watchdog.stdin
         self._watchdog_input = self._watchdog.stdin
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, _: self._events.put(number))
+            signal.signal(number, self._signaled)
+
+    def _signaled(self, number: int, _: object) -> None:
+        self.asked_to_stop = True
+        self._events.put(number)
 
     def start(self, child: Child) -> int:
         """Start a child, or start it again; its process id."""

@@ -75,7 +75,14 @@ def running(given: Settings, workers: int = 1, reload: Path | None = None) -> It
         environment = _environment(given, place) | threads(workers)
         supervisor = Supervisor(place, environment)
         try:
-            yield _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
+            try:
+                system = _start(given, place, supervisor, environment, list(_workers(given, workers, reload)))
+            except Stop:
+                # Ctrl-C reaches what the start runs as well: that this failed is no news then.
+                if supervisor.asked_to_stop:
+                    raise Stop("stopped") from None
+                raise
+            yield system
         finally:
             with step("stopping"):
                 supervisor.stop()

@@ -68,7 +68,8 @@ class Local:
         }
         return clean | given
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, group: bool = False) -> "subprocess.Popen[str]":
+        """Run `./dev` with such words, in a process group of its own where a signal shall reach all of it."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "local", *words],
             env=self.environment,
@@ -76,6 +77,7 @@ class Local:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            process_group=0 if group else None,
             # As in a terminal: a shell that runs the tests in the background has them ignore Ctrl-C.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )

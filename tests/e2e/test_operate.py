@@ -304,6 +304,19 @@ def test_ctrl_c_while_the_folder_is_waited_for_ends_without_a_traceback(local: L
     assert process.returncode == 130
 
 
+def test_ctrl_c_while_it_migrates_says_that_it_stopped(local: Local) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        local.settings["TUNDISH_DATABASE_URL"] = f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"
+        with local.start("up", group=True) as process:
+            connection, _ = silent.accept()  # the migration's: it waits for an answer
+            with connection:
+                os.killpg(process.pid, signal.SIGINT)
+                said = process.communicate(timeout=30)[0]
+    assert said.splitlines()[-1] == "up: stopped", said
+    assert "Traceback" not in said
+    assert process.returncode == 1
+
+
 def test_a_start_that_fails_again_shows_no_more_of_the_log_than_its_own(local: Local) -> None:
     local.settings["TUNDISH_HOST"] = "0.0.0.0"  # without a key: it is the API alone that says so, in one line
     first, second = (local.run("up").stdout.partition("ends with:")[2] for _ in range(2))
