@@ -110,13 +110,19 @@ def owner(root: Path) -> int | None:
 
 
 def alive(pid: int) -> bool:
+    """Whether a process runs. One that has ended, and that nobody waits for, as in a container without an init, does
+    not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # not Linux, where another init sees to it; or just gone
+        return True
+    return state not in "ZX"
 
 
 def read_state(root: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from local.http import Api
-from local.place import Place
+from local.place import Place, alive
 from local.say import Stop
 from local.supervise import Supervisor
 from tests.local import TREE, Local, wait_until
@@ -220,6 +220,15 @@ def ready(local: Local) -> bool:
             return bool(client.get("/readyz").json()["status"] == "ready")
     except httpx.HTTPError:
         return False
+
+
+def test_a_process_that_has_ended_and_that_nobody_waits_for_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        assert alive(process.pid)
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not alive(process.pid)
 
 
 def test_a_path_too_long_for_a_socket(local: Local, tmp_path: Path) -> None:
