@@ -228,18 +228,12 @@ class Jobs:
         if key is None:
             answer = show(placed, await self._parts.flush.submit(new))
         else:
-            at: list[datetime] = []
-
-            def shown(now: datetime) -> Response:
-                at.append(now)
-                return show(placed, now)
-
-            stored = await self._parts.once.submit(key, new, shown)
+            stored = await self._parts.once.submit(key, new, lambda at: show(placed, at))
             if stored is None:
                 await self._parts.submitter.drop(new)
                 return await self._parts.once.replay(key) or await self._submit(request, body, place, show)
-            await self._parts.flush.send(new, at[0])
-            answer = stored
+            answer, at = stored
+            await self._parts.flush.send(new, at)
         log.debug("accepted %d jobs", len(new), extra={"request": request.state.request_id})
         wait = preferred_wait(request) if show == self._one else None
         if wait is None:

@@ -76,26 +76,28 @@ class Once:
 
     async def submit(
         self, keyed: Keyed, jobs: Sequence[store.NewJob], show: Callable[[datetime], Response]
-    ) -> Response | None:
-        """Store jobs, all or none, and the answer that `show` makes of the database's time; None where another request
-        with this key was first. Raises Conflict where it is still in flight, and Unavailable."""
+    ) -> tuple[Response, datetime] | None:
+        """Store jobs, all or none, and the answer that `show` makes of the database's time: both; None where another
+        request with this key was first. Raises Conflict where it is still in flight, and Unavailable."""
         return await self._store(keyed, store.submit_once, jobs, show)
 
     async def new_batch(
         self, keyed: Keyed, batch: store.NewBatch, show: Callable[[datetime], Response]
     ) -> Response | None:
-        """The same for a batch."""
-        return await self._store(keyed, store.new_batch_once, batch, show)
+        """The same for a batch: its answer."""
+        stored = await self._store(keyed, store.new_batch_once, batch, show)
+        return stored[0] if stored else None
 
     async def _store(
         self, keyed: Keyed, verb: Callable[..., store.Answer | None], new: object, show: Callable[[datetime], Response]
-    ) -> Response | None:
-        shown: list[Response] = []
+    ) -> tuple[Response, datetime] | None:
+        shown: list[tuple[Response, datetime]] = []
 
         def answer(at: datetime) -> store.Answer:
-            shown.append(show(at))
-            body, headers = bytes(shown[0].body), shown[0].headers
-            return store.Answer(keyed.fingerprint, shown[0].status_code, headers.get("location"), body)
+            response = show(at)
+            shown.append((response, at))
+            location = response.headers.get("location")
+            return store.Answer(keyed.fingerprint, response.status_code, location, bytes(response.body))
 
         stored = await self._run(verb, keyed.scope, new, answer)
         return shown[0] if stored else None
