@@ -133,6 +133,9 @@ def _entry(given: Any) -> tuple[str, str, str]:
 def _class(module: str, name: str) -> Any:
     if module.startswith("."):
         raise CatalogError(f"{module}:{name} has no package; write package.module:Class")
+    if module.endswith(".py"):
+        named = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+        raise CatalogError(f"{module}:{name} names a file; write its module: {named}:{name}")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

@@ -265,6 +265,7 @@ def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str
         ("Twice", "write package.module:Class"),
         ("tests.unit.test_sdk:", "write package.module:Class"),
         ("no.such:Model", "there is no module no"),
+        ("models/count.py:Count", "names a file; write its module: models.count:Count"),
         (".such:Model", "has no package; write package.module:Class"),
         ("tests.unit.script:Model", "ends the process that imports it"),
         ("tests.unit.test_sdk:Nothing", "Nothing"),
