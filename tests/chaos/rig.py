@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,23 @@ class Part:
     def tree(self) -> list[psutil.Process]:
         process = psutil.Process(self.pid)
         return [process, *process.children(recursive=True)]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """None of its processes runs within the block."""
+        tree = self.tree()
+        _tell(tree, psutil.Process.suspend)
+        try:
+            yield
+        finally:
+            _tell(tree, psutil.Process.resume)
+
+
+def _tell(processes: Sequence[psutil.Process], verb: Callable[[psutil.Process], None]) -> None:
+    """All of them but those that are at their end: their parent waits for them once it runs itself."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            verb(process)
 
 
 class Rig:
@@ -199,8 +216,7 @@ class Rig:
         for part in reversed(self.parts.values()):
             part.down = True
             with suppress(psutil.NoSuchProcess):
-                for process in part.tree():
-                    process.resume()
+                _tell(part.tree(), psutil.Process.resume)
             if part.process.poll() is None:
                 part.process.send_signal(signal.SIGINT if part.name == "postgres" else signal.SIGKILL)
                 part.process.wait()

@@ -60,9 +60,6 @@ def test_postgres_crashes_while_jobs_are_submitted(rig: Rig, load: Load, observe
 def test_postgres_stalls_and_nobody_hangs(rig: Rig, load: Load, observer: Observer, times: Times) -> None:
     stall, callers = 6.0 + times(60), 40
     ids = load.submit(50)  # the connections are warm
-    stopped = rig.parts["postgres"].tree()
-    for process in stopped:
-        process.suspend()
     until = time.monotonic() + stall
 
     def ask(caller: int) -> float:
@@ -81,12 +78,8 @@ def test_postgres_stalls_and_nobody_hangs(rig: Rig, load: Load, observer: Observ
             assert rig.client.get("/healthz").status_code == 200
         return longest
 
-    try:
-        with ThreadPoolExecutor(callers) as pool:
-            longest = max(pool.map(ask, range(callers)))
-    finally:
-        for process in stopped:
-            process.resume()
+    with rig.parts["postgres"].frozen(), ThreadPoolExecutor(callers) as pool:
+        longest = max(pool.map(ask, range(callers)))
     load.submit(50)
     note = f"{stall:.0f} s, the longest answer took {longest:.1f} s"
     assert outcome("Postgres stalls", load, observer, 1, note=note).wrong == []
