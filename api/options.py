@@ -1,7 +1,7 @@
 """What a caller may say about a job beside its model and input; read from a body or from query parameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -19,11 +19,14 @@ EXPIRES_IN = 86400.0
 Seconds = Annotated[float, Meta(gt=0, le=31536000, description="seconds")]
 
 
+PriorityName = Literal["low", "normal", "high"]
+
+
 class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The options of a job."""
 
     webhook: Annotated[str, Meta(max_length=2048, description="gets the job's terminal event")] | None = None
-    priority: Literal["low", "normal", "high"] = "normal"
+    priority: PriorityName = "normal"
     expires_in: Seconds | None = None
     timeout: Seconds | None = None
     sticky_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
@@ -35,7 +38,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 #: What a field takes where that is one of a few words: msgspec does not say.
-CHOICES: dict[str, tuple[str, ...]] = {"priority": ("low", "normal", "high"), "events": EVENTS}
+CHOICES: dict[str, tuple[str, ...]] = {"priority": get_args(PriorityName), "events": EVENTS}
 
 #: Where the input of a job may come from.
 SOURCES = ("input", "input_url", "upload")

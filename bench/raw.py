@@ -14,8 +14,8 @@ from typing import Any
 from local.supervise import TREE
 from tundish import staging
 from tundish.codec import Codec, codec_for
-from tundish.execute import parts
 from tundish.model import Batch, Model, types_of
+from tundish.plan import parts
 from tundish.testing import Recorder
 
 

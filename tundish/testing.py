@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 from tundish.artifact import Cache
 from tundish.blobs import open_blobs
 from tundish.codec import Codec, EncodeError, codecs_of
-from tundish.execute import Canceled, Done, Failed, Item, Runtime, encoded, execute
+from tundish.execute import encoded, execute
 from tundish.job import Code
 from tundish.model import Model, Reject, check
+from tundish.outcome import Canceled, Done, Failed, Item
+from tundish.runtime import Runtime
 from tundish.settings import Settings
 from tundish.tune import tune
 

@@ -7,10 +7,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from tundish import execute
+from tundish.outcome import Item
+from tundish.plan import Plan, ahead
+from tundish.runtime import Runtime, Watch
 from workers.load import Loaded
 
-Made = Future[execute.Plan]
+Made = Future[Plan]
 
 
 class Ahead:
@@ -18,17 +20,17 @@ class Ahead:
     nobody holds any more. `guard` watches over each. `thread` ends once it was stopped, and what it makes then is
     made."""
 
-    def __init__(self, device: str, guard: execute.Watch) -> None:
+    def __init__(self, device: str, guard: Watch) -> None:
         self._device = device
         self._guard = guard
         self._stopped = False
-        self._asked: list[tuple[weakref.ref[Made], Callable[[], execute.Plan]]] = []
+        self._asked: list[tuple[weakref.ref[Made], Callable[[], Plan]]] = []
         self._changed = threading.Condition()
         # A daemon: a process that ends does not wait for a model that hangs.
         self.thread = threading.Thread(target=self._run, name="ahead", daemon=True)
         self.thread.start()
 
-    def plan(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> Made:
+    def plan(self, loaded: Loaded, items: Sequence[Item], inputs: Sequence[Any]) -> Made:
         """The plan of a batch, once it is made; or what kept it from that."""
         future = Made()
         make = partial(self._make, loaded, items, inputs)
@@ -50,10 +52,10 @@ class Ahead:
         while self._make_next():
             pass  # what it has made is held by nobody here: it may take much of the device
 
-    def _make(self, loaded: Loaded, items: Sequence[execute.Item], inputs: Sequence[Any]) -> execute.Plan:
-        runtime = execute.Runtime(self._device, loaded.ceilings, loaded.making)
+    def _make(self, loaded: Loaded, items: Sequence[Item], inputs: Sequence[Any]) -> Plan:
+        runtime = Runtime(self._device, loaded.ceilings, loaded.making)
         with self._guard(min(item.timeout for item in items)):
-            return execute.ahead(loaded.model, items, inputs, runtime)
+            return ahead(loaded.model, items, inputs, runtime)
 
     def _make_next(self) -> bool:
         """False once it was stopped."""

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import redis
 
-from tundish import execute, store
+from tundish import store
 from tundish.ids import new_uuid
 from tundish.outbox import announce
+from tundish.outcome import Failed
 from tundish.settings import Settings
 from workers.batch import Draft, Target
 from workers.folders import Folder
@@ -33,7 +34,7 @@ class Claim:
     id: UUID
     target: Target
     jobs: Sequence[store.ClaimedJob]
-    failed: Mapping[UUID, execute.Failed] = field(default_factory=dict)
+    failed: Mapping[UUID, Failed] = field(default_factory=dict)
     begun: bool = False
     more: bool = False
     folder: Folder | None = None
@@ -45,7 +46,7 @@ class Claim:
 
 
 class Custody:
-    """The claims in this worker's hands: `held` until what came of them is recorded, or they are given back."""
+    """The claims in this worker's hands."""
 
     def __init__(
         self, worker: UUID, settings: Settings, engine: store.Engine, kept: store.Kept, client: redis.Redis
@@ -57,8 +58,7 @@ class Custody:
         self._client = client
         self._unsure: dict[UUID, float] = {}  # claims whose answer was lost, and until when Postgres may make them ours
         self._looked = -LOOK
-        self._lone: set[UUID] = set()  # claims of a job on its last attempt
-        self.held: set[UUID] = set()
+        self._held: dict[UUID, bool] = {}  # whether their job is on its last attempt
 
     def take(self, drafts: Sequence[Draft], *, begin: bool) -> list[Claim]:
         """Take what is still queued of drafts, and `begin` the first where predict follows at once. No claim comes of
@@ -79,9 +79,7 @@ class Custody:
             max_attempts=self._settings.max_attempts,
             begin=next(iter(wanted)) if begin else None,
         )
-        self.held.update(taken)
-        lone = {id for id, each in taken.items() if self.last(each.jobs)}
-        self._lone = lone | {id for id in self._lone if id in self.held}  # another thread may be reading them
+        self._held |= {id: self.last(each.jobs) for id, each in taken.items()}
         for id in wanted:
             del self._unsure[id]
         # A claim may be made long after its answer was given up, as by a slow disk. Who gets less has waited for it.
@@ -99,20 +97,26 @@ class Custody:
         return jobs[0].deaths >= self._settings.max_attempts - 1
 
     @property
+    def held(self) -> set[UUID]:
+        """Until what came of them is recorded, or they are given back. Other threads add and remove."""
+        return set(self._held)
+
+    @property
     def lone(self) -> bool:
         """Whether a job is in hand that is on its last attempt: no code of a model runs beside it."""
-        return any(id in self.held for id in self._lone)
+        return any(list(self._held.values()))
 
     def part(self, claim: Claim, part: Claim) -> None:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again
         then; it may be held all the same."""
-        self.held.add(part.id)
+        self._held[part.id] = False
         with store.autocommit(self._engine).connect() as connection:
             store.part(connection, claim.id, part.id, [job.id for job in part.jobs])
 
     def let_go(self, claims: Iterable[UUID]) -> None:
         """They are no longer ours: recorded, or lost."""
-        self.held.difference_update(claims)
+        for claim in claims:
+            self._held.pop(claim, None)
 
     def give_back(self, claims: Sequence[UUID], *, again: bool = True) -> None:
         """To the queue, and no death is charged: sent `again` at once, or by a sweep. Where Postgres does not
@@ -125,7 +129,7 @@ class Custody:
 
     def end(self) -> None:
         """Give back all that is held."""
-        if held := [*self.held, *self._unsure]:
+        if held := [*self._held, *self._unsure]:
             self.give_back(held)
 
     def put_back(self, ids: Sequence[str]) -> None:

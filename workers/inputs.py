@@ -20,11 +20,12 @@ from io import BytesIO
 from typing import NamedTuple
 from uuid import UUID
 
-from tundish import execute, store
+from tundish import store
 from tundish.blobs import CHUNK
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code
 from tundish.media import OCTETS, essence
+from tundish.outcome import Failed
 from tundish.settings import Network
 from workers.claim import Claim
 from workers.fetch import FILE, TIMEOUT, Bounds, Unavailable, fetch
@@ -49,7 +50,7 @@ class _Arrived(NamedTuple):
     taken: int = 0
 
 
-_Arrival = Future[_Arrived | execute.Failed]
+_Arrival = Future[_Arrived | Failed]
 
 
 class Fetcher:
@@ -111,11 +112,11 @@ class Fetcher:
     def _with(self, claim: Claim, arrived: Mapping[_Arrival, store.ClaimedJob], *, apart: bool) -> Claim:
         """A claim of the jobs that have arrived; `apart` from the others, which come later."""
         jobs: list[store.ClaimedJob] = []
-        failed: dict[UUID, execute.Failed] = {}
+        failed: dict[UUID, Failed] = {}
         taken = 0
         for future, job in arrived.items():
             found = future.result()
-            if isinstance(found, execute.Failed):
+            if isinstance(found, Failed):
                 failed[job.id] = found
             else:
                 job = found.job
@@ -139,9 +140,7 @@ class Fetcher:
     async def _take(self, size: int) -> bool:
         return size <= self._room.size and self._room.take(size)
 
-    async def _get(
-        self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore
-    ) -> _Arrived | execute.Failed:
+    async def _get(self, job: store.ClaimedJob, folder: Folder | None, turns: asyncio.Semaphore) -> _Arrived | Failed:
         try:
             return await self._arrived(job, folder, turns)
         except Exception as error:  # whatever a server makes of our client: its job fails alone
@@ -251,17 +250,17 @@ def _without(claim: Claim, error: Exception) -> Claim:
     return replace(claim, failed={job.id: _failed(job, error) for job in claim.jobs})
 
 
-def _failed(job: store.ClaimedJob, error: Exception) -> execute.Failed:
+def _failed(job: store.ClaimedJob, error: Exception) -> Failed:
     """Why a job has no input."""
     extra = {"job": to_text("job", job.id)}
     if not isinstance(error, (Unavailable, DiskFull, TooLarge)):
         log.error("a fetch failed in the worker itself", exc_info=error, extra=extra)
-        return execute.Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
+        return Failed(Code.INPUT_UNAVAILABLE, "the input URL cannot be used")
     log.info("a job has no input: %s", error, extra=extra)
     if isinstance(error, Unavailable):
-        return execute.Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
+        return Failed(Code.INPUT_UNAVAILABLE, f"the input URL cannot be used: {error}")
     code = Code.OUT_OF_MEMORY if isinstance(error, TooLarge) else Code.INPUT_UNAVAILABLE
-    return execute.Failed(code, str(error))
+    return Failed(code, str(error))
 
 
 def _given(job: store.ClaimedJob, given: str) -> store.ClaimedJob:

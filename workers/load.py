@@ -15,6 +15,8 @@ from tundish.catalog import Served
 from tundish.codec import Codec
 from tundish.lineup import Known
 from tundish.model import Model
+from tundish.outcome import Failed, Item
+from tundish.runtime import Ceilings, Runtime
 from tundish.tune import records, tune
 from workers.folders import Folders
 
@@ -30,7 +32,7 @@ class Loaded:
     writes: Codec
     known: Known
     folders: Folders | None = None
-    ceilings: execute.Ceilings = field(default_factory=execute.Ceilings)
+    ceilings: Ceilings = field(default_factory=Ceilings)
     making: AbstractContextManager[object] = field(default_factory=Lock)
     model: Model[Any, Any] = field(init=False)
 
@@ -62,12 +64,12 @@ def warm_up(loaded: Loaded, device: str) -> None:
     if example is None:
         return
     try:
-        item = execute.Item(*execute.encoded(loaded.reads, example))
+        item = Item(*execute.encoded(loaded.reads, example))
         folder = loaded.folders.new() if loaded.folders else None
-        runtime = execute.Runtime(device, loaded.ceilings, loaded.making, folder=folder.path if folder else None)
+        runtime = Runtime(device, loaded.ceilings, loaded.making, folder=folder.path if folder else None)
         for size in _sizes(type(model), device):
             ran = execute.execute(model, loaded.reads, loaded.writes, [item] * size, _Silent(), runtime)
-            if failures := [each for each in ran if isinstance(each, execute.Failed)]:
+            if failures := [each for each in ran if isinstance(each, Failed)]:
                 log.warning("%s@%s fails its own example: %s", model.name, model.version, failures[0].message)
                 return
     except execute.DeviceLost:

@@ -11,6 +11,8 @@ from tundish import execute, store
 from tundish.codec import Codec
 from tundish.job import Code
 from tundish.outbox import announce_start
+from tundish.outcome import Canceled, Failed
+from tundish.runtime import Runtime, Watch
 from workers.claim import Claim
 from workers.events import Events
 from workers.folders import Folder
@@ -34,13 +36,13 @@ class Prediction:
     @property
     def ran(self) -> bool:
         """Whether its time tells what a batch takes: something came of it."""
-        return any(not isinstance(each, execute.Failed | execute.Canceled) for each in self.results)
+        return any(not isinstance(each, Failed | Canceled) for each in self.results)
 
 
 def unloaded(prepared: Prepared, reason: str) -> Prediction:
     """The model cannot be brought to the device: the jobs fail, but for those that have failed for another reason."""
-    failed = execute.Failed(Code.MODEL_LOAD_FAILED, reason)
-    results = [each if isinstance(each, execute.Failed) else failed for each in prepared.inputs]
+    failed = Failed(Code.MODEL_LOAD_FAILED, reason)
+    results = [each if isinstance(each, Failed) else failed for each in prepared.inputs]
     return Prediction(prepared.claim, 0.0, results, prepared.loaded.writes, prepared.folder)
 
 
@@ -48,7 +50,7 @@ def predict(
     engine: store.Engine,
     kept: store.Kept,
     prepared: Prepared,
-    watch: execute.Watch,
+    watch: Watch,
     events: Events,
     device: str,
     *,
@@ -67,13 +69,11 @@ def predict(
         with watch(min(item.timeout for item in prepared.items)):
             plan = prepared.plan()
     if dropped:
-        inputs = [
-            execute.Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)
-        ]
+        inputs = [Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)]
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None
-    runtime = execute.Runtime(device, loaded.ceilings, loaded.making, watch, folder)
+    runtime = Runtime(device, loaded.ceilings, loaded.making, watch, folder)
     results = execute.run(loaded.model, prepared.items, inputs, reporter, runtime, plan)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})

@@ -17,6 +17,8 @@ from tundish.ids import to_text
 from tundish.job import Code
 from tundish.lineup import Known
 from tundish.media import JSON
+from tundish.outcome import Failed, Item
+from tundish.plan import Plan
 from tundish.store import ClaimedJob
 from workers import transfers
 from workers.claim import Claim
@@ -34,13 +36,13 @@ class Prepared:
 
     claim: Claim
     loaded: Loaded
-    items: Sequence[execute.Item]
+    items: Sequence[Item]
     inputs: list[Any]
     folder: Folder | None
     seconds: float
-    ahead: Future[execute.Plan] | None = None
+    ahead: Future[Plan] | None = None
 
-    def plan(self) -> execute.Plan | None:
+    def plan(self) -> Plan | None:
         """What was made ahead, which may have to be waited for; None where there is nothing."""
         if self.ahead is None or self.ahead.cancel():
             return None
@@ -58,31 +60,31 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
         folder = None
         claim = replace(claim, failed={job.id: _unavailable(job, error, str(error)) for job in claim.jobs})
     into = folder if loaded.reads.in_files else None
-    missing: dict[int, execute.Failed] = {}
-    items: list[execute.Item] = []
+    missing: dict[int, Failed] = {}
+    items: list[Item] = []
     for job, body in zip(claim.jobs, _bodies(claim, blobs, into), strict=True):
         if isinstance(body, bytes) and (job.input_url or len(body) > max_body):
             body = _checked(loaded.known, body)
-        if isinstance(body, execute.Failed):
+        if isinstance(body, Failed):
             missing[len(items)] = body
             body = b""
-        items.append(execute.Item(body, job.content_type, job.timeout or timeout))
+        items.append(Item(body, job.content_type, job.timeout or timeout))
     inputs = execute.decode(loaded.reads, items)
     for place, failed in missing.items():
         inputs[place] = failed
     return Prepared(claim, loaded, items, inputs, folder, time.monotonic() - began)
 
 
-def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | File | execute.Failed]:
+def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | File | Failed]:
     """The input of each job, as a file where there is a folder for it; Failed where it has none."""
-    found: dict[UUID, bytes | File | execute.Failed] = dict(claim.failed)
+    found: dict[UUID, bytes | File | Failed] = dict(claim.failed)
     away = [job for job in claim.jobs if (job.blob is not None or folder) and job.id not in found]
     read = transfers.each(partial(_read, blobs=blobs, folder=folder), away, lambda job: job.size)
     found |= {job.id: body for job, body in zip(away, read, strict=True)}
     return [(found and found.get(job.id)) or job.body or b"" for job in claim.jobs]
 
 
-def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | execute.Failed:
+def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | Failed:
     """An input that is not in the row, or shall be a file."""
     try:
         return folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
@@ -94,10 +96,10 @@ def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File 
         return _unavailable(job, error, str(error))
     except MemoryError:
         log.warning("an input of %d bytes does not fit into memory", job.size, extra={"job": to_text("job", job.id)})
-        return execute.Failed(Code.OUT_OF_MEMORY, f"the worker has no memory for an input of {job.size} bytes")
+        return Failed(Code.OUT_OF_MEMORY, f"the worker has no memory for an input of {job.size} bytes")
 
 
-def _checked(known: Known, body: bytes) -> bytes | execute.Failed:
+def _checked(known: Known, body: bytes) -> bytes | Failed:
     """As the API does at submit."""
     if known.version.input_type != JSON:
         return body
@@ -105,11 +107,11 @@ def _checked(known: Known, body: bytes) -> bytes | execute.Failed:
         known.check(strictjson.loads(body), "")
         return body
     except strictjson.InvalidJSON as error:
-        return execute.Failed(Code.INVALID_INPUT, f"the input is not JSON as it is taken here: {error}")
+        return Failed(Code.INVALID_INPUT, f"the input is not JSON as it is taken here: {error}")
     except Refused as refused:
-        return execute.Failed(Code.INVALID_INPUT, refused.detail, refused.details)
+        return Failed(Code.INVALID_INPUT, refused.detail, refused.details)
 
 
-def _unavailable(job: ClaimedJob, error: Exception, message: str) -> execute.Failed:
+def _unavailable(job: ClaimedJob, error: Exception, message: str) -> Failed:
     log.warning("a job has no input: %s", error, extra={"job": to_text("job", job.id)})
-    return execute.Failed(Code.INPUT_UNAVAILABLE, message)
+    return Failed(Code.INPUT_UNAVAILABLE, message)

@@ -12,6 +12,7 @@ from tundish.blobs import Blobs, key
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code, Status, error_json
+from tundish.outcome import Done, Failed, Outcome, size_of
 from workers import transfers
 from workers.predict import Prediction
 
@@ -96,30 +97,30 @@ def _ends(prediction: Prediction, blobs: Blobs, inline_max: int) -> list[store.F
     away = [
         (job, outcome)
         for (job, outcome), end in zip(ended, ends, strict=True)
-        if end is None and isinstance(outcome, execute.Done)
+        if end is None and isinstance(outcome, Done)
     ]
 
-    def put(of: tuple[store.ClaimedJob, execute.Done]) -> store.Finished:
+    def put(of: tuple[store.ClaimedJob, Done]) -> store.Finished:
         return _put(*of, blobs, inline_max)
 
-    stored = iter(transfers.each(put, away, lambda of: execute.size_of(of[1].body)))
+    stored = iter(transfers.each(put, away, lambda of: size_of(of[1].body)))
     return [end or next(stored) for end in ends]
 
 
-def _inline(job: store.ClaimedJob, outcome: execute.Outcome, inline_max: int) -> store.Finished | None:
+def _inline(job: store.ClaimedJob, outcome: Outcome, inline_max: int) -> store.Finished | None:
     """An end that goes into a row; None where its output does not, or is a file."""
-    if isinstance(outcome, execute.Done):
+    if isinstance(outcome, Done):
         body, content_type = outcome
         if isinstance(body, File) or len(body) > inline_max:
             return None
         return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, body)
-    if isinstance(outcome, execute.Failed):
+    if isinstance(outcome, Failed):
         fault = error_json(outcome.code, outcome.message, outcome.details)
         return store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
     return store.Finished(job.id, job.attempt, Status.CANCELED)
 
 
-def _put(job: store.ClaimedJob, done: execute.Done, blobs: Blobs, inline_max: int) -> store.Finished:
+def _put(job: store.ClaimedJob, done: Done, blobs: Blobs, inline_max: int) -> store.Finished:
     """The end of a job whose output goes to its blob."""
     body, content_type = done
     if isinstance(body, File):

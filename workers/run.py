@@ -364,7 +364,7 @@ class Pipeline:
     def alive(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
-        return [claim for claim in list(self._custody.held) if not overdue or claim != overdue.id]
+        return [claim for claim in self._custody.held if not overdue or claim != overdue.id]
 
     def _wake(self) -> None:
         """Who waits for a batch looks for what was asked, and whether any more come."""

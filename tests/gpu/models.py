@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 
 from tundish import Batch, Model, Reject
-from tundish.execute import DeviceLost, Item, Runtime, run
+from tundish.execute import DeviceLost, run
+from tundish.outcome import Item
+from tundish.runtime import Runtime
 from tundish.testing import Recorder
 from workers.gpu import named
 

@@ -12,8 +12,10 @@ from tests.gpu.models import DEVICE, Layered, outputs
 from tests.local import TREE
 from tundish import Batch, Model, Reject
 from tundish.device import poisoned
-from tundish.execute import Ceilings, Failed, Item, Runtime, run
+from tundish.execute import run
 from tundish.job import Code
+from tundish.outcome import Failed, Item
+from tundish.runtime import Ceilings, Runtime
 from tundish.testing import Recorder
 from workers.gpu import Cuda
 

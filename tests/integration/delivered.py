@@ -13,8 +13,8 @@ from tests.integration.stored import claim
 from tundish import store
 from tundish.blobs import Directory
 from tundish.codec import codec_for
-from tundish.execute import Outcome
 from tundish.ids import new_uuid
+from tundish.outcome import Outcome
 from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction

@@ -16,8 +16,8 @@ from tests.integration.delivered import (
 )
 from tests.integration.stored import submit
 from tundish import store
-from tundish.execute import Done
 from tundish.ids import new_uuid
+from tundish.outcome import Done
 
 
 def test_the_log_is_read_by_status_endpoint_and_job(engine: store.Engine) -> None:

@@ -29,8 +29,9 @@ from tundish import Batch, Model, Reject, events, queue, store
 from tundish.blobs import open_blobs
 from tundish.codec import codec_for
 from tundish.events import Kind, Position, piece_data
-from tundish.execute import Item, execute
+from tundish.execute import execute
 from tundish.ids import new_uuid, to_text
+from tundish.outcome import Item
 from tundish.settings import Settings
 from workers import connect
 from workers.chores import Tools, expire, reap, survey

@@ -15,11 +15,12 @@ import pytest
 
 from tests.integration.origin import ALLOWED, head, serving
 from tests.local import wait_until
-from tundish import execute, store
+from tundish import store
 from tundish.blobs import Directory
 from tundish.file import File
 from tundish.ids import new_uuid
 from tundish.job import Code
+from tundish.outcome import Failed
 from workers.batch import Target
 from workers.claim import Claim
 from workers.fetch import Bounds
@@ -178,7 +179,7 @@ def test_a_content_type_fits_the_model_or_says_nothing(wanted: str, given: str, 
         [part] = Fetcher(ALLOWED, 1000, 10_000).parts(claim(job(url, wanted)), threading.Event())
     if kept is None:
         [failed] = part.failed.values()
-        assert isinstance(failed, execute.Failed)
+        assert isinstance(failed, Failed)
         assert (failed.code, given in failed.message) == (Code.INPUT_UNAVAILABLE, True)
     else:
         assert (part.failed, part.jobs[0].content_type) == ({}, kept)

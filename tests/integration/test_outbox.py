@@ -17,9 +17,9 @@ from tests.integration.delivered import (
 )
 from tests.integration.stored import claim, end, set_clock, start, submit
 from tundish import outbox, store
-from tundish.execute import Done, Failed
 from tundish.ids import new_uuid
 from tundish.job import Code, Priority, Status
+from tundish.outcome import Done, Failed
 from workers import record as recording
 
 

@@ -21,8 +21,8 @@ from tests.shelves import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject, queue, store
 from tundish.blobs import Directory
 from tundish.catalog import Served
-from tundish.execute import Canceled
 from tundish.ids import new_uuid
+from tundish.outcome import Canceled
 from tundish.settings import Settings
 from workers import connect
 from workers.batch import Batcher, Draft, Limits, Target
@@ -110,6 +110,15 @@ def test_a_claim_that_is_tried_again_starts_where_its_predict_still_follows_at_o
     assert begun != fetched
 
 
+def run_two_batches(pipeline: Pipeline, intake: Intake, engine: store.Engine) -> None:
+    """Of four jobs each; the second is claimed while the first runs, as where they are known to take little."""
+    pipeline._took[TARGET] = 0.01
+    intake.ran(TARGET, 0.01)
+    for id in submit(engine, 8):
+        intake.put(QUEUE, [queue.Message((id.hex,))])
+    pipeline.start()
+
+
 def test_the_next_batch_is_collated_while_one_runs(
     pipeline: Pipeline, intake: Intake, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,11 +138,7 @@ def test_the_next_batch_is_collated_while_one_runs(
 
     monkeypatch.setattr(Named, "collate", collate)
     monkeypatch.setattr(Named, "predict", predict)
-    pipeline._took[TARGET] = 0.01  # what is known to take little is claimed ahead
-    intake.ran(TARGET, 0.01)
-    for id in submit(engine, 8):
-        intake.put(QUEUE, [queue.Message((id.hex,))])
-    pipeline.start()
+    run_two_batches(pipeline, intake, engine)
     assert [ran.get(timeout=20) for _ in range(2)] == ["4 collated"] * 2
     assert by[1] == "ahead"
     assert pipeline.stop(20)
@@ -213,11 +218,7 @@ def test_a_batch_that_is_divided_is_not_collated_while_the_next_one_is(
 
     monkeypatch.setattr(Named, "collate", collate)
     monkeypatch.setattr(Named, "predict", predict)
-    pipeline._took[TARGET] = 0.01  # what is known to take little is claimed ahead
-    intake.ran(TARGET, 0.01)
-    for id in submit(engine, 8):
-        intake.put(QUEUE, [queue.Message((id.hex,))])
-    pipeline.start()
+    run_two_batches(pipeline, intake, engine)
     assert [ran.get(timeout=20) for _ in range(4)] == [4, 2, 2, 4]
     assert pipeline.stop(20)
     assert not met.is_set()

@@ -7,8 +7,8 @@ from tests.integration.stored import claim, read, submit
 from tundish import store
 from tundish.blobs import Directory
 from tundish.codec import codec_for
-from tundish.execute import Done, Outcome
 from tundish.job import Status
+from tundish.outcome import Done, Outcome
 from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction

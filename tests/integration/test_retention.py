@@ -94,6 +94,7 @@ def test_a_day_stays_while_ids_of_it_may_be_stored(
     late = UUID(int=floor_uuid(tomorrow - timedelta(seconds=1)).int + 1)
     with engine.begin() as connection:
         store.submit(connection, [store.NewJob(late, 1, "m", "1", Priority.NORMAL, 60.0, "text/plain", 1, b"1")])
+        assert store.read(connection, [(late, 1)]).keys() == {(late, 1)}
 
 
 def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:

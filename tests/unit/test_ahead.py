@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from tests.models import Echo
-from tundish import execute
+from tundish.outcome import Item
+from tundish.runtime import Ceilings
 from workers.ahead import Ahead, Made
 
 PATIENCE = 10.0
@@ -34,12 +35,12 @@ class Asked:
             self.collated.extend(items)
 
         model = Mock(Echo, max_cost=None, collate=collate)
-        self._loaded = Mock(model=model, ceilings=execute.Ceilings(), making=threading.Lock())
+        self._loaded = Mock(model=model, ceilings=Ceilings(), making=threading.Lock())
         self.first = self.plan(Input("first"))
         assert begun.wait(PATIENCE)
 
     def plan(self, input: Input) -> Made:
-        return self.ahead.plan(self._loaded, [execute.Item(b"", "")], [input])
+        return self.ahead.plan(self._loaded, [Item(b"", "")], [input])
 
     def go_on(self) -> None:
         self._ends.set()

@@ -10,8 +10,10 @@ import torch
 
 from tundish import Batch, Model, Reject
 from tundish.device import lost, out_of_memory, poisoned
-from tundish.execute import DeviceLost, Failed, Item, Runtime, Watch, run
+from tundish.execute import DeviceLost, run
 from tundish.job import Code
+from tundish.outcome import Failed, Item
+from tundish.runtime import Runtime, Watch
 from tundish.testing import Recorder
 
 #: As torch ends what it says of CUDA.

@@ -18,10 +18,12 @@ from tundish import execute
 from tundish.blobs import Directory, upload_key
 from tundish.catalog import Served
 from tundish.codec import EncodeError, codec_for
-from tundish.execute import Done, encoded
+from tundish.execute import encoded
 from tundish.file import File
 from tundish.ids import new_uuid
 from tundish.job import Code
+from tundish.outcome import Done, Failed, Item
+from tundish.runtime import Runtime
 from tundish.store import ClaimedJob
 from workers.batch import Target
 from workers.claim import Claim
@@ -85,7 +87,7 @@ def test_an_input_that_memory_does_not_hold_fails_alone(blobs: Directory, monkey
 
     monkeypatch.setattr(blobs, "get", read)
     failed, read_well = prepared(Octets, blobs, large, small).inputs
-    assert isinstance(failed, execute.Failed)
+    assert isinstance(failed, Failed)
     assert failed.code == "out_of_memory"
     assert read_well == BODY
 
@@ -96,10 +98,10 @@ def test_what_was_overwritten_or_is_gone_fails_alone(blobs: Directory, model: An
     there, gone = job(body=BODY), job(blob=upload_key(1, new_uuid()), etag=pinned)
     overwritten = job(blob=UPLOAD, etag=pinned)
     [before] = prepared(model, blobs, overwritten).inputs
-    assert not isinstance(before, execute.Failed)
+    assert not isinstance(before, Failed)
     blobs.put(UPLOAD, BODY, "image/png")
     first, *others = prepared(model, blobs, there, gone, overwritten).inputs
-    assert not isinstance(first, execute.Failed)
+    assert not isinstance(first, Failed)
     assert [each.code for each in others] == [Code.INPUT_UNAVAILABLE] * 2
     assert "no longer" in others[0].message
     assert "overwritten" in others[1].message
@@ -201,9 +203,9 @@ def test_parts_of_a_batch_do_not_write_over_each_other(tmp_path: Path) -> None:
     reads, writes = codecs_of(Made)
     sizes = [10, 20, 30, 40]
     wishes = [Wish(size, "raise" if size == 30 else "") for size in sizes]
-    items = [execute.Item(reads.encode(wish), "application/json") for wish in wishes]
-    outcomes = execute.execute(Made(), reads, writes, items, Recorder(), execute.Runtime(folder=tmp_path))
-    assert isinstance(outcomes[2], execute.Failed)
-    found = [each.body for each in outcomes if isinstance(each, execute.Done)]
+    items = [Item(reads.encode(wish), "application/json") for wish in wishes]
+    outcomes = execute.execute(Made(), reads, writes, items, Recorder(), Runtime(folder=tmp_path))
+    assert isinstance(outcomes[2], Failed)
+    found = [each.body for each in outcomes if isinstance(each, Done)]
     assert [each.path.stat().st_size for each in found if isinstance(each, File)] == [10, 20, 40]
-    assert {each.content_type for each in outcomes if isinstance(each, execute.Done)} == {"video/mp4"}
+    assert {each.content_type for each in outcomes if isinstance(each, Done)} == {"video/mp4"}

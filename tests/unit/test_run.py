@@ -13,10 +13,10 @@ import pytest
 from tests.local import wait_until
 from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
-from tundish import execute
 from tundish.catalog import Served
 from tundish.ids import new_uuid
 from tundish.job import Code
+from tundish.outcome import Canceled, Failed, Item
 from tundish.settings import Settings
 from workers.batch import ROWS, Target
 from workers.claim import Claim
@@ -131,7 +131,7 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
     pipeline._threads.clear()
     loaded = pipeline._tools.shelf.models[ECHO]
     loaded.model = model
-    made, behind = (pipeline._ahead.plan(loaded, [execute.Item(b"", "")], ["a"]) for _ in range(2))
+    made, behind = (pipeline._ahead.plan(loaded, [Item(b"", "")], ["a"]) for _ in range(2))
     assert begun.wait(PATIENCE)
     assert not pipeline.stop(0.0)
     ends.set()
@@ -141,7 +141,7 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
 
 
 def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
-    nothing = [execute.Failed(Code.MODEL_LOAD_FAILED, "it is no number"), execute.Canceled()]
+    nothing = [Failed(Code.MODEL_LOAD_FAILED, "it is no number"), Canceled()]
     assert not replace(predicted(0), results=nothing).ran
     assert replace(predicted(0), results=[*nothing, None]).ran
 

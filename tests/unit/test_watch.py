@@ -13,6 +13,7 @@ from workers.watch import PATIENCE, TIMER, Watch
 HOLDS_THE_GIL = """
 import ctypes, threading
 from tundish import execute
+from tundish.outcome import Item
 from workers import ahead, watch
 from workers.load import Loaded
 from tests.models import Echo
@@ -22,7 +23,7 @@ loaded = Loaded(None, None, None)
 loaded.model = Echo()
 loaded.model.collate = lambda items: ctypes.PyDLL(None).sleep(20)
 watched = watch.Watch(lambda: None, lambda: None)
-made = ahead.Ahead("cpu", watched.beside).plan(loaded, [execute.Item(b"", "", 0.1)], [1])
+made = ahead.Ahead("cpu", watched.beside).plan(loaded, [Item(b"", "", 0.1)], [1])
 made.result()
 """
 
