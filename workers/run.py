@@ -6,7 +6,6 @@ the no-op drain). The queues between the stages are short: they, and what is cla
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from workers.folders import Folders
 from workers.gpu import Device, host_memory
 from workers.inputs import Fetcher
 from workers.intake import Intake
+from workers.lead import SLOW, Lead, wanted
 from workers.notify import Notifier
 from workers.pace import Pace
 from workers.predict import Prediction, predict, unloaded
@@ -53,8 +53,6 @@ log = logging.getLogger(__name__)
 RETRY = 1.0
 #: Seconds for what has run to be recorded, after a stage broke.
 BROKEN = 5.0
-#: Seconds of a batch behind which nothing is claimed: it gains a few milliseconds, and another worker may be idle.
-SLOW = 1.0
 #: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
 WAITED = 60.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
@@ -103,8 +101,7 @@ class Pipeline:
         self._running: Claim | None = None
         self._drained = False  # no more claims come
         self._hungry = False  # the device waits for a batch, and for nothing else
-        self._next_up: Target | None = None  # whose batch was the last to be prepared
-        self._took: dict[Target, float] = {}  # seconds of each target's last batch
+        self._lead = Lead()
         self._watch = Watch(self._give_back, self._overdue)
         self._ahead = Ahead(tools.device.name, self._watch.beside)
         self._closing = threading.Event()
@@ -191,7 +188,7 @@ class Pipeline:
 
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
-            self._next_up = claimed.target
+            self._lead.next_up = claimed.target
             self._prepared.put(self._with_plan(prepared))
 
     def _with_plan(self, prepared: Prepared) -> Prepared:
@@ -237,7 +234,8 @@ class Pipeline:
                 claimed.hold.give()
                 prediction = prediction and replace(prediction, claim=claimed.without_bodies())
             if prediction and prediction.ran:
-                took = self._took[claimed.target] = prediction.predict_ms / 1000
+                took = prediction.predict_ms / 1000
+                self._lead.took(claimed.target, took)
                 self._intake.ran(claimed.target, max(took, prepared.seconds))
             else:
                 self._intake.ring()
@@ -372,18 +370,14 @@ class Pipeline:
             self._prepared.put_nowait(None)
 
     def _ready(self) -> bool:
-        """Claim ahead of the device, of what takes a while one batch alone; but not behind a batch that takes long, nor
-        at the end."""
+        """A batch is wanted, and it is not the end."""
         if self._closing.is_set():
             return False
-        pending = self._pending()
-        return self.idle() or pending < AHEAD or (pending < SLOW and self._prepared.empty())
+        return wanted(self._pending(), idle=self.idle(), waits=not self._prepared.empty())
 
     def _pending(self) -> float:
-        """Seconds that a batch takes which runs or comes next, by the last one of its target; who knows, of a first."""
         running = self._running
-        targets = [each for each in (running and running.target, self._next_up) if each]
-        return max(self._watch.running, *(self._took.get(each, math.inf) for each in targets), 0.0)
+        return self._lead.pending(running.target if running else None, self._watch.running)
 
     def _close(self) -> None:
         self._closing.set()

@@ -112,7 +112,7 @@ def test_a_claim_that_is_tried_again_starts_where_its_predict_still_follows_at_o
 
 def run_two_batches(pipeline: Pipeline, intake: Intake, engine: store.Engine) -> None:
     """Of four jobs each; the second is claimed while the first runs, as where they are known to take little."""
-    pipeline._took[TARGET] = 0.01
+    pipeline._lead.took(TARGET, 0.01)
     intake.ran(TARGET, 0.01)
     for id in submit(engine, 8):
         intake.put(QUEUE, [queue.Message((id.hex,))])

@@ -21,10 +21,11 @@ from tundish.settings import Settings
 from workers.batch import ROWS, Target
 from workers.claim import Claim
 from workers.gpu import Cpu
+from workers.lead import SLOW
 from workers.pace import Pace
 from workers.predict import Prediction
 from workers.prepare import Prepared
-from workers.run import SLOW, Pipeline, Tools
+from workers.run import Pipeline, Tools
 from workers.shelf import Shelf
 
 PATIENCE = 10.0
@@ -196,7 +197,7 @@ def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
     def prepare(claim: Claim) -> bool:
         if why == "slow":
             pipeline._running = claim
-            pipeline._took[ECHO] = 2 * SLOW
+            pipeline._lead.took(ECHO, 2 * SLOW)
         elif why == "later":
             later.append(2 * SLOW)
         else:
