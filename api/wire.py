@@ -54,7 +54,9 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refused = True
             # Whole requests that came before are answered before, or their clients take this for the answer.
-            if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            if self.pipeline and self.cycle.more_body:
+                self.pipeline.popleft()  # its body is what is broken
+            elif self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
                 self._refuse()
 
     def _read(self, data: bytes | memoryview) -> bytes | memoryview:

@@ -164,9 +164,14 @@ def test_a_connection_whose_body_nobody_asks_for_is_closed(port: int) -> None:
     assert heard(port, said) == ok("/a", CLOSE)
 
 
-def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int) -> None:
+@pytest.mark.parametrize(
+    "broken",
+    [b"\0\r\n\r\n", get("/body", "Transfer-Encoding: chunked", method="POST") + b"ZZZ\r\n"],
+    ids=["head", "body"],
+)
+def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int, broken: bytes) -> None:
     for each, paths in ((port, ("/slow", "/b")), (soon, ("/a", "/later"))):
-        answers = heard(each, b"".join(map(get, paths)) + b"\0\r\n\r\n")
+        answers = heard(each, b"".join(map(get, paths)) + broken)
         before = b"".join(map(ok, paths))
         assert answers.startswith(before + b"HTTP/1.1 400 Bad Request\r\n")
         assert answers.count(b"HTTP/1.1 ") == 3
