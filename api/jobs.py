@@ -245,7 +245,7 @@ class Jobs:
                 shown = await self._running(now, {"location": answer.headers["location"]})
                 if not now.status.terminal:
                     shown.status_code = 202
-                elif key:
+                if key:
                     await self._parts.once.amend(key, now.id, shown)
                 answer = shown
         answer.headers["preference-applied"] = f"wait={wait:g}"

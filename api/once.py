@@ -103,8 +103,12 @@ class Once:
         return shown[0] if stored else None
 
     async def amend(self, keyed: Keyed, job: UUID, response: Response) -> None:
-        """The request waited, and is answered by 200 and the finished job: a repeat gets the same while it is there."""
-        await self._run(store.amend_answer, keyed.scope, job, bytes(response.body))
+        """The request waited: by 202 it is answered with the job as it is by then, by 200 with the finished one. A
+        repeat gets the same, the finished job while it is there."""
+        if response.status_code == 202:
+            await self._run(store.replace_answer, keyed.scope, bytes(response.body))
+        else:
+            await self._run(store.amend_answer, keyed.scope, job, bytes(response.body))
 
     async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
         try:

@@ -19,7 +19,7 @@ from typing import Any
 
 #: What each role writes.
 VERBS = {
-    "api": ("submit", "submit_once", "amend_answer", "cancel", "deliver", "new_batch_once"),
+    "api": ("submit", "submit_once", "amend_answer", "replace_answer", "cancel", "deliver", "new_batch_once"),
     "workers": ("register", "see_worker", "renew", "claim", "start", "overdue", "record", "deliver", "release"),
     "workers.chores": (
         *("reap", "unsent", "expire", "survey", "bury"),

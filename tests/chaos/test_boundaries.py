@@ -55,6 +55,7 @@ class Life:
         (folder / "open").touch()
         self.by_write = {
             "amend_answer": self.wait_for_the_end,
+            "replace_answer": self.wait_in_vain,
             "cancel": self.cancel,
             "deliver": self.cancel,
             "put": self.send_a_large_input,
@@ -93,6 +94,9 @@ class Life:
 
     def wait_for_the_end(self) -> None:
         self.load.one(prefer="wait=10")
+
+    def wait_in_vain(self) -> None:
+        self.load.one(prefer="wait=0")
 
     def send_a_large_input(self) -> None:
         self.load.one(do=str(self.folder / "open"))

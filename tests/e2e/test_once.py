@@ -1,13 +1,14 @@
 """Idempotency-Key: what is sent again makes no second job."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
 
-from tests.local import Local
+from tests.local import Local, ended
 
 JOB = {"model": "echo", "input": {"value": 1}}
 
@@ -64,6 +65,18 @@ def test_a_repeat_of_a_request_that_waited_gets_the_finished_job(client: httpx.C
     assert client.delete(f"/v1/jobs/{first.json()['id']}").status_code == 204
     repeat = post(client, key)
     assert (repeat.status_code, repeat.json()["status"], repeat.json()["output"]) == (202, "queued", None)
+
+
+def test_a_repeat_of_a_request_that_waited_in_vain_gets_what_that_was_answered(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    key, gated = str(uuid4()), {"model": "gated", "input": {"folder": str(tmp_path), "name": "a"}}
+    first = post(client, key, gated, Prefer="wait=2")
+    (tmp_path / "open").touch()
+    assert (first.status_code, first.json()["status"]) == (202, "running")
+    ended(client, first.json()["id"])
+    repeat = post(client, key, gated)
+    assert (repeat.status_code, repeat.content) == (202, first.content)
 
 
 def test_a_batch_and_a_large_input_are_stored_once(client: httpx.Client) -> None:

@@ -105,6 +105,7 @@ from tundish.store.idempotency import (
     answer_of,
     forget_answers,
     new_batch_once,
+    replace_answer,
     submit_once,
 )
 from tundish.store.jobs import (
@@ -297,6 +298,7 @@ __all__ = [
     "release_lock",
     "remove_endpoint",
     "renew",
+    "replace_answer",
     "replay",
     "resume",
     "revision",

@@ -95,6 +95,11 @@ def amend_answer(connection: Connection, scope: Scope, job: UUID, ended: bytes) 
     )
 
 
+def replace_answer(connection: Connection, scope: Scope, body: bytes) -> None:
+    """The request waited in vain, and was answered by 202 and the job as it was by then."""
+    connection.execute(text(f"UPDATE idempotency SET body = :body {_WHERE}"), {**scope._asdict(), "body": body})
+
+
 def forget_answers(connection: Connection, older_than: float, *, limit: int = 1000) -> int:
     """Delete a page of answers that are over `older_than` seconds old; how many."""
     rows = connection.execute(
