@@ -138,8 +138,9 @@ class Jobs:
                     await of_blobs(self._parts.blobs.delete_prefix, job_prefix(tenant, each))
         except BlobError as error:
             raise no_blobs() from error
-        here = job_url(to_text("job", id), self._parts.settings.public_url)
-        if not await self._parts.run(store.delete, tenant, id, here):
+        # As a key holds it; older rows hold it with the public URL.
+        here = [job_url(to_text("job", id), before) for before in ("", self._parts.settings.public_url)]
+        if not await self._parts.run(store.delete, tenant, id, *here):
             raise no_such_job()
         await self._parts.streams.forget(id)
         return Response(status_code=204)

@@ -60,8 +60,9 @@ def _key(text: str) -> str | None:
 class Once:
     """Stores jobs or a batch together with the answer that repeats of their request get."""
 
-    def __init__(self, engine: store.AsyncEngine) -> None:
+    def __init__(self, engine: store.AsyncEngine, public_url: str) -> None:
         self._engine = engine
+        self._public_url = public_url
 
     async def replay(self, keyed: Keyed) -> Response | None:
         """The first answer; None where there was none. Raises Refused for another request under the same key."""
@@ -71,7 +72,10 @@ class Once:
         if answer.fingerprint != keyed.fingerprint:
             detail = "this Idempotency-Key was used with another body, Content-Type or query; take a new key"
             raise Refused("idempotency_key_reused", detail)
-        headers = {"idempotency-replayed": "true"} | ({"location": answer.location} if answer.location else {})
+        headers = {"idempotency-replayed": "true"}
+        if answer.location:
+            # Older rows hold the public URL of their time.
+            headers["location"] = (self._public_url if answer.location.startswith("/") else "") + answer.location
         return Response(answer.body, answer.status, headers, JSON)
 
     async def submit(
@@ -96,7 +100,8 @@ class Once:
         def answer(at: datetime) -> store.Answer:
             response = show(at)
             shown.append((response, at))
-            location = response.headers.get("location")
+            # Without the public URL: who deletes the job finds it by this, whatever that is by then.
+            location = response.headers.get("location", "").removeprefix(self._public_url) or None
             return store.Answer(keyed.fingerprint, response.status_code, location, bytes(response.body))
 
         stored = await self._run(verb, keyed.scope, new, answer)

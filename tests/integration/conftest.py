@@ -3,15 +3,20 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
 import redis
+from starlette.testclient import TestClient
 
+from api.app import create
 from migrations import release
 from tests.local import LOCALHOST, Local
 from tundish import outbound, store
+from tundish.settings import Settings
 from workers.connect import redis_client
 
 
@@ -63,6 +68,19 @@ def emptied(system: Local) -> Iterator[redis.Redis]:
     with redis_client(system.ps()["valkey"]["url"] + "?db=7") as client:
         client.flushdb()
         yield client
+
+
+@pytest.fixture
+def serve(
+    system: Local, database_url: str, engine: store.Engine, emptied: redis.Redis, tmp_path: Path
+) -> Callable[..., TestClient]:
+    """An API of its own with such settings, one model, `m`, and no worker."""
+    with engine.begin() as connection:
+        version = store.Version("m", "1", "default", "application/json", "application/json", None, None, 8, 0.0)
+        store.register(connection, [version])
+    redis_url = system.ps()["valkey"]["url"] + "?db=7"
+    settings = Settings(database_url=database_url, redis_url=redis_url, blob_url=f"file://{tmp_path}")
+    return lambda **given: TestClient(create(replace(settings, **given)))
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """What an idempotency key holds of a job's end, against a real Postgres: it goes with the job."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
 from tests.local import wait_until
 from tundish import store
-from tundish.ids import new_uuid
+from tundish.ids import from_text, new_uuid
 from tundish.job import Priority
 
 SCOPE = store.Scope(1, "POST", "/v1/jobs", "one")
@@ -38,12 +41,39 @@ def held(engine: store.Engine) -> tuple[int, bytes]:
     return answer.status, answer.body
 
 
+def post(client: TestClient) -> Any:
+    return client.post(SCOPE.path, json={"model": "m", "input": 1}, headers={"Idempotency-Key": SCOPE.key})
+
+
 def test_a_repeat_gets_the_end_until_the_job_is_deleted(engine: store.Engine, id: UUID) -> None:
     with engine.begin() as connection:
         store.amend_answer(connection, SCOPE, id, ENDED)
     assert held(engine) == (200, ENDED)
     assert delete(engine, id)
     assert held(engine) == (202, FIRST)
+
+
+@pytest.mark.parametrize("kept", ["/v1/jobs/{}", "https://b/v1/jobs/{}"], ids=["now", "in older rows"])
+def test_the_end_goes_with_its_job_though_links_were_others_then(
+    engine: store.Engine, serve: Callable[..., TestClient], kept: str
+) -> None:
+    with serve(public_url="https://a") as client:
+        first = post(client)
+    path = f"/v1/jobs/{first.json()['id']}"
+    assert first.headers["location"] == f"https://a{path}"
+    id = from_text("job", first.json()["id"])
+    assert id
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT location FROM idempotency")) == path
+        connection.execute(text("UPDATE idempotency SET location = :kept"), {"kept": kept.format(first.json()["id"])})
+        assert store.cancel(connection, 1, id)
+        store.amend_answer(connection, SCOPE, id, ENDED)
+    with serve(public_url="https://b") as client:
+        assert post(client).content == ENDED
+        assert client.delete(path).status_code == 204
+        repeat = post(client)
+    assert (repeat.status_code, repeat.content) == (202, first.content)
+    assert repeat.headers["location"] == f"https://b{path}"
 
 
 def test_the_end_of_a_job_that_was_deleted_is_not_kept(engine: store.Engine, id: UUID) -> None:

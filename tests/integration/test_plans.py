@@ -106,6 +106,28 @@ def test_what_runs_is_counted_by_primary_key(engine: store.Engine) -> None:
     assert "Index Scan" in ran[0]
 
 
+def test_what_a_key_holds_of_a_deleted_job_is_found_by_index(engine: store.Engine) -> None:
+    [id] = submit(engine)
+    plan: list[str] = []
+
+    def explain(connection: store.Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        if "idempotency" in statement and not statement.startswith("EXPLAIN"):
+            plan.extend(line for (line,) in connection.exec_driver_sql("EXPLAIN " + statement, given))
+
+    with engine.begin() as connection:
+        assert store.cancel(connection, 1, id)
+        connection.execute(
+            text("""
+                INSERT INTO idempotency (tenant, method, path, key, fingerprint, status, location, body, ended)
+                SELECT 1, 'POST', '/v1/jobs', n, '', 202, n, '', '' FROM generate_series(1, 5000) n
+            """)
+        )
+        connection.execute(text("ANALYZE idempotency"))
+        event.listen(engine, "before_cursor_execute", explain)
+        assert store.delete(connection, 1, id, "1", "2")
+    assert [line for line in plan if "idempotency_location_idx" in line], plan
+
+
 @pytest.mark.parametrize("count", [1, 600])
 def test_updates_on_the_hot_path_stay_hot(engine: store.Engine, count: int) -> None:
     ids = submit(engine, count)

@@ -2,31 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-import redis
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from api.app import create
-from tests.local import Local, wait_until
+from tests.local import wait_until
 from tundish import store
-from tundish.settings import Settings
 
 
 @pytest.fixture
-def client(
-    system: Local, database_url: str, engine: store.Engine, emptied: redis.Redis, tmp_path: Path
-) -> Iterator[TestClient]:
-    """An API of its own, with one model and no worker."""
-    with engine.begin() as connection:
-        version = store.Version("m", "1", "default", "application/json", "application/json", None, None, 8, 0.0)
-        store.register(connection, [version])
-    redis_url = system.ps()["valkey"]["url"] + "?db=7"
-    settings = Settings(database_url=database_url, redis_url=redis_url, blob_url=f"file://{tmp_path}")
-    with TestClient(create(settings)) as client:
+def client(serve: Callable[..., TestClient]) -> Iterator[TestClient]:
+    with serve() as client:
         yield client
 
 

@@ -226,9 +226,10 @@ def read_again(connection: Connection, tenant: int, id: UUID) -> tuple[Status, N
     return Status(fields.pop("status")), NewJob(**fields)
 
 
-def delete(connection: Connection, tenant: int, id: UUID, location: str) -> bool:
+def delete(connection: Connection, tenant: int, id: UUID, *locations: str) -> bool:
     """Delete a job that has ended, with its payloads, the webhooks that are settled, its shadow, wherever that has come
-    to, and its end as a key holds it for `location`; False where the job has not ended, or there is none such."""
+    to, and its end as a key holds it for one of `locations`; False where the job has not ended, or there is none
+    such."""
     gone = connection.execute(
         text("""
             WITH ended AS (
@@ -249,9 +250,9 @@ def delete(connection: Connection, tenant: int, id: UUID, location: str) -> bool
         connection.execute(
             text("""
                 UPDATE idempotency SET ended = NULL
-                WHERE tenant = :tenant AND location = :location AND ended IS NOT NULL
+                WHERE tenant = :tenant AND location = ANY(:locations) AND ended IS NOT NULL
             """),
-            {"tenant": tenant, "location": location},
+            {"tenant": tenant, "locations": list(locations)},
         )
     return bool(gone)
 
