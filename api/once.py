@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
+from urllib.parse import quote
 from uuid import UUID
 
 from starlette.requests import Request
@@ -46,7 +47,7 @@ def keyed(request: Request, body: bytes) -> Keyed | None:
     covered = (body, content_type(request).encode(), request.url.query.encode())
     # The length before each part: no two requests run together to the same bytes.
     fingerprint = sha256(b"".join(b"%d:%b" % (len(part), part) for part in covered)).digest()
-    path = request.scope["raw_path"].decode("ascii", "backslashreplace")
+    path = quote(request.scope["path"], safe="/:@")  # each path in one way, whichever its client took
     return Keyed(store.Scope(request.state.tenant, request.method, path, key), fingerprint)
 
 

@@ -40,6 +40,16 @@ def test_another_body_query_or_type_is_refused_and_another_path_is_another_reque
     assert elsewhere.json()["id"] != first.json()["id"]
 
 
+def test_a_path_is_the_same_however_it_is_encoded(client: httpx.Client) -> None:
+    key = str(uuid4())
+    first = post(client, key, {"value": 1}, "/v1/models/echo@1/jobs")
+    assert first.status_code == 202
+    for path in ("/v1/models/echo%401/jobs", "/v1/models/%65cho@1/jobs"):
+        assert post(client, key, {"value": 1}, path).content == first.content
+    for path in ("/v1/models/echo%001/jobs", "/v1/models/%ff/jobs"):
+        assert post(client, key, {"value": 1}, path).status_code == 404
+
+
 def test_fifty_at_once_make_one_job(client: httpx.Client) -> None:
     key, metadata = str(uuid4()), {"run": uuid4().hex}
     with ThreadPoolExecutor(50) as pool:
