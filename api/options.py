@@ -10,13 +10,13 @@ from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
 from tundish.pointers import escape, fault_of
-from tundish.settings import Network
+from tundish.settings import LONGEST, Network
 from tundish.webhooks import EVENTS
 
 #: Seconds that a job may wait for its start, unless it says otherwise.
 EXPIRES_IN = 86400.0
 
-Seconds = Annotated[float, Meta(gt=0, le=31536000, description="seconds")]
+Seconds = Annotated[float, Meta(gt=0, le=LONGEST, description="seconds")]
 
 
 PriorityName = Literal["low", "normal", "high"]

@@ -23,7 +23,7 @@ _CHOICES = {
     "TUNDISH_LOG_LEVEL": ("debug", "info", "warning", "error"),
 }
 #: Seconds, of whatever. No id is of before 1970, and no clock waits for longer than it can count.
-_LONGEST = 1e9
+LONGEST = 1e9
 
 
 class SettingError(ValueError):
@@ -122,8 +122,8 @@ def _parse(variable: str, text: str, default: object) -> object:
     if number != default and not 0 < number < float("inf"):
         wanted = "a whole number" if kind is int else "a number"
         raise SettingError(f"{variable} is {text!r}; set it to {wanted} {'over 0' if default else 'of 0 or more'}")
-    if kind is float and number > _LONGEST:
-        raise SettingError(f"{variable} is {text!r}; set it to at most {_LONGEST:.0f} seconds, which are 31 years")
+    if kind is float and number > LONGEST:
+        raise SettingError(f"{variable} is {text!r}; set it to at most {LONGEST:.0f} seconds, which are 31 years")
     if variable == "TUNDISH_PORT" and number > 65535:
         raise SettingError(f"{variable} is {text!r}; set it to a port, 1 to 65535")
     return number

@@ -50,3 +50,10 @@ def test_a_job_that_cannot_be_looked_at_any_more_was_accepted(
             happens(connection, id)
         answer = waits.result()
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+def test_a_job_may_wait_as_long_as_it_is_kept(serve: Callable[..., TestClient]) -> None:
+    with serve(retention=40_000_000) as client:
+        for expires_in, status in ((32_000_000, 202), (40_000_000, 202), (40_000_001, 422), (2e9, 422)):
+            job = {"model": "m", "input": 1, "expires_in": expires_in}
+            assert client.post("/v1/jobs", json=job).status_code == status
