@@ -61,13 +61,14 @@ def _key(text: str) -> str | None:
 class Once:
     """Stores jobs or a batch together with the answer that repeats of their request get."""
 
-    def __init__(self, engine: store.AsyncEngine, public_url: str) -> None:
+    def __init__(self, engine: store.AsyncEngine, public_url: str, retention: float) -> None:
         self._engine = engine
         self._public_url = public_url
+        self._retention = retention
 
     async def replay(self, keyed: Keyed) -> Response | None:
         """The first answer; None where there was none. Raises Refused for another request under the same key."""
-        answer = await self._run(store.answer_of, keyed.scope)
+        answer = await self._run(store.answer_of, keyed.scope, self._retention)
         if answer is None:
             return None
         if answer.fingerprint != keyed.fingerprint:

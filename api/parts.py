@@ -118,7 +118,7 @@ def build(settings: Settings) -> Parts:
         models=models,
         # The only attempt is the last one, and that is alone.
         flush=Flush(writers, Sender(settings.redis_url), alone=settings.max_attempts == 1),
-        once=Once(keyed, settings.public_url),
+        once=Once(keyed, settings.public_url, settings.retention),
         keyed=keyed,
         asked=asked,
         reads=Reads(asked),

@@ -36,7 +36,7 @@ def delete(engine: store.Engine, id: UUID) -> bool:
 
 def held(engine: store.Engine) -> tuple[int, bytes]:
     with engine.begin() as connection:
-        answer = store.answer_of(connection, SCOPE)
+        answer = store.answer_of(connection, SCOPE, retention=3600.0)
     assert answer
     return answer.status, answer.body
 
@@ -51,6 +51,17 @@ def test_a_repeat_gets_the_end_until_the_job_is_deleted(engine: store.Engine, id
     assert held(engine) == (200, ENDED)
     assert delete(engine, id)
     assert held(engine) == (202, FIRST)
+
+
+def test_the_end_of_a_job_is_shown_no_longer_than_the_job(engine: store.Engine, id: UUID) -> None:
+    with engine.begin() as connection:
+        store.amend_answer(connection, SCOPE, id, ENDED)
+    for age, shown in ((3590, (200, ENDED)), (3600, (202, FIRST))):
+        with engine.begin() as connection:
+            connection.execute(
+                text("UPDATE idempotency SET created_at = now() - :age * interval '1 second'"), {"age": age}
+            )
+        assert held(engine) == shown
 
 
 @pytest.mark.parametrize("kept", ["/v1/jobs/{}", "https://b/v1/jobs/{}"], ids=["now", "in older rows"])

@@ -36,15 +36,20 @@ class Answer(NamedTuple):
 _WHERE = "WHERE tenant = :tenant AND method = :method AND path = :path AND key = :key"
 
 
-def answer_of(connection: Connection, scope: Scope) -> Answer | None:
+def answer_of(connection: Connection, scope: Scope, retention: float) -> Answer | None:
+    """What is held of a job's end is told for `retention` seconds, as the job; an answer may be kept for longer."""
     row = connection.execute(
         text(f"""
-            SELECT fingerprint, CASE WHEN ended IS NULL THEN status ELSE 200 END, location, COALESCE(ended, body)
+            SELECT fingerprint, status, location, body,
+                   CASE WHEN created_at > now() - :retention * interval '1 second' THEN ended END
             FROM idempotency {_WHERE}
         """),
-        scope._asdict(),
+        {**scope._asdict(), "retention": retention},
     ).one_or_none()
-    return None if row is None else Answer(*row)
+    if row is None:
+        return None
+    first, ended = Answer(*row[:-1]), row[-1]
+    return first if ended is None else first._replace(status=200, body=ended)
 
 
 def submit_once(
