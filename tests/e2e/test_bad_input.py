@@ -103,6 +103,7 @@ def test_a_webhook_without_https_is_told_what_an_operator_can_allow(client: http
         (typed() | {"metadata": {"a": 1}}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {str(i): "" for i in range(17)}}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {"k" * 65: ""}}, "invalid_request", "/metadata"),
+        (typed() | {"metadata": {"é" * 32 + "k": ""}}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {"k": "v" * 2048}}, "invalid_request", "/metadata"),
         (typed() | {"webhook": "ftp://example.com"}, "invalid_request", "/webhook"),
         (typed() | {"webhook": "https://10.0.0.1/x"}, "invalid_request", "/webhook"),
@@ -117,6 +118,24 @@ def test_valid_json_that_is_refused_is_422_with_a_pointer(
     shown = problem(answer)
     assert (answer.status_code, shown["code"]) == (422, code), shown
     assert pointer in [error["pointer"] for error in shown["errors"]]
+
+
+@pytest.mark.parametrize("count", [0, 10_001])
+def test_a_batch_has_1_to_10000_inputs(client: httpx.Client, count: int) -> None:
+    answer = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": [{"value": 1}] * count})
+    shown = problem(answer)
+    assert (answer.status_code, shown["code"]) == (422, "invalid_request")
+    assert [error["pointer"] for error in shown["errors"]] == ["/inputs"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{str(i): "" for i in range(16)}, {"é" * 32: ""}, {"k" * 64: ""}, {"k": "v" * 2047}],
+    ids=["16 keys", "a key of 64 bytes", "a key of 64 letters", "2 KiB"],
+)
+def test_metadata_may_be_as_large_as_is_promised(client: httpx.Client, metadata: dict[str, str]) -> None:
+    answer = client.post("/v1/jobs", json=typed() | {"metadata": metadata})
+    assert (answer.status_code, answer.json()["metadata"]) == (202, metadata)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +200,11 @@ def test_json_for_a_model_of_bytes_is_415(client: httpx.Client) -> None:
     answer = client.post("/v1/jobs", json={"model": "octets", "input": "abc"})
     assert answer.status_code == 415
     assert "/v1/models/octets/jobs" in problem(answer)["detail"]
+
+
+def test_a_body_may_be_as_large_as_the_limit(client: httpx.Client) -> None:
+    body = json.dumps(typed()).encode().ljust(4_000_000)
+    assert client.post("/v1/jobs", content=body, headers={"content-type": "application/json"}).status_code == 202
 
 
 def test_a_body_over_the_limit_is_413_with_its_length(client: httpx.Client) -> None:
@@ -272,9 +296,16 @@ def test_an_id_that_is_none_is_404(client: httpx.Client, path: str, id: str) -> 
     assert client.post(f"/v1/jobs/{id}/cancel").status_code == 404
 
 
-def test_an_unknown_path_is_404(client: httpx.Client) -> None:
-    answer = client.get("/v1/nothing")
-    assert (answer.status_code, problem(answer)["code"]) == (404, "not_found")
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/jobs/", "/v1/models/", "/v1/models/typed/", "/healthz/"])
+def test_an_unknown_path_is_404(client: httpx.Client, path: str) -> None:
+    for answer in (client.get(path), client.post(path, json=typed())):
+        assert (answer.status_code, problem(answer)["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("model", ["typed@1", "typed%401", "typed:default", "%74yped%3Adefault"])
+def test_a_model_in_a_path_may_be_percent_encoded(client: httpx.Client, model: str) -> None:
+    answer = client.post(f"/v1/models/{model}/jobs", json=GOOD)
+    assert (answer.status_code, answer.json()["model"], answer.json()["version"]) == (202, "typed", "1")
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ import http.client
 import json
 import re
 import socket
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.conftest import KEY
 from tests.local import Local, ended, wait_until
+from tundish.ids import from_text
 
 JOB_FIELDS = (
     "id model version status cancel_requested output output_type output_size error progress attempt priority metadata"
@@ -92,6 +95,18 @@ def test_an_integer_may_be_written_as_a_number_with_a_fraction_of_nothing(client
     id = client.post("/v1/models/typed/jobs", content=raw, headers={"content-type": "application/json"}).json()["id"]
     output = ended(client, id)["output"]
     assert (output["text"], output["count"], output["share"]) == ("1.0", 100, 0.25)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_payloads_up_to_a_size_lie_in_their_row(client: httpx.Client, over: int) -> None:
+    most = 65_536  # TUNDISH_INLINE_MAX
+    value = {"value": "y" * (most + over - len('{"value":""}'))}
+    job = ended(client, submit(client, "echo", value)["id"])
+    assert (job["output"], job["output_size"]) == (None if over else value, most + over)
+    for call in ("result", "input"):
+        answer = client.get(f"/v1/jobs/{job['id']}/{call}")
+        assert answer.status_code == (307 if over else 200)
+        assert client.get(answer.url, follow_redirects=True).json() == value
 
 
 def test_large_outputs_lie_in_blobs_behind_a_signed_url(client: httpx.Client) -> None:
@@ -178,6 +193,12 @@ def test_a_batch_answers_for_each_input_in_order(client: httpx.Client) -> None:
     assert [ended(client, each["id"])["output"]["value"] for each in (first, last)] == [0, 2]
 
 
+def test_a_batch_whose_inputs_are_all_refused_is_answered_for_each(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": [{"wrong": 1}] * 10_000})
+    assert answer.status_code == 202
+    assert [each["error"]["index"] for each in answer.json()["data"]] == list(range(10_000))
+
+
 def test_a_thousand_jobs_succeed_in_batches(client: httpx.Client) -> None:
     inputs = [{"value": index} for index in range(1000)]
     data = client.post("/v1/jobs:batch", json={"model": "echo", "inputs": inputs}).json()["data"]
@@ -249,6 +270,63 @@ def test_lists_are_newest_first_in_pages(client: httpx.Client) -> None:
     assert client.get("/v1/jobs", params={**asked, **open_ended}).json()["data"]
 
 
+def test_a_list_has_20_jobs_unless_it_says_otherwise_of_a_time_that_it_may_name(client: httpx.Client) -> None:
+    body: dict[str, Any] = {"model": "echo", "metadata": {"list": "times"}}
+    made: list[list[dict[str, Any]]] = []
+    for count in (61, 40):
+        inputs = [{"value": index} for index in range(count)]
+        data = client.post("/v1/jobs:batch", json={**body, "inputs": inputs}).json()["data"]
+        made.append([ended(client, each["id"]) for each in data])
+
+    def listed(**asked: Any) -> dict[str, Any]:
+        page: dict[str, Any] = client.get("/v1/jobs", params={"metadata.list": "times", **asked}).json()
+        return page
+
+    first, second = made
+    everything = (second[::-1] + first[::-1])[:100]
+    assert listed()["data"] == everything[:20]
+    page = listed(limit=100)
+    assert page["data"] == everything
+    assert listed(limit=100, cursor=page["next_cursor"]) == {"data": first[:1], "next_cursor": None}
+    assert listed(limit=100, created_before=second[0]["created_at"])["data"] == first[::-1]
+    assert listed(limit=100, created_after=first[-1]["created_at"])["data"] == second[::-1]
+
+
+def test_a_long_poll_waits_for_a_minute_at_most_and_says_so(client: httpx.Client) -> None:
+    answer = client.get(submit(client, "echo", {"value": 1})["urls"]["self"], params={"wait": 61})
+    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=60")
+
+
+def test_whatever_is_got_has_a_head(client: httpx.Client) -> None:
+    job = ended(client, submit(client, "echo", {"value": 1})["id"])
+    here = job["urls"]["self"]
+    for path in (here, f"{here}/result", f"{here}/input", "/v1/jobs?limit=1", "/v1/models", "/v1/workers"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == got.headers["content-type"]
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 86400), ({"expires_in": 604800}, 604800)])
+def test_a_job_may_wait_for_a_day_and_up_to_the_retention(
+    client: httpx.Client, given: dict[str, int], seconds: int
+) -> None:
+    job = submit(client, "echo", {"value": 1}, **given)
+    assert abs(waits(job) - seconds) < 5
+
+
+def waits(job: dict[str, Any]) -> float:
+    """Seconds from when it was made to when it expires."""
+    made, expires = (datetime.fromisoformat(job[name]) for name in ("created_at", "expires_at"))
+    return (expires - made).total_seconds()
+
+
+def test_a_job_that_has_ended_is_not_changed_by_a_cancel(client: httpx.Client) -> None:
+    job = ended(client, submit(client, "echo", {"value": 1})["id"])
+    answer = client.post(job["urls"]["cancel"])
+    assert (answer.status_code, answer.json()) == (200, job)
+    assert client.get(job["urls"]["self"]).json() == job
+
+
 def test_the_catalog_says_what_is_served(client: httpx.Client) -> None:
     models = {model["name"]: model for model in client.get("/v1/models").json()["data"]}
     assert set(models) >= {"echo", "typed", "octets", "moody", "gated"}
@@ -284,8 +362,9 @@ def test_figures_for_prometheus(client: httpx.Client, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Client, size: int) -> None:
-    options = {"priority": "high", "metadata": {"for": "retry"}, "expires_in": 1000}
+def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Client, system: Local, size: int) -> None:
+    unseen = {"webhook": "http://127.0.0.1:9/hook", "timeout": 100, "sticky_key": "a"}
+    options = {"priority": "high", "metadata": {"for": "retry"}, "expires_in": 1000, **unseen}
     first = submit(client, "echo", {"value": "x" * size}, **options)
     ended(client, first["id"])
     answer = client.post(f"/v1/jobs/{first['id']}/retry")
@@ -294,6 +373,11 @@ def test_a_retry_is_a_new_job_with_the_same_input_and_options(client: httpx.Clie
     assert again["id"] != first["id"]
     assert (again["retry_of"], again["priority"], again["metadata"]) == (first["id"], "high", {"for": "retry"})
     assert answer.headers["location"].endswith(again["id"])
+    assert again["expires_at"] > first["expires_at"]
+    assert abs(waits(again) - 1000) < 5
+    with psycopg.connect(system.ps()["postgres"]["url"]) as database:
+        taken = "SELECT webhook, timeout, sticky_key FROM requests WHERE id = %s"
+        assert database.execute(taken, [from_text("job", again["id"])]).fetchall() == [tuple(unseen.values())]
     assert client.delete(f"/v1/jobs/{first['id']}").status_code == 204
     kept = client.get(f"/v1/jobs/{again['id']}/input", follow_redirects=True).json()
     assert kept == {"value": "x" * size}

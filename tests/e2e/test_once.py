@@ -33,7 +33,12 @@ def test_another_body_query_or_type_is_refused_and_another_path_is_another_reque
     key = str(uuid4())
     path = "/v1/models/echo/jobs"
     first = post(client, key, {"value": 1}, path)
-    for other in (post(client, key, {"value": 2}, path), post(client, key, {"value": 1}, f"{path}?priority=low")):
+    typed = {"Content-Type": "application/json; charset=utf-8"}
+    for other in (
+        post(client, key, {"value": 2}, path),
+        post(client, key, {"value": 1}, f"{path}?priority=low"),
+        post(client, key, {"value": 1}, path, **typed),
+    ):
         assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     elsewhere = post(client, key)
     assert elsewhere.status_code == 202
@@ -98,6 +103,16 @@ def test_a_batch_and_a_large_input_are_stored_once(client: httpx.Client) -> None
     all_refused = {"model": "echo", "inputs": [{"wrong": 1}]}
     first, repeat = (post(client, str(uuid4()), all_refused, "/v1/jobs:batch") for _ in range(2))
     assert repeat.json() == first.json()
+
+
+def test_a_retry_is_made_once(client: httpx.Client) -> None:
+    key, id = str(uuid4()), ended(client, post(client, str(uuid4())).json()["id"])["id"]
+    first, repeat = (
+        client.post(f"/v1/jobs/{id}/retry", headers={"Idempotency-Key": key, "Prefer": "wait=30"}) for _ in range(2)
+    )
+    assert (first.status_code, first.json()["retry_of"]) == (200, id)
+    assert (repeat.status_code, repeat.content) == (200, first.content)
+    assert repeat.headers["idempotency-replayed"] == "true"
 
 
 def test_while_the_first_is_in_flight_a_repeat_is_told_to_come_back(client: httpx.Client, system: Local) -> None:
