@@ -1,12 +1,14 @@
 """The outbox against a real Postgres: what a move writes into it, and who hears of it."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
 from tests.integration.delivered import (
     SECRET,
@@ -148,3 +150,11 @@ def test_the_number_of_endpoints_is_bounded(engine: store.Engine) -> None:
             new[0].id,
         ]
         assert store.endpoint(connection, 2, new[0].id) is None
+
+
+def test_one_endpoint_too_many_is_a_conflict(serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.webhooks.MOST", 1)
+    asked = {"url": "https://example.com/hook", "events": ["job.failed"]}
+    with serve() as client:
+        first, second = (client.post("/v1/webhooks", json=asked) for _ in range(2))
+    assert (first.status_code, second.status_code, second.json()["code"]) == (201, 409, "too_many_endpoints")
