@@ -5,7 +5,7 @@ WALLS: dict[str, str] = {
     "status": "one API process takes a whole core: write 25 %, parse 17, rows 13, job's JSON 12 of it (py-spy)",
     "drain": "two full cores: half of a job's CPU is the workers' Python, half is Postgres (costs)",
     "single": "one worker: 13 us of its Python a job, 77 % of a core and one interpreter; Postgres 10 (CPU time)",
-    "model": "two full cores: of 13.1 ms a batch predict has 8.5, the rest 2.0, Postgres 1.9, ext4 1.4 (schedstat)",
+    "model": "two full cores: of 10.6 ms of CPU a batch predict has 7.0, the worker else 1.9, Postgres 1.6 (schedstat)",
     "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
     "gpu": "",
     "latency": "of 3.2 ms three commits take 1.6, half of it fsync; API 0.6, Redis and Celery 0.4, worker 0.5 (stamps)",

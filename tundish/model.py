@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, overload
 
 from tundish.media import is_media_type
+from tundish.settings import LONGEST
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -169,9 +170,9 @@ class Model(ABC, Generic[In, Out]):
         """What predict computes with, as `batch.collated`: tokens, one tensor of all items. The tensors among its
         tuples, lists and dictionaries are on the device by then.
 
-        It is made ahead, in a thread of its own, while the batch before runs, and so is the items' `cost`: neither may
-        change what predict reads, and no two threads are in them at once. It is made again where a batch is divided.
-        What it raises counts as raised by predict."""
+        It is made ahead, in a thread of its own, while the batch before runs, and so is the items' `cost` of a model
+        that collates: neither may change what predict reads, and no two threads are in them at once. It is made again
+        where a batch is divided. What it raises counts as raised by predict."""
         return None
 
     @abstractmethod
@@ -238,14 +239,18 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(
             f"{model.__qualname__}.artifact is {model.artifact!r}; set it to the sha256:… that `models push` prints"
         )
-    if model.timeout is not None and not (_number(model.timeout) and model.timeout > 0):
-        raise DefinitionError(f"{model.__qualname__}.timeout is {model.timeout!r}; set it to seconds over 0, or None")
-    if not (_number(model.max_wait) and model.max_wait >= 0):
-        raise DefinitionError(f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to 0 seconds or more")
+    if model.timeout is not None and not (_seconds(model.timeout) and model.timeout > 0):
+        raise DefinitionError(
+            f"{model.__qualname__}.timeout is {model.timeout!r}; set it to None, or seconds up to {LONGEST:.0f}"
+        )
+    if not _seconds(model.max_wait):
+        raise DefinitionError(
+            f"{model.__qualname__}.max_wait is {model.max_wait!r}; set it to seconds, 0 to {LONGEST:.0f}"
+        )
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _seconds(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LONGEST
 
 
 def _count(value: object) -> bool:

@@ -66,23 +66,23 @@ _Arrived = tuple[str, float]
 
 @dataclass(slots=True)
 class _Line:
-    """The jobs that wait for one target: first in, first out within a priority; the small number goes first. `took`:
-    seconds of a batch of late, on average; who knows, before the first."""
+    """The jobs that wait for one target: first in, first out within a priority; the small number goes first. `period`:
+    seconds from one batch to the next of late, on average; who knows, before the first."""
 
     limits: Limits
-    took: float = math.inf
+    period: float = math.inf
     by_priority: dict[int, deque[_Arrived]] = field(default_factory=dict)
     alone: deque[_Arrived] = field(default_factory=deque)
 
     @property
     def width(self) -> int:
         """How many batches may be taken at once."""
-        return max(1, min(round(AHEAD / self.took), ROWS // self.limits.max_batch))
+        return max(1, min(round(AHEAD / self.period), ROWS // self.limits.max_batch))
 
     @property
     def behind(self) -> int:
         """How many batches are worth having here behind those."""
-        return min(2, int(AHEAD / self.took))
+        return min(2, int(AHEAD / self.period))
 
     def heads(self) -> Iterator[tuple[int, float]]:
         """Each priority that waits, and since when its first does."""
@@ -146,12 +146,12 @@ class Batcher:
         """A batch of the target took this worker so long: as many as it runs in AHEAD seconds may be taken at once, up
         to ROWS jobs."""
         if line := self._lines.get(target):
-            line.took = max(1e-6, seconds if line.took == math.inf else line.took + 0.2 * (seconds - line.took))
+            line.period = max(1e-6, seconds if line.period == math.inf else line.period + 0.2 * (seconds - line.period))
 
     def quick(self, target: Target) -> bool:
         """Whether its batches are known to take so little that the next ones are fetched meanwhile."""
         line = self._lines.get(target)
-        return line is not None and line.took < AHEAD
+        return line is not None and line.period < AHEAD
 
     def allowed(self, target: Target, now: float) -> bool:
         """Whether its batches may be taken: it is neither paused nor held back."""
@@ -175,7 +175,7 @@ class Batcher:
         """How many ids more than there is room for a message may bring: what takes AHEAD seconds, for to part a message
         takes its time."""
         line = self._lines[target]
-        return int(AHEAD / line.took) * line.limits.max_batch
+        return int(AHEAD / line.period) * line.limits.max_batch
 
     def waiting(self, now: float) -> dict[Target, Waiting]:
         """What waits, by the targets that something waits for."""

@@ -55,6 +55,9 @@ RETRY = 1.0
 BROKEN = 5.0
 #: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
 WAITED = 60.0
+OVERDUE = "saying that a claim is over its time-out"
+#: Seconds after an error of the device in which its driver tells that it is gone.
+TOLD = 1.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
 #: Seconds that what was claimed together may take until it is recorded together.
@@ -104,10 +107,12 @@ class Pipeline:
         self._lead = Lead()
         self._watch = Watch(self._give_back, self._overdue)
         self._ahead = Ahead(tools.device.name, self._watch.beside)
-        self._closing = threading.Event()
+        self._closing = threading.Event()  # no claim from now on
+        self._over = threading.Event()  # and no other try either
         self._outage = logs.Outage(log)
         self._recorded = threading.Condition()
         self._gathering = threading.Lock()
+        self._coming = threading.Lock()
         #: The models are on the shelf.
         self.filled = threading.Event()
         self.jobs = 0
@@ -189,7 +194,8 @@ class Pipeline:
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
             self._lead.next_up = claimed.target
-            self._prepared.put(self._with_plan(prepared))
+            with self._coming:  # one at a time: what is collated for it takes memory of the device
+                self._prepared.put(self._with_plan(prepared))
 
     def _with_plan(self, prepared: Prepared) -> Prepared:
         """What its model collates is made meanwhile, where that is on the device and no job must be alone."""
@@ -297,7 +303,8 @@ class Pipeline:
         tools, settings = self._tools, self._tools.settings
         while predictions := self._gather():
             tools.events.settle()
-            recorded = self._persist(
+            recorded = self._until(
+                self._over,
                 record,
                 tools.kept,
                 tools.by_ids,
@@ -334,8 +341,9 @@ class Pipeline:
         self._ahead.stop()
         for thread in (threads := [*self._threads, self._ahead.thread]):
             thread.join(max(0.0, until - time.monotonic()))
+        self._over.set()
         # A stage that broke may have been broken by a job: its claims run out, and it is charged with a death.
-        if not self.broken:
+        if self.lost or not self.broken:
             self._custody.end()
         return not any(thread.is_alive() for thread in threads)
 
@@ -415,7 +423,9 @@ class Pipeline:
                 with store.autocommit(self._tools.engine).connect() as connection:
                     store.overdue(connection, claim.id)
         except store.StoreError as error:
-            log.warning("cannot say that a claim is over its time-out: %s", error)
+            self._outage.waits(OVERDUE, error)
+        else:
+            self._outage.over(OVERDUE)
 
     def _gather(self) -> list[Prediction]:
         """What is ready, at least one prediction and up to about ROWS results; after one whose claim has more behind
@@ -438,13 +448,17 @@ class Pipeline:
 
     def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""
+        return self._until(self._closing, verb, *args, **kwargs)
+
+    def _until(self, end: threading.Event, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The same, with None where `end` is set first."""
         name = verb.__name__.strip("_")
         while True:
             try:
                 done = verb(*args, **kwargs)
             except (store.StoreError, BlobUnavailable) as error:
                 self._outage.waits(name, error)
-                if self._closing.wait(RETRY):
+                if end.wait(RETRY):
                     return None
             else:
                 self._outage.over(name)
@@ -454,8 +468,10 @@ class Pipeline:
         try:
             stage(*args, **kwargs)
         except BaseException as error:
-            # A poisoned context may be a job's fault; the loss of the device is not.
-            self.lost = self.lost or (isinstance(error, DeviceLost) and self._tools.device.fault() is not None)
+            # A poisoned context may be a job's fault; the loss of the device is not. What tells of it may come a little
+            # later, and to the thread that guards the device.
+            gone = isinstance(error, DeviceLost) and self._tools.device.fault(TOLD) is not None
+            self.lost = self.lost or gone
             self.broken = not self.lost
             self._close()
             log.critical("the stage %s broke: this worker stops", stage.__name__.strip("_"), exc_info=True)

@@ -31,7 +31,7 @@ LOOK = 0.25
 
 class Watch:
     """Guards the batches of one thread. `on_long` is called, again and again, while a batch has run for over LONG
-    seconds; `on_overdue` once for a predict call that is over its time-out. Both must return soon."""
+    seconds; `on_overdue` likewise while a predict call is over its time-out. Both must return soon."""
 
     def __init__(self, on_long: Callable[[], None], on_overdue: Callable[[], None]) -> None:
         self._on_long = on_long
@@ -120,10 +120,11 @@ class Watch:
         self._rearm()
         deadline = self._deadline
         over = time.monotonic() - deadline
-        if over > 0 and deadline != self._told:
-            self._told = deadline
-            log.error("predict is over its time-out")
-            self._on_overdue()
+        if over > 0:
+            if deadline != self._told:
+                self._told = deadline
+                log.error("predict is over its time-out")
+            self._on_overdue()  # again: it may have failed, and a heart-beat on its way takes it back
         if over > PATIENCE:
             log.critical("predict hangs: this worker ends, its batch goes on elsewhere")
             faulthandler.dump_traceback(file=sys.__stderr__ or 2)

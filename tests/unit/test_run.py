@@ -13,7 +13,9 @@ import pytest
 from tests.local import wait_until
 from tests.models import Echo
 from tests.shelves import NO_ARTIFACTS, alone
+from tundish.blobs import BlobUnavailable
 from tundish.catalog import Served
+from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
 from tundish.job import Code
 from tundish.outcome import Canceled, Failed, Item
@@ -25,6 +27,7 @@ from workers.lead import SLOW
 from workers.pace import Pace
 from workers.predict import Prediction
 from workers.prepare import Prepared
+from workers.record import Recorded
 from workers.run import Pipeline, Tools
 from workers.shelf import Shelf
 
@@ -139,6 +142,104 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
     assert pipeline.stop(PATIENCE)
     assert made.done()
     assert behind.cancel()
+
+
+@pytest.fixture
+def coming(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is prepared is decoded at once, its model collates, and says here that it was asked to."""
+    asked = list[str]()
+
+    class Collating(Echo):
+        def collate(self, items: Sequence[Any]) -> None: ...
+
+    def plan(*of: object) -> None:
+        asked.append("asked")
+
+    monkeypatch.setattr(
+        pipeline, "_decoded", lambda claim: replace(prepared(), claim=claim, loaded=Mock(model=Collating()))
+    )
+    monkeypatch.setattr(pipeline._tools.shelf, "holds", lambda target: True)
+    monkeypatch.setattr(pipeline._ahead, "plan", plan)
+    monkeypatch.setattr(pipeline, "_custody", Mock(lone=False))
+    return asked
+
+
+def test_of_many_that_were_fetched_at_once_two_are_collated_before_their_turn(
+    pipeline: Pipeline, coming: list[str]
+) -> None:
+    most = 0
+    with ThreadPoolExecutor(8) as pool:
+        all_prepared = [pool.submit(pipeline._prepare, claimed()) for _ in range(8)]
+        for taken in range(8):
+            wait_until(pipeline._prepared.full, "one waits")
+            most = max(most, len(coming) - taken)
+            assert pipeline._next() is not None
+        for each in all_prepared:
+            each.result(PATIENCE)
+    assert most <= 2
+
+
+def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_moment(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, away = list[int](), threading.Event()
+
+    def record(*args: object, **kwargs: object) -> Recorded:
+        tries.append(1)
+        if len(tries) == 1:
+            away.set()
+            raise BlobUnavailable("it restarts")
+        return Recorded([], webhooks=False)
+
+    monkeypatch.setattr("workers.run.record", record)
+    monkeypatch.setattr("workers.run.RETRY", 0.01)
+    custody = pipeline._custody = Mock()
+    pipeline._closing.set()
+    pipeline._predicted.put(last := predicted(1))
+    pipeline._predicted.put(None)
+    recording = threading.Thread(target=pipeline._record, daemon=True)
+    recording.start()
+    assert away.wait(PATIENCE)
+    pipeline._threads = [recording]
+    assert pipeline.stop(PATIENCE)
+    assert list(custody.let_go.call_args.args[0]) == [last.claim.id]
+
+
+def test_what_no_store_takes_within_the_grace_is_given_back(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.run.record", Mock(__name__="record", side_effect=BlobUnavailable("it is away")))
+    custody = pipeline._custody = Mock()
+    pipeline._predicted.put(predicted(1))
+    pipeline._threads = [threading.Thread(target=pipeline._record, daemon=True)]
+    pipeline.start()
+    assert not pipeline.stop(0.0)
+    assert custody.end.called
+    pipeline._predicted.put(None)
+    pipeline._threads[0].join(PATIENCE)
+    assert not pipeline._threads[0].is_alive()
+    assert not custody.let_go.called
+
+
+@pytest.mark.parametrize("told", ["to the stage", "to the guard", "later"])
+def test_a_device_that_is_gone_takes_no_job_along_whoever_is_told(pipeline: Pipeline, told: str) -> None:
+    def fault(wait: float) -> str | None:
+        if told == "to the guard":
+            pipeline.lose()
+        return "Xid 79" if told == "to the stage" else None
+
+    def stage() -> None:
+        raise DeviceLost("CUDA error: unspecified launch failure")
+
+    cast(Any, pipeline._tools.device).fault = fault
+    custody = pipeline._custody = Mock()
+    pipeline._guard(stage)
+    assert pipeline.broken == (told == "later")
+    if told == "later":
+        pipeline.lose()
+    pipeline._threads.clear()
+    pipeline.stop(0.0)
+    assert custody.end.called
 
 
 def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:

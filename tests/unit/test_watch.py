@@ -4,6 +4,7 @@ import faulthandler
 import subprocess
 import sys
 import time
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -68,3 +69,15 @@ def test_what_runs_beside_for_too_long_ends_no_process_whose_threads_run(timer: 
     with watch.beside(0.0):
         watch._look()
         assert timer[0] >= time.monotonic() + PATIENCE - 1
+
+
+def test_that_a_call_is_over_its_time_out_is_said_again_and_again_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A statement may fail, and a heart-beat that was on its way takes it back."""
+    said: Queue[str] = Queue()
+    watch = Watch(lambda: None, lambda: said.put("over"))
+    with watch(0.0):
+        for _ in range(3):
+            said.get(timeout=PATIENCE / 2)  # before the process is ended
+    assert caplog.messages == ["predict is over its time-out"]
