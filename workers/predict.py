@@ -60,7 +60,7 @@ def predict(
     """Mark the claim as started, and run it on the device; None where the claim was lost before. Raises
     execute.DeviceLost."""
     claim = prepared.claim
-    dropped = set() if claim.begun else _start(engine, kept, claim, lease, public_url)
+    dropped = set() if claim.begun else _start(engine, kept, prepared, lease, public_url)
     if dropped is None:
         log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
         return None
@@ -80,11 +80,16 @@ def predict(
     return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)
 
 
-def _start(engine: store.Engine, kept: store.Kept, claim: Claim, lease: float, public_url: str) -> set[UUID] | None:
-    """The jobs of a claim that need no predict any more; None where the claim was lost."""
-    started = store.start(kept(), claim.id, lease=lease)
+def _start(
+    engine: store.Engine, kept: store.Kept, prepared: Prepared, lease: float, public_url: str
+) -> set[UUID] | None:
+    """The jobs of a claim that need no predict any more; None where the claim was lost. Of those that have no input
+    nobody hears that they started."""
+    jobs = prepared.claim.jobs
+    started = store.start(kept(), prepared.claim.id, lease=lease)
     if started and started.heard:
-        told = [(job.id, job.tenant) for job in claim.jobs if job.id not in started.dropped]
+        run = [job for job, input in zip(jobs, prepared.inputs, strict=True) if not isinstance(input, Failed)]
+        told = [(job.id, job.tenant) for job in run if job.id not in started.dropped]
         with engine.begin() as connection:
             announce_start(connection, told, public_url)
     return started.dropped if started else None

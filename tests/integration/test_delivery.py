@@ -110,6 +110,16 @@ def test_a_redirect_is_not_followed_and_a_failure_is_tried_again(client: httpx.C
     assert receiver.received.empty()
 
 
+def test_nobody_hears_that_a_job_without_its_input_started(
+    client: httpx.Client, receiver: Receiver, register: Any
+) -> None:
+    register("/all", ["job.started", *ENDS])
+    asked = {"model": "echo", "input_url": receiver.url("/answers-no-GET")}
+    job = client.post("/v1/jobs", json=asked, headers={"Prefer": "wait=30"}).json()
+    assert job["error"]["code"] == "input_unavailable"
+    assert [each["event"] for each in log(client, job=job["id"])] == ["job.failed"]
+
+
 def test_410_ends_a_jobs_own_webhook(client: httpx.Client, receiver: Receiver) -> None:
     receiver.answers["/gone"] = [Answer(410)]
     job = echo(client, webhook=receiver.url("/gone"))
