@@ -3,7 +3,7 @@ File in place of bytes is passed on, and not read.
 
 One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
 batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too
-large for the device's memory is halved until it fits, and one that ran over its time-out is run item by item.
+large for the device's memory is halved until it fits, and what ran over its time-out is run again alone.
 
 Which predict calls a batch goes in, and what the model collates for each, says `tundish/plan.py`.
 """
@@ -150,17 +150,19 @@ class _Run:
                 self._tell(count)
                 raised = failure_of(error)
         # Out of the except block: the traceback would hold on to the memory that the parts need.
-        if time.monotonic() - began > timeout:
-            over = Failed(Code.TIMEOUT, f"predict took over {timeout:g} s for this item alone")
-            return {positions[0]: over} if count == 1 else self._divided(positions, sliced(positions, 1))
+        took = time.monotonic() - began
+        if took > timeout and count == 1:
+            return {positions[0]: Failed(Code.TIMEOUT, f"predict took over {timeout:g} s for this item alone")}
         if raised is not None:
-            return self._halved(positions, raised)
+            return self._divided(positions, sliced(positions, 1)) if took > timeout else self._halved(positions, raised)
         if not isinstance(results, (list, tuple)) or len(results) != count:
-            given = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
-            wrong = f"predict gave {given} for {count} items; it must give a list, one each"
+            what = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
+            wrong = f"predict gave {what} for {count} items; it must give a list, one each"
             return dict.fromkeys(positions, Failed(Code.MODEL_ERROR, wrong))
         let_go = self.reporter.let_go.intersection(positions)
-        return dict(zip(positions, results, strict=True)) | dict.fromkeys(let_go, Canceled())
+        given = dict(zip(positions, results, strict=True)) | dict.fromkeys(let_go, Canceled())
+        late = [position for position in positions if took > self.items[position].timeout]
+        return given | self._divided(late, sliced(late, 1)) if late else given
 
     def _call(self, positions: list[int]) -> Any:
         inputs = [self.inputs[position] for position in positions]
