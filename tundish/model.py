@@ -241,7 +241,7 @@ def check(model: type[Model[Any, Any]]) -> None:
         )
     if model.timeout is not None and not (_seconds(model.timeout) and model.timeout > 0):
         raise DefinitionError(
-            f"{model.__qualname__}.timeout is {model.timeout!r}; set it to None, or seconds up to {LONGEST:.0f}"
+            f"{model.__qualname__}.timeout is {model.timeout!r}; set it to seconds over 0, up to {LONGEST:.0f}, or None"
         )
     if not _seconds(model.max_wait):
         raise DefinitionError(

@@ -25,12 +25,13 @@ from tundish.ids import new_uuid
 from tundish.model import collates
 from tundish.settings import Settings
 from workers.ahead import Ahead
-from workers.batch import AHEAD, ROWS, Draft, Target
+from workers.batch import AHEAD, Draft, Target
 from workers.between import Between
 from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
 from workers.events import Events
 from workers.folders import Folders
+from workers.gather import Gather
 from workers.gpu import Device, host_memory
 from workers.inputs import Fetcher
 from workers.intake import Intake
@@ -60,8 +61,6 @@ OVERDUE = "saying that a claim is over its time-out"
 TOLD = 1.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
 INPUTS_SHARE = 0.125
-#: Seconds that what was claimed together may take until it is recorded together.
-TOGETHER = 2 * AHEAD
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Pipeline:
         self._waits = Waits()
         self._prepared: Queue[Prepared | None] = Queue(1)  # None wakes who waits for a batch
         self._asked: SimpleQueue[Between] = SimpleQueue()
-        self._predicted: Queue[Prediction | None] = Queue(4)
+        self._predicted = Gather()
         self._running: Claim | None = None
         self._drained = False  # no more claims come
         self._hungry = False  # the device waits for a batch, and for nothing else
@@ -111,7 +110,6 @@ class Pipeline:
         self._over = threading.Event()  # and no other try either
         self._outage = logs.Outage(log)
         self._recorded = threading.Condition()
-        self._gathering = threading.Lock()
         self._coming = threading.Lock()
         #: The models are on the shelf.
         self.filled = threading.Event()
@@ -222,7 +220,7 @@ class Pipeline:
         try:
             self._predict_all()
         finally:
-            self._predicted.put(None)
+            self._predicted.end()
 
     def _predict_all(self) -> None:
         self._tools.shelf.fill()
@@ -301,7 +299,7 @@ class Pipeline:
 
     def _record(self) -> None:
         tools, settings = self._tools, self._tools.settings
-        while predictions := self._gather():
+        while predictions := self._predicted.take():
             tools.events.settle()
             recorded = self._until(
                 self._over,
@@ -426,25 +424,6 @@ class Pipeline:
             self._outage.waits(OVERDUE, error)
         else:
             self._outage.over(OVERDUE)
-
-    def _gather(self) -> list[Prediction]:
-        """What is ready, at least one prediction and up to about ROWS results; after one whose claim has more behind
-        it, those are waited for, if they do not take long. Empty once predict has ended and all was gathered."""
-        gathered: list[Prediction] = []
-        with self._gathering:
-            prediction = self._predicted.get()
-            until = time.monotonic() + TOGETHER
-            while prediction:
-                gathered.append(prediction)
-                left = until - time.monotonic()
-                if sum(len(each.results) for each in gathered) >= ROWS:
-                    return gathered
-                try:
-                    prediction = self._predicted.get(prediction.claim.more and left > 0, max(0.0, left))
-                except Empty:
-                    return gathered
-            self._predicted.put(None)
-            return gathered
 
     def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""

@@ -20,7 +20,7 @@ from tundish.ids import new_uuid
 from tundish.job import Code
 from tundish.outcome import Canceled, Failed, Item
 from tundish.settings import Settings
-from workers.batch import ROWS, Target
+from workers.batch import Target
 from workers.claim import Claim
 from workers.gpu import Cpu
 from workers.lead import SLOW
@@ -196,7 +196,7 @@ def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_m
     custody = pipeline._custody = Mock()
     pipeline._closing.set()
     pipeline._predicted.put(last := predicted(1))
-    pipeline._predicted.put(None)
+    pipeline._predicted.end()
     recording = threading.Thread(target=pipeline._record, daemon=True)
     recording.start()
     assert away.wait(PATIENCE)
@@ -215,7 +215,7 @@ def test_what_no_store_takes_within_the_grace_is_given_back(
     pipeline.start()
     assert not pipeline.stop(0.0)
     assert custody.end.called
-    pipeline._predicted.put(None)
+    pipeline._predicted.end()
     pipeline._threads[0].join(PATIENCE)
     assert not pipeline._threads[0].is_alive()
     assert not custody.let_go.called
@@ -246,38 +246,6 @@ def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
     nothing = [Failed(Code.MODEL_LOAD_FAILED, "it is no number"), Canceled()]
     assert not replace(predicted(0), results=nothing).ran
     assert replace(predicted(0), results=[*nothing, None]).ran
-
-
-def test_what_was_claimed_together_is_recorded_together(pipeline: Pipeline) -> None:
-    first, second, next = predicted(1, more=True), predicted(1), predicted(1)
-    pipeline._predicted.put(first)
-    with ThreadPoolExecutor() as pool:
-        gathered = pool.submit(pipeline._gather)
-        wait_until(pipeline._predicted.empty, "the first was taken")
-        pipeline._predicted.put(second)
-        assert gathered.result(PATIENCE) == [first, second]
-        pipeline._predicted.put(next)
-        assert pipeline._gather() == [next]
-
-
-def test_what_does_not_come_is_not_waited_for(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.run.TOGETHER", 0.05)
-    lone = predicted(1, more=True)
-    pipeline._predicted.put(lone)
-    assert pipeline._gather() == [lone]
-
-
-def test_one_statement_records_so_many_rows(pipeline: Pipeline) -> None:
-    for _ in range(3):
-        pipeline._predicted.put(predicted(ROWS // 2, more=True))
-    assert len(pipeline._gather()) == 2
-
-
-def test_the_end_is_heard_by_whoever_gathers_next(pipeline: Pipeline) -> None:
-    last = predicted(1)
-    pipeline._predicted.put(last)
-    pipeline._predicted.put(None)
-    assert [pipeline._gather(), pipeline._gather(), pipeline._gather()] == [[last], [], []]
 
 
 @pytest.fixture
