@@ -161,8 +161,10 @@ class _Run:
             return dict.fromkeys(positions, Failed(Code.MODEL_ERROR, wrong))
         let_go = self.reporter.let_go.intersection(positions)
         given = dict(zip(positions, results, strict=True)) | dict.fromkeys(let_go, Canceled())
+        if took <= timeout:
+            return given
         late = [position for position in positions if took > self.items[position].timeout]
-        return given | self._divided(late, sliced(late, 1)) if late else given
+        return given | self._divided(late, sliced(late, 1))
 
     def _call(self, positions: list[int]) -> Any:
         inputs = [self.inputs[position] for position in positions]
