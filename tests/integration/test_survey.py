@@ -1,6 +1,8 @@
 """The survey between a real Postgres and a real Redis: what was lost is sent again, and nothing else."""
 
+import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +10,15 @@ import redis
 from sqlalchemy import text
 
 from local.http import free_port
-from tests.integration.stored import QUEUE, WORKER, submit
+from tests.integration.stored import QUEUE, WORKER, claim, run_out, start, status, submit
+from tests.local import wait_until
 from tundish import queue, store
+from tundish.blobs import Directory
+from tundish.job import Status
 from tundish.settings import Settings
 from workers.batch import Draft, Target
 from workers.chores import Tools, survey
+from workers.chores.__main__ import work
 from workers.claim import Custody
 from workers.connect import redis_client
 from workers.intake import unpack
@@ -97,3 +103,34 @@ def test_what_a_worker_lets_go_of_has_its_place_and_the_rest_is_not_sent_again(
             connection.execute(
                 text("UPDATE jobs SET status = 2 WHERE id = (SELECT min(id::text)::uuid FROM jobs WHERE status = 0)")
             )
+
+
+def test_no_job_of_a_dead_worker_waits_for_a_survey(
+    engine: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looks, goes_on = threading.Event(), threading.Event()
+    look = emptied.lrange
+
+    def slow(*of: int | str) -> object:
+        looks.set()
+        assert goes_on.wait(60)
+        return look(*of)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(emptied, "lrange", slow)
+    submit(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET sent_at = now() - interval '1 minute'"))
+    tools = Tools(Settings(), engine, emptied, Directory(tmp_path, b""))
+    working = threading.Thread(target=work, args=[tools])
+    working.start()
+    try:
+        assert looks.wait(30)
+        [id] = submit(engine)
+        held, _ = claim(engine, [id])
+        assert start(engine, held)
+        run_out(engine, held)
+        wait_until(lambda: status(engine, id) is Status.QUEUED, "it is queued again")
+    finally:
+        tools.stopped.set()
+        goes_on.set()
+        working.join()

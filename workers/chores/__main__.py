@@ -1,5 +1,5 @@
-"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that handle files or delete blobs have
-threads."""
+"""`python -m workers.chores`: each chore at its interval, until SIGTERM. Those that others would have to wait for, or
+that may wait for none, have threads."""
 
 import logging
 import signal
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import redis
 
@@ -31,14 +32,18 @@ from workers.chores import (
 
 log = logging.getLogger("workers.chores")
 
-SWEEPS = [
-    Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run)
-    for module in (partitions, reap, survey, expire, forget, bury)
-]
+
+def _chores(*modules: ModuleType) -> list[Chore]:
+    return [Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run) for module in modules]
+
+
+SWEEPS = _chores(partitions, survey, expire, forget, bury)
+#: The jobs of a dead worker wait for no other chore: a survey takes the longer the more is open, and waits for Redis.
+LEASES = _chores(reap)
 #: They delete blobs, which are many, or whose store hangs: no sweep waits for that.
-BLOBS = [Chore(module.__name__.rpartition(".")[2], module.EVERY, module.run) for module in (retention, uploads)]
+BLOBS = _chores(retention, uploads)
 #: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
-FILES = [Chore("batches", batches.EVERY, batches.run)]
+FILES = _chores(batches)
 FILE_THREADS = 4
 _outage = logs.Outage(log)
 #: Seconds to wait after Postgres, Redis or the blob store failed.
@@ -56,8 +61,8 @@ def main() -> int:
         return 2
     stopped = threading.Event()
     heed(stopped)
-    # The sweeps, what deletes blobs, and for each file one that works and one that holds the batch.
-    engine = store.engine(settings.database_url, 2 + 2 * FILE_THREADS)
+    # The sweeps, leases, what deletes blobs, and for each file one that works and one that holds the batch.
+    engine = store.engine(settings.database_url, 3 + 2 * FILE_THREADS)
     tools = Tools(settings, engine, connect.redis_client(settings.redis_url), blobs, stopped)
     work(tools)
     return 0
@@ -76,10 +81,10 @@ def heed(stopped: threading.Event) -> None:
 
 def work(tools: Tools) -> None:
     """Run all chores until `tools` are stopped."""
-    log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *BLOBS, *FILES)))
-    files = Schedule(FILES)
-    with ThreadPoolExecutor(1 + FILE_THREADS) as pool:
-        beside = [pool.submit(_serve, schedule, tools) for schedule in (Schedule(BLOBS), *[files] * FILE_THREADS)]
+    log.info("chores run: %s", ", ".join(chore.name for chore in (*SWEEPS, *LEASES, *BLOBS, *FILES)))
+    schedules = [Schedule(LEASES), Schedule(BLOBS), *[Schedule(FILES)] * FILE_THREADS]
+    with ThreadPoolExecutor(len(schedules)) as pool:
+        beside = [pool.submit(_serve, schedule, tools) for schedule in schedules]
         _serve(Schedule(SWEEPS), tools)
         for each in beside:
             each.result()
