@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tests.local import Local
 from tundish import store
-from tundish.blobs import BlobMissing, BlobUnavailable, Directory, job_prefix, key
+from tundish.blobs import BlobMissing, BlobUnavailable, Directory, day_prefix, job_prefix, key
 from tundish.ids import floor_uuid
 from tundish.job import Priority
 from tundish.settings import Settings
@@ -129,12 +129,51 @@ def test_a_retention_under_a_day_deletes_rows_once_their_blobs_are_gone(
         delete(prefix)
 
     monkeypatch.setattr(tools.blobs, "delete_prefix", away)
-    with pytest.raises(BlobUnavailable):
-        retention.run(short)
+    assert retention.run(short) == 0
     assert jobs(tools) == 1
     monkeypatch.undo()
     assert retention.run(short) == 1
     assert jobs(tools) == 0
+
+
+def test_blobs_that_cannot_be_deleted_keep_their_own_day_alone(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = OLD - timedelta(days=1)
+    with tools.engine.begin() as connection:
+        of = f"PARTITION OF jobs FOR VALUES FROM ('{floor_uuid(before)}') TO ('{floor_uuid(OLD)}')"
+        connection.execute(text(f"CREATE TABLE jobs_{before:%Y%m%d} {of}"))
+    delete, held = tools.blobs.delete_prefix, day_prefix(1, f"{before:%Y%m%d}")
+
+    def keep(prefix: str) -> None:
+        if prefix == held:
+            raise BlobUnavailable("a lock is on it")
+        delete(prefix)
+
+    monkeypatch.setattr(tools.blobs, "delete_prefix", keep)
+    for _ in range(2):
+        retention.run(tools)
+        assert days(tools) == [f"{before:%Y%m%d}"]
+    told = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert told == [f"the deletion of the blobs under {held} has to wait: a lock is on it"]
+    monkeypatch.undo()
+    retention.run(tools)
+    assert days(tools) == []
+
+
+def test_a_store_that_cannot_be_used_is_asked_for_nothing_more(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def away(prefix: str = "") -> None:
+        asked.append(prefix)
+        raise BlobUnavailable("away")
+
+    monkeypatch.setattr(tools.blobs, "delete_prefix", away)
+    monkeypatch.setattr(tools.blobs, "check", away)
+    with pytest.raises(BlobUnavailable):
+        retention.run(tools)
+    assert asked == [day_prefix(1, DAY), ""]
+    assert days(tools) == [DAY]
 
 
 def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Tools) -> None:

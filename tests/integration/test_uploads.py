@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -14,7 +15,7 @@ from api.pins import Pins
 from tests.integration.stored import QUEUE, submit
 from tests.local import Local, wait_until
 from tundish import store
-from tundish.blobs import BlobMissing, Directory, upload_key
+from tundish.blobs import BlobMissing, BlobUnavailable, Directory, upload_key, upload_prefix
 from tundish.errors import Problem
 from tundish.ids import new_uuid, to_text
 from tundish.settings import Settings
@@ -123,6 +124,26 @@ def test_what_has_expired_goes_with_its_blob_and_what_a_job_reads_stays(
     with pytest.raises(BlobMissing):
         blobs.stat(upload_key(1, used))
     assert pin(database_url, blobs, 1, used) == "upload_not_found"
+
+
+def test_an_upload_that_cannot_be_deleted_keeps_no_other(engine: store.Engine, blobs: Directory, system: Local) -> None:
+    stays, goes = made(engine, blobs), made(engine, blobs)
+    aged(engine, 10_000)
+    delete = blobs.delete_prefix
+
+    class Locked(Directory):
+        def delete_prefix(self, prefix: str) -> None:
+            if prefix == upload_prefix(1, stays):
+                raise BlobUnavailable("a lock is on it")
+            delete(prefix)
+
+    tools = Tools(Settings(), engine, redis.Redis.from_url(system.ps()["valkey"]["url"]), Locked(blobs._root, b""))
+    assert uploads.run(tools) == 1
+    assert blobs.get(upload_key(1, stays)) == BODY
+    with pytest.raises(BlobMissing):
+        blobs.get(upload_key(1, goes))
+    assert uploads.run(tools) == 0, "it is not tried again at once"
+    assert uploads.run(replace(tools, blobs=blobs)) == 1
 
 
 def test_no_sweep_waits_for_a_blob_store_that_hangs(

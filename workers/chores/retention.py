@@ -1,7 +1,8 @@
 """Retention: days that ended before TUNDISH_RETENTION are dropped as partitions, their blobs by prefix.
 
 Reads honour the retention to the second; rows go with their whole day, without long transactions and without bloat.
-Only where it is under a day are rows deleted too, in pages.
+Only where it is under a day are rows deleted too, in pages. Blobs go first, and rows once theirs are gone: what is in
+the way leaves none behind.
 """
 
 import logging
@@ -11,6 +12,7 @@ from tundish import store
 from tundish.blobs import batch_prefix, day_prefix, job_prefix
 from tundish.ids import floor_uuid, time_of
 from workers.chores import Tools, survey
+from workers.clear import clear
 
 EVERY = 60.0
 DAY = 86400.0
@@ -38,8 +40,8 @@ def run(tools: Tools) -> int:
 
 def _delete_batches(tools: Tools, connection: store.Connection, before: datetime) -> None:
     for id, tenant in store.past_batches(connection, floor_uuid(before), limit=PAGE):
-        tools.blobs.delete_prefix(batch_prefix(tenant, id))
-        store.delete_batch(connection, id)
+        if clear(tools, batch_prefix(tenant, id)):
+            store.delete_batch(connection, id)
 
 
 def _drop_days(tools: Tools, connection: store.Connection, before: datetime) -> None:
@@ -47,17 +49,14 @@ def _drop_days(tools: Tools, connection: store.Connection, before: datetime) -> 
         if store.is_open(connection, day):
             log.warning("the day %s is past the retention and kept: a job of it runs, or a delivery is due", day)
             continue
-        # The blobs first: nothing that is in the way then leaves any behind.
-        for tenant in store.tenants(connection):
-            tools.blobs.delete_prefix(day_prefix(tenant, day))
-        store.drop_day(connection, day)
-        log.info("dropped the day %s", day)
+        if all([clear(tools, day_prefix(tenant, day)) for tenant in store.tenants(connection)]):
+            store.drop_day(connection, day)
+            log.info("dropped the day %s", day)
 
 
 def _delete_rows(tools: Tools, connection: store.Connection, before: datetime) -> int:
     old = store.past_retention(connection, floor_uuid(before))
-    for id, tenant in old:
-        tools.blobs.delete_prefix(job_prefix(tenant, id))
-    if old:
-        store.delete_ended(connection, [id for id, _ in old])
-    return max(len(old), store.forget_deliveries(connection, floor_uuid(before)))
+    bare = [id for id, tenant in old if clear(tools, job_prefix(tenant, id))]
+    if bare:
+        store.delete_ended(connection, bare)
+    return max(len(bare), store.forget_deliveries(connection, floor_uuid(before)))
