@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from tests.integration.delivered import (
     deliver,
@@ -117,6 +117,15 @@ def test_a_try_that_was_on_its_way_before_a_replay_decides_nothing(engine: store
     assert rows(engine, "status, tries") == [("pending", 0)]
     settle(engine, replayed, "delivered")
     assert rows(engine, "status, tries") == [("delivered", 1)]
+
+
+def test_a_delivery_lives_as_long_when_it_is_new_and_when_it_is_replayed(engine: store.Engine) -> None:
+    [id] = deliver(engine, new_uuid())
+    assert rows(engine, "give_up_at - next_at") == [(store.LIFE,)], "as the table has it"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE deliveries SET give_up_at = now()"))
+        assert store.replay(connection, 1, id)
+    assert rows(engine, "give_up_at - next_at") == [(store.LIFE,)]
 
 
 def test_a_job_goes_with_its_settled_webhooks(engine: store.Engine, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ from tundish.store.connect import (
 )
 from tundish.store.courier import Due, Settled, Taken, bury, settle, take
 from tundish.store.deliveries import (
+    LIFE,
     Delivery,
     DeliveryListing,
     DeliveryRow,
@@ -166,6 +167,7 @@ __all__ = [
     "FIRST",
     "ID_AGE",
     "LAST",
+    "LIFE",
     "QUANTILES",
     "Answer",
     "Arrivals",

@@ -6,7 +6,6 @@ much waits in it. Quick lanes are asked one by one; the others are walked throug
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from sqlalchemy import Connection, text
 from tundish.ids import floor_uuid
 from tundish.store.arrays import Rows, array
 from tundish.store.connect import span
-from tundish.store.deliveries import FRESH, RETRIED
+from tundish.store.deliveries import FRESH, LIFE, RETRIED
 from tundish.store.endpoints import signing
 from tundish.store.sweeps import clock
 
@@ -186,5 +185,5 @@ _BURY = """
 def bury(connection: Connection, attempt: str, *, limit: int = 1000) -> int:
     """Make dead letters of what is due and has waited for longer than it may, with this as the last `attempt` of each.
     How many."""
-    given = {"before": floor_uuid(clock(connection) - timedelta(days=4)), "limit": limit, "attempt": attempt}
+    given = {"before": floor_uuid(clock(connection) - LIFE), "limit": limit, "attempt": attempt}
     return sum(connection.execute(text(_BURY.format(waits=waits)), given).rowcount for waits in (FRESH, RETRIED))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,6 +13,9 @@ from tundish.store.connect import span
 
 #: What waits for its first try, and what is tried again: each has an index of its own, and no other tells what waits.
 FRESH, RETRIED = "status = 'pending' AND NOT retried", "status = 'pending' AND retried"
+
+#: How long one may wait for its turn, or be tried, before it is a dead letter; the table says so of a new one.
+LIFE = timedelta(days=4)
 
 #: Rows, and bytes of bodies, that one insert takes at most: no statement may take long.
 _PAGE_ROWS, _PAGE_BYTES = 2000, 4_000_000
@@ -152,10 +155,10 @@ def replay(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | None:
     row = connection.execute(
         text(f"""
             UPDATE deliveries SET status = 'pending', retried = true, tries = 0, next_at = now(),
-                   give_up_at = now() + interval '4 days'
+                   give_up_at = now() + :life
             WHERE id = :id AND tenant = :tenant RETURNING {_ROW}
         """),
-        {"id": id, "tenant": tenant},
+        {"id": id, "tenant": tenant, "life": LIFE},
     ).one_or_none()
     return None if row is None else DeliveryRow(*row)
 

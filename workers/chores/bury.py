@@ -8,7 +8,9 @@ from workers.verdict import Answer
 
 EVERY = 60.0
 
-_GIVEN_UP = Answer(None, "given up after 4 days: the receiver took too little for its turn to come, or asked to wait")
+_GIVEN_UP = Answer(
+    None, f"given up after {store.LIFE.days} days: the receiver took too little for its turn to come, or asked to wait"
+)
 
 
 def run(tools: Tools) -> int:
