@@ -31,10 +31,11 @@ from tundish.codec import codec_for
 from tundish.events import Kind, Position, piece_data
 from tundish.execute import execute
 from tundish.ids import new_uuid, to_text
+from tundish.job import Priority
 from tundish.outcome import Item
 from tundish.settings import Settings
 from workers import connect
-from workers.chores import Tools, expire, reap, survey
+from workers.chores import Tools, batches, expire, reap, survey
 from workers.events import Events, Said
 from workers.report import Reporter
 
@@ -412,3 +413,19 @@ def test_ends_that_chores_make_wake_who_waits(
             run_out(engine, held)
             assert reap.run(tools) == 1
         assert ids() == {id}
+
+
+def test_a_batch_that_is_canceled_wakes_who_waits_for_a_line(
+    settings: Settings, engine: store.Engine, client: redis.Redis
+) -> None:
+    batch, job = new_uuid(), store.NewJob(new_uuid(), 1, "m", "1", Priority.LOW, 60.0, "text/plain", 1, b"1")
+    with engine.begin() as connection:
+        store.new_batch(connection, store.NewBatch(batch, 1, "m", "blob", "etag", 1, 60.0))
+        store.begin_batch(connection, batch, 1)
+        begun = store.read_batch(connection, 1, batch)
+        assert begun
+        assert store.add_lines(connection, begun, [store.NewLine(1, "a", job.id)], [job], end=1, lease=0.0)
+        store.cancel_batch(connection, 1, batch)
+    with heard(client, queue.DONE) as ids:
+        assert batches.run(Tools(settings, engine, client, open_blobs(settings))) == 1
+        assert ids() == {job.id}

@@ -14,6 +14,7 @@ from tundish.lineup import Lineup
 from workers.chores import Tools
 from workers.collect import Stopped, collect
 from workers.expand import begin, expand
+from workers.notify import notify
 
 EVERY = 0.5
 
@@ -119,7 +120,9 @@ def _expand(tools: Tools, batch: store.BatchRow) -> None:
 
 def _cancel(tools: Tools, batch: store.BatchRow) -> None:
     """What waits ends at once, what runs is asked to."""
-    while True:
+    full = True
+    while full:
         with tools.engine.begin() as connection:
-            if len(store.cancel_lines(connection, batch, limit=PAGE)) < PAGE:
-                return
+            asked = store.cancel_lines(connection, batch, limit=PAGE)
+        notify(tools.client, asked, webhooks=False)  # the batch alone sends some
+        full = len(asked) == PAGE
