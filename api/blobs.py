@@ -1,13 +1,12 @@
 """Signed URLs of the blob directory. With S3 there is nothing to serve: its URLs lead to the bucket."""
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 from starlette.routing import Route
 
 from api.http import known_parameters
 from api.parts import Parts
+from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from tundish.blobs import (
     CHUNK,
     Arrival,
@@ -37,22 +36,24 @@ class BlobFiles:
     async def get(self, request: Request) -> Response:
         given = known_parameters(request, ("type", "expires", "signature"))
         try:
-            found = await asyncio.to_thread(self._directory().open_signed, request.path_params["key"], given)
+            found = await of_blobs(self._directory().open_signed, request.path_params["key"], given)
         except BadSignature as error:
             raise Unauthorized("unauthorized", str(error)) from error
         except BlobMissing as error:
             raise NotFound("not_found", str(error)) from error
+        except BlobUnavailable as error:
+            raise no_blobs() from error
         return _File(found.path, headers={**INERT, "content-type": found.content_type})
 
     async def put(self, request: Request) -> Response:
         """The body of an upload, to the disk as it arrives."""
         given = known_parameters(request, ("type", "size", "sha256", "expires", "signature"))
         try:
-            arrival = await asyncio.to_thread(self._directory().receive, request.path_params["key"], given)
+            arrival = await of_blobs_at_length(self._directory().receive, request.path_params["key"], given)
             try:
                 await _receive(request, arrival, given)
             finally:
-                await asyncio.to_thread(arrival.discard)
+                await of_blobs_at_length(arrival.discard)
         except BadSignature as error:
             raise Unauthorized("unauthorized", str(error)) from error
         except BlobMissing as error:
@@ -94,7 +95,7 @@ async def _receive(request: Request, arrival: Arrival, given: dict[str, str]) ->
         pieces.append(piece)
         waiting += len(piece)
         if waiting >= CHUNK:
-            await asyncio.to_thread(arrival.write, b"".join(pieces))
+            await of_blobs_at_length(arrival.write, b"".join(pieces))
             pieces, waiting = [], 0
-    await asyncio.to_thread(arrival.write, b"".join(pieces))
-    await asyncio.to_thread(arrival.keep)
+    await of_blobs_at_length(arrival.write, b"".join(pieces))
+    await of_blobs_at_length(arrival.keep)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,13 @@ from uuid import UUID
 import pytest
 import redis
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
 from api.pins import Pins
 from tests.integration.stored import QUEUE, submit
 from tests.local import Local, wait_until
 from tundish import store
-from tundish.blobs import BlobMissing, BlobUnavailable, Directory, upload_key, upload_prefix
+from tundish.blobs import BlobMissing, BlobUnavailable, Directory, open_blobs, upload_key, upload_prefix
 from tundish.errors import Problem
 from tundish.ids import new_uuid, to_text
 from tundish.settings import Settings
@@ -174,3 +176,33 @@ def test_no_sweep_waits_for_a_blob_store_that_hangs(
         opened.set()
         working.join()
         client.close()
+
+
+def test_a_blob_whose_directory_cannot_be_used_is_to_be_asked_for_again(
+    serve: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    root = tmp_path / "blobs"
+    with serve(secret="s", blob_url=f"file://{root}") as client:
+        blobs = open_blobs(Settings(secret="s", blob_url=f"file://{root}"))
+        blobs.put("1/a/b", BODY, "text/plain")
+        url = blobs.get_url("1/a/b", "text/plain")
+        assert client.get(url).content == BODY
+        blobs.delete_prefix("1/a/")
+        assert client.get(url).status_code == 404
+        root.rename(tmp_path / "away")
+        root.symlink_to(root)
+        refused = client.get(url)
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "unavailable", "2")
+
+
+def test_a_blob_whose_directory_does_not_answer_is_waited_for_no_longer_than_others(
+    serve: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.patience.PATIENCE", 0.1)
+    answers = threading.Event()
+    with serve(secret="s", blob_url=f"file://{tmp_path}") as client:
+        url = open_blobs(Settings(secret="s", blob_url=f"file://{tmp_path}")).get_url("1/a/b", "text/plain")
+        monkeypatch.setattr(Directory, "stat", lambda *_: answers.wait(10))
+        assert client.get(url).status_code == 503
+        assert not answers.is_set()
+        answers.set()

@@ -107,12 +107,10 @@ class Directory(Blobs):
         return True  # `receive` is the only way in
 
     def open_signed(self, key: str, given: Mapping[str, str]) -> Found:
-        """What the signed query of a GET leads to. Raises BadSignature and BlobMissing."""
+        """What the signed query of a GET leads to. Raises BadSignature, BlobMissing and BlobUnavailable."""
         signed = self._signed("GET", key, given, GET)
-        path = self._path(key)
-        if not path.is_file():
-            raise BlobMissing("the blob is gone")
-        return Found(path, signed["type"])
+        self.stat(key)
+        return Found(self._path(key), signed["type"])
 
     def receive(self, key: str, given: Mapping[str, str]) -> "Arrival":
         """Take what the signed query of a PUT allows. Raises BadSignature and BlobMissing."""
