@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from api.patience import no_database
 from tundish import store
 from tundish.errors import BadRequest, Conflict, Refused, Unavailable
 from tundish.media import JSON
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Once:
         return stored[0] if stored else None
 
     async def _store(
-        self, keyed: Keyed, verb: Callable[..., store.Answer | None], new: object, show: Callable[[datetime], Response]
+        self, keyed: Keyed, verb: Callable[..., bool], new: object, show: Callable[[datetime], Response]
     ) -> tuple[Response, datetime] | None:
         shown: list[tuple[Response, datetime]] = []
 
@@ -117,7 +119,7 @@ class Once:
         else:
             await self._run(store.amend_answer, keyed.scope, job, bytes(response.body))
 
-    async def _run(self, verb: Callable[..., store.Answer | None], *arguments: object) -> store.Answer | None:
+    async def _run(self, verb: Callable[..., T], *arguments: object) -> T:
         try:
             return await store.run(self._engine, verb, *arguments)
         except store.TooOld as error:

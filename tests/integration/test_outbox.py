@@ -31,7 +31,7 @@ def test_the_record_statement_writes_nothing_past_an_endpoint(engine: store.Engi
     endpoint(engine)
     with engine.begin() as connection:
         assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={1}) == []
-        assert store.renew(connection, [held], lease=30.0) == {held}
+        assert store.start(connection, held, lease=30.0), "nor is the claim closed"
         assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={2}) == [id]
 
 

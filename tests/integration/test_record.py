@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from tests.integration.stored import claim, read, submit
+from tests.integration.stored import claim, read, start, submit
 from tundish import store
 from tundish.blobs import Directory
 from tundish.codec import codec_for
@@ -47,5 +47,4 @@ def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, kept:
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
     assert rows[1]
     assert b"output_invalid" in (rows[1].error or b"")
-    with engine.begin() as connection:
-        assert store.renew(connection, [id], lease=30.0) == set()  # the claim is closed
+    assert not start(engine, id), "the claim is closed"

@@ -236,7 +236,7 @@ def test_a_claim_that_came_back_from_its_time_out_is_held_again(engine: store.En
     assert start(engine, claimed)
     overdue(engine, claimed)
     with engine.begin() as connection:
-        assert store.renew(connection, [claimed], lease=30.0) == {claimed}
+        store.renew(connection, [claimed], lease=30.0)
     run_out(engine, claimed)
     assert [(job.id, job.deaths, job.alone) for job in reap(engine).unsent] == [(id, 1, False)]
 
@@ -267,7 +267,7 @@ def test_a_canceled_job_is_not_run_and_its_result_is_refused(engine: store.Engin
 def test_a_renewed_claim_is_held(engine: store.Engine) -> None:
     held, _ = claim(engine, submit(engine), lease=0.001)
     with engine.begin() as connection:
-        assert store.renew(connection, [held, new_uuid()], lease=30.0) == {held}
+        store.renew(connection, [held, new_uuid()], lease=30.0)
     assert reap(engine) == store.Requeued([], [])
 
 

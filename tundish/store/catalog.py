@@ -158,8 +158,8 @@ def workers(connection: Connection, *, seen_within: float, lost_after: float | N
     return [Worker(*row) for row in rows]
 
 
-def forget_workers(connection: Connection, unseen_for: float) -> int:
+def forget_workers(connection: Connection, unseen_for: float) -> None:
     """Delete what has not been seen for so many seconds."""
-    return connection.execute(
+    connection.execute(
         text("DELETE FROM workers WHERE seen_at < now() - :unseen * interval '1 second'"), {"unseen": unseen_for}
-    ).rowcount
+    )

@@ -183,16 +183,15 @@ def start(connection: Connection, claim: UUID, *, lease: float) -> Started | Non
     return None
 
 
-def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> set[UUID]:
-    """Heart-beat: hold the claims for `lease` seconds more. The claims that are still held."""
-    rows = connection.execute(
+def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> None:
+    """Heart-beat: hold those of the claims that are not lost for `lease` seconds more."""
+    connection.execute(
         text("""
             UPDATE claims SET lease_until = now() + :lease * interval '1 second', overdue = false
-            WHERE id = ANY(:claims) RETURNING id
+            WHERE id = ANY(:claims)
         """),
         {"claims": array("uuid", claims), "lease": lease},
     )
-    return set(rows.scalars())
 
 
 def overdue(connection: Connection, claim: UUID) -> None:

@@ -54,38 +54,35 @@ def answer_of(connection: Connection, scope: Scope, retention: float) -> Answer 
 
 def submit_once(
     connection: Connection, scope: Scope, new: Sequence[NewJob], answer: Callable[[datetime], Answer]
-) -> Answer | None:
-    """Store jobs and the answer to their request, all or none; None where the key is taken, and nothing is stored.
+) -> bool:
+    """Store jobs and the answer to their request, all or none; False where the key is taken, and nothing is stored.
     Raises a StoreError with `lock_timed_out` where another request held the key for IN_FLIGHT seconds."""
-    given = _answer_once(connection, scope, answer)
-    if given and new:
+    first = _answer_once(connection, scope, answer)
+    if first and new:
         jobs.submit(connection, new)
-    return given
+    return first
 
 
-def new_batch_once(
-    connection: Connection, scope: Scope, new: NewBatch, answer: Callable[[datetime], Answer]
-) -> Answer | None:
+def new_batch_once(connection: Connection, scope: Scope, new: NewBatch, answer: Callable[[datetime], Answer]) -> bool:
     """The same for a batch."""
-    given = _answer_once(connection, scope, answer)
-    if given:
+    first = _answer_once(connection, scope, answer)
+    if first:
         batches.new_batch(connection, new)
-    return given
+    return first
 
 
-def _answer_once(connection: Connection, scope: Scope, answer: Callable[[datetime], Answer]) -> Answer | None:
+def _answer_once(connection: Connection, scope: Scope, answer: Callable[[datetime], Answer]) -> bool:
     begun = text("SELECT now(), set_config('lock_timeout', :wait, true)")
     at = connection.execute(begun, {"wait": f"{IN_FLIGHT}s"}).one()[0]
-    given = answer(at)
     first = connection.execute(
         text("""
             INSERT INTO idempotency (tenant, method, path, key, fingerprint, status, location, body)
             VALUES (:tenant, :method, :path, :key, :fingerprint, :status, :location, :body)
-            ON CONFLICT DO NOTHING RETURNING true
+            ON CONFLICT DO NOTHING
         """),
-        {**scope._asdict(), **given._asdict()},
-    ).scalar()
-    return given if first else None
+        {**scope._asdict(), **answer(at)._asdict()},
+    )
+    return first.rowcount == 1
 
 
 def amend_answer(connection: Connection, scope: Scope, job: UUID, ended: bytes) -> None:
