@@ -7,12 +7,14 @@ from uuid import UUID
 from api import database
 from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from tundish import store
-from tundish.blobs import CHUNK, BlobError, BlobMissing, Blobs, Stat, upload_key
+from tundish.blobs import CHUNK, BlobChanged, BlobError, BlobMissing, Blobs, Stat, upload_key
 from tundish.errors import Conflict, NotFound
 from tundish.ids import from_text
 
 #: Seconds that an upload is kept past the retention of what reads it: rows go with their whole day.
 MARGIN = 2 * 86400.0
+
+_OTHER = "has other bytes than those it was made for, or was just overwritten"
 
 
 class Pinned(NamedTuple):
@@ -46,6 +48,8 @@ class Pins:
         try:
             found = await of_blobs(self._blobs.stat, key)
             await of_blobs_at_length(self._check, key, upload, found)
+        except BlobChanged as error:
+            raise _mismatch(_OTHER) from error
         except BlobMissing as error:
             detail = "the upload holds nothing yet; PUT its bytes to its url first, with its headers"
             raise Conflict("upload_incomplete", detail) from error
@@ -61,7 +65,7 @@ class Pins:
         try:
             return await of_blobs(self._blobs.get, pinned.key, pinned.etag)
         except BlobMissing as error:
-            raise _mismatch("has other bytes than those it was made for, or was just overwritten") from error
+            raise _mismatch(_OTHER) from error
         except BlobError as error:
             raise no_blobs() from error
 

@@ -105,6 +105,18 @@ def test_a_store_that_checks_nothing_is_checked(database_url: str, engine: store
     assert found.etag == etag, "it is not summed up again"
 
 
+def test_an_upload_that_is_overwritten_while_it_is_checked_holds_something(
+    database_url: str, engine: store.Engine, tmp_path: Path
+) -> None:
+    class Overwritten(Careless):
+        def holds_to(self, key: str, sha256: str) -> bool:
+            self.put(key, BODY, "text/plain")
+            return super().holds_to(key, sha256)
+
+    blobs = Overwritten(tmp_path, b"secret")
+    assert pin(database_url, blobs, 1, made(engine, blobs, sha256=SUM)) == "upload_mismatch"
+
+
 def test_what_has_expired_goes_with_its_blob_and_what_a_job_reads_stays(
     database_url: str, engine: store.Engine, blobs: Directory, system: Local
 ) -> None:
