@@ -176,6 +176,15 @@ def test_a_store_that_cannot_be_used_is_asked_for_nothing_more(tools: Tools, mon
     assert days(tools) == [DAY]
 
 
+def test_once_stopped_it_deletes_nothing_more(tools: Tools) -> None:
+    tools.stopped.set()
+    retention.run(tools)
+    assert (days(tools), tools.blobs.get(INPUT)) == ([DAY], b"1")
+    tools.stopped.clear()
+    retention.run(tools)
+    assert days(tools) == []
+
+
 def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Tools) -> None:
     low = floor_uuid(datetime.now(UTC) - timedelta(minutes=1)).int
     with tools.engine.begin() as connection:
