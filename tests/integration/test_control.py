@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -200,6 +201,27 @@ def test_a_version_that_changes_what_it_promises_is_told(
         assert store.register(connection, [changed, version(M2), version(Target("m", "3"))]) == [changed] * told
         assert store.catalog(connection, 30).versions["m", "1"] == replace(changed, workers=[])
         assert store.register(connection, [changed]) == []
+
+
+def test_workers_that_start_together_wait_for_each_other_in_one_order(catalog: store.Engine) -> None:
+    def write(versions: list[store.Version]) -> None:
+        with catalog.begin() as connection:
+            store.register(connection, versions)
+
+    def waits() -> bool:
+        with catalog.begin() as connection:
+            held = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(connection.execute(text(held)).scalar_one())
+
+    with ThreadPoolExecutor(1) as pool:
+        with catalog.begin() as connection:
+            store.register(connection, [version(M1)])
+            other = pool.submit(write, [version(N1), version(M1)])
+            wait_until(waits, "the other waits for this one")
+            store.register(connection, [version(N1)])
+        other.result(10)
 
 
 def test_a_version_that_promises_the_same_in_other_words_has_not_changed(catalog: store.Engine) -> None:

@@ -33,6 +33,9 @@ _REGISTER = text("""
         max_batch = EXCLUDED.max_batch, max_wait = EXCLUDED.max_wait, max_cost = EXCLUDED.max_cost,
         timeout = EXCLUDED.timeout, example = EXCLUDED.example, artifact = EXCLUDED.artifact
 """)
+_DEFAULT = text("""
+    INSERT INTO aliases (model, alias, weights) VALUES (:model, 'default', :weights) ON CONFLICT DO NOTHING
+""")
 _KNOWN = text("""
     SELECT input_type, output_type, input_schema, output_schema, artifact FROM versions
     WHERE model = :model AND version = :version
@@ -50,7 +53,8 @@ def register(connection: Connection, versions: Sequence[Version]) -> list[Versio
     """Write versions to the catalog. The first version of a model becomes its alias `default`; later ones never move
     it. Gives those that were known with another schema or artifact."""
     changed = []
-    for one in versions:
+    # All workers that start write in one order, whatever theirs is: none waits for one that waits for it.
+    for one in sorted(versions, key=lambda each: (each.model, each.version)):
         known = connection.execute(_KNOWN, {"model": one.model, "version": one.version}).one_or_none()
         artifacts = {known.artifact, one.artifact} if known and known.artifact else set()
         if known and (_promises(known) != _promises(one) or len(artifacts) > 1):
@@ -59,13 +63,8 @@ def register(connection: Connection, versions: Sequence[Version]) -> list[Versio
         for name in ("input_schema", "output_schema", "example"):
             row[name] = None if row[name] is None else json.dumps(row[name])
         connection.execute(_REGISTER, row)
-        connection.execute(
-            text(
-                "INSERT INTO aliases (model, alias, weights) VALUES (:model, 'default', :weights)"
-                " ON CONFLICT DO NOTHING"
-            ),
-            {"model": one.model, "weights": json.dumps({one.version: 100})},
-        )
+    for one in sorted(versions, key=lambda each: each.model):  # of each model the first that is given comes first
+        connection.execute(_DEFAULT, {"model": one.model, "weights": json.dumps({one.version: 100})})
     return changed
 
 
