@@ -19,6 +19,10 @@ class Lead:
         """Its last batch."""
         self._took[target] = seconds
 
+    def quick(self, target: Target) -> bool:
+        """Whether its last batch took so little that one which runs in vain harms nobody."""
+        return self._took.get(target, math.inf) < AHEAD
+
     def pending(self, running: Target | None, ran: float) -> float:
         """Seconds that a batch takes which has run for `ran`, or which comes next, by the last one of its target; who
         knows, of a first."""

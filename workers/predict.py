@@ -5,12 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from tundish import execute, store
 from tundish.codec import Codec
 from tundish.job import Code
-from tundish.outbox import announce_start
 from tundish.outcome import Canceled, Failed
 from tundish.runtime import Runtime, Watch
 from workers.claim import Claim
@@ -18,6 +16,7 @@ from workers.events import Events
 from workers.folders import Folder
 from workers.prepare import Prepared
 from workers.report import Reporter
+from workers.start import Start
 
 log = logging.getLogger(__name__)
 
@@ -54,22 +53,21 @@ def predict(
     events: Events,
     device: str,
     *,
+    quick: bool,
     lease: float,
     public_url: str,
 ) -> Prediction | None:
-    """Mark the claim as started, and run it on the device; None where the claim was lost before. Raises
+    """Mark the claim as started, and run it on the device; None where the claim was lost before. What is `quick` does
+    not wait to hear which of its jobs have ended since they were claimed: they may run, and nothing comes of it. Raises
     execute.DeviceLost."""
-    claim = prepared.claim
-    dropped = set() if claim.begun else _start(engine, kept, prepared, lease, public_url)
-    if dropped is None:
-        log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
+    claim, loaded, plan = prepared.claim, prepared.loaded, None
+    start = Start(engine, kept, prepared, lease, public_url)
+    inputs = prepared.inputs if quick else start.of(prepared.inputs)
+    if inputs is None:
         return None
-    loaded, inputs, plan = prepared.loaded, prepared.inputs, None
     if prepared.ahead:
         with watch(min(item.timeout for item in prepared.items)):
             plan = prepared.plan()
-    if dropped:
-        inputs = [Canceled() if job.id in dropped else input for job, input in zip(claim.jobs, inputs, strict=True)]
     reporter = Reporter(engine, events, claim.jobs)
     began = time.monotonic()
     folder = prepared.folder.path if prepared.folder else None
@@ -77,19 +75,5 @@ def predict(
     results = execute.run(loaded.model, prepared.items, inputs, reporter, runtime, plan)
     predict_ms = (time.monotonic() - began) * 1000
     log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
-    return Prediction(claim, predict_ms, results, loaded.writes, prepared.folder)
-
-
-def _start(
-    engine: store.Engine, kept: store.Kept, prepared: Prepared, lease: float, public_url: str
-) -> set[UUID] | None:
-    """The jobs of a claim that need no predict any more; None where the claim was lost. Of those that have no input
-    nobody hears that they started."""
-    jobs = prepared.claim.jobs
-    started = store.start(kept(), prepared.claim.id, lease=lease)
-    if started and started.heard:
-        run = [job for job, input in zip(jobs, prepared.inputs, strict=True) if not isinstance(input, Failed)]
-        told = [(job.id, job.tenant) for job in run if job.id not in started.dropped]
-        with engine.begin() as connection:
-            announce_start(connection, told, public_url)
-    return started.dropped if started else None
+    left = start.after(results) if quick else results
+    return None if left is None else Prediction(claim, predict_ms, left, loaded.writes, prepared.folder)

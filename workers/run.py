@@ -287,6 +287,7 @@ class Pipeline:
                     self._watch,
                     tools.events,
                     tools.device.name,
+                    quick=self._lead.quick(claimed.target),
                     lease=settings.lease,
                     public_url=settings.public_url,
                 )

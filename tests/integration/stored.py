@@ -83,7 +83,7 @@ def reap(engine: store.Engine) -> store.Requeued:
 
 def start(engine: store.Engine, id: UUID) -> bool:
     with engine.begin() as connection:
-        return store.start(connection, id, lease=30.0) is not None
+        return store.start(connection, id, lease=30.0)() is not None
 
 
 def status(engine: store.Engine, id: UUID) -> Status:

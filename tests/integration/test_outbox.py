@@ -31,7 +31,7 @@ def test_the_record_statement_writes_nothing_past_an_endpoint(engine: store.Engi
     endpoint(engine)
     with engine.begin() as connection:
         assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={1}) == []
-        assert store.start(connection, held, lease=30.0), "nor is the claim closed"
+        assert store.start(connection, held, lease=30.0)(), "nor is the claim closed"
         assert store.record(connection, [end(job)], [store.Ran(held, 1.0)], unheard_by={2}) == [id]
 
 
@@ -87,10 +87,10 @@ def test_a_start_is_told_where_somebody_wants_it(engine: store.Engine) -> None:
     [id] = submit(engine)
     held, _ = claim(engine, [id])
     with engine.begin() as connection:
-        assert store.start(connection, held, lease=30.0) == store.Started(set(), heard=False)
+        assert store.start(connection, held, lease=30.0)() == store.Started(set(), heard=False)
     wants = endpoint(engine, ["job.started"])
     with engine.begin() as connection:
-        assert store.start(connection, held, lease=30.0) == store.Started(set(), heard=True)
+        assert store.start(connection, held, lease=30.0)() == store.Started(set(), heard=True)
         outbox.announce_start(connection, [(id, 1)], "")
     [(job, told, event, body)] = rows(engine, "job, endpoint, event, body")
     assert (job, told, event) == (id, wants.id, "job.started")

@@ -36,6 +36,8 @@ from workers.run import Pipeline, Tools
 from workers.shelf import Shelf
 
 TARGET = Target("m", "1")
+#: Whoever waits for a lock.
+WAITS = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 class Named(Model[int, int]):
@@ -171,6 +173,72 @@ def test_nothing_is_kept_that_was_collated_with_a_job_that_was_canceled_meanwhil
     assert prediction
     assert [isinstance(each, Canceled) for each in prediction.results] == [True, False, False, False]
     assert ran == [["1 collated", "2 collated"], ["2 collated"]]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_is_quick_runs_before_postgres_has_said_that_it_may(
+    pipeline: Pipeline, engine: store.Engine, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """And nothing comes of a job that was canceled by then; of what is not quick it does not run at all."""
+    ran, predictions = Queue[int](), Queue[Any]()
+
+    def predict(model: Named, batch: Batch[int]) -> list[int | Reject]:
+        ran.put(len(batch))
+        return list(batch)
+
+    monkeypatch.setattr(Named, "predict", predict)
+    pipeline._lead.took(TARGET, 0.01 if quick else 1.0)
+    ids = submit(engine, 4)
+    [claim] = pipeline._custody.take([Draft(TARGET, tuple(id.hex for id in ids))], begin=False)
+    prepared = pipeline._decoded(claim)
+    assert prepared
+    with engine.begin() as connection:
+        assert store.cancel(connection, 1, claim.jobs[0].id)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM claims FOR UPDATE"))
+        threading.Thread(target=lambda: predictions.put(pipeline._run(prepared)), daemon=True).start()
+        wait_until(lambda: waits(engine), "the start waits")
+        if quick:
+            assert ran.get(timeout=10) == 4
+        assert ran.empty()
+    prediction = predictions.get(timeout=10)
+    assert [isinstance(each, Canceled) for each in prediction.results] == [True, False, False, False]
+    assert quick or ran.get() == 3
+
+
+def waits(engine: store.Engine) -> bool:
+    """Whether a statement waits for a lock."""
+    with engine.begin() as connection:
+        return bool(connection.execute(text(f"SELECT {WAITS}")).all())
+
+
+@pytest.mark.parametrize("lost", ["answer", "claim"])
+def test_what_ran_is_not_run_again_where_the_answer_to_its_start_is_lost(
+    pipeline: Pipeline, engine: store.Engine, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    ran = list[int]()
+
+    def predict(model: Named, batch: Batch[int]) -> list[int | Reject]:
+        ran.append(len(batch))
+        if lost == "answer":
+            wait_until(lambda: waits(engine), "the start waits")
+            with engine.begin() as connection:
+                connection.execute(text(f"SELECT pg_terminate_backend(pid) {WAITS}"))
+        return list(batch)
+
+    monkeypatch.setattr(Named, "predict", predict)
+    pipeline._lead.took(TARGET, 0.01)
+    [id] = submit(engine)
+    [claim] = pipeline._custody.take([Draft(TARGET, (id.hex,))], begin=False)
+    prepared = pipeline._decoded(claim)
+    assert prepared
+    with engine.connect() as connection:
+        connection.execute(text("SELECT FROM claims FOR UPDATE" if lost == "answer" else "DELETE FROM claims"))
+        if lost == "claim":
+            connection.commit()
+        prediction = pipeline._run(prepared)
+    assert ran == [1]
+    assert (prediction is None) == (lost == "claim")
 
 
 def test_nothing_is_collated_ahead_beside_a_job_on_its_last_attempt(

@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+import subprocess
+import sys
 import threading
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from tests.local import wait_until
 from tundish import store
 from tundish.ids import new_uuid
 from tundish.store.arrays import array
@@ -117,3 +120,51 @@ def test_that_postgres_is_away_is_told_without_the_statement(engine: store.Engin
         assert "sqlalche.me" not in str(told.value)
     with pytest.raises(store.StoreError, match="SELECT no_such_thing"), engine.connect() as connection:
         connection.execute(text("SELECT no_such_thing"))
+
+
+def test_what_is_sent_is_answered_later(kept: store.Kept) -> None:
+    for number in (1, 2):
+        answer = NUMBER.send(kept(), {"number": number})
+        assert list(answer()) == [(number,)]
+
+
+def test_what_is_sent_and_does_not_fit_is_a_row_error_and_its_connection_goes_on(kept: store.Kept) -> None:
+    with pytest.raises(store.RowError):
+        NUMBER.send(kept(), {"number": "no number"})()
+    with pytest.raises(store.StoreError, match="no_such_thing"):
+        Statement("SELECT no_such_thing").send(kept(), {})
+    assert list(NUMBER.send(kept(), {"number": 3})()) == [(3,)]
+
+
+def test_a_connection_that_broke_before_it_answered_is_not_used_again(kept: store.Kept) -> None:
+    with pytest.raises(store.StoreError) as told:
+        END.send(kept(), {})()
+    assert told.value.connection_invalidated
+    assert list(NUMBER.send(kept(), {"number": 4})()) == [(4,)]
+
+
+def test_what_was_sent_is_done_though_its_process_is_killed_at_once(engine: store.Engine, database_url: str) -> None:
+    """As by an input that ends whoever predicts it: it must be charged."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE sent (n int)"))
+    script = """
+import os, signal, sys
+from tundish import store
+from tundish.store.statement import Statement
+
+insert = Statement("INSERT INTO sent VALUES (CAST(:n AS int)) RETURNING n")
+for n in range(20):
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    with store.autocommit(store.engine(sys.argv[1])).connect() as connection:
+        insert.send(connection, {"n": n})
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, database_url], check=True, timeout=60)
+
+    def done() -> bool:
+        with engine.begin() as connection:
+            return connection.execute(text("SELECT count(*) FROM sent")).scalar() == 20
+
+    wait_until(done, "all are there")

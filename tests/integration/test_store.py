@@ -1,6 +1,7 @@
 """The verbs of the store against a real Postgres: the fence, the lease, and what a death costs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -161,7 +162,7 @@ def test_a_claim_is_parted_and_each_part_goes_its_own_way(engine: store.Engine) 
     with engine.begin() as connection:
         store.cancel(connection, 1, ids[0])
         store.part(connection, first, new, [ids[2], ids[0]])
-        assert store.start(connection, new, lease=30.0) == store.Started({ids[0]}, False)  # a cancel is not forgotten
+        assert store.start(connection, new, lease=30.0)() == store.Started({ids[0]}, False)  # a cancel is not forgotten
     assert [status(engine, id) for id in ids[1:]] == [Status.QUEUED, Status.RUNNING, Status.QUEUED]
     with engine.begin() as connection:
         assert store.record(connection, [end(jobs[2])], [store.Ran(new, 1.5)]) == [ids[2]]
@@ -287,7 +288,20 @@ def test_a_cancel_that_waits_for_a_claim_drops_its_job_from_it(engine: store.Eng
                 wait_until(lambda: look.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")), "it waits")
         assert canceled.result(10)
     with engine.begin() as connection:
-        assert store.start(connection, claimed, lease=30.0) == store.Started({id}, False)
+        assert store.start(connection, claimed, lease=30.0)() == store.Started({id}, False)
+
+
+def test_a_start_that_is_not_known_was_when_its_predict_began(engine: store.Engine) -> None:
+    """As after a crash of Postgres, or where its answer was lost."""
+    [id] = submit(engine)
+    claimed, [job] = claim(engine, [id])
+    with engine.begin() as connection:
+        assert store.record(connection, [end(job)], [store.Ran(claimed, 60_000.0)]) == [id]
+    ended = read(engine, id)
+    assert ended
+    assert ended.started_at
+    assert ended.finished_at
+    assert ended.finished_at - ended.started_at == timedelta(minutes=1)
 
 
 def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine: store.Engine) -> None:
@@ -299,7 +313,7 @@ def test_what_ended_while_it_was_claimed_ahead_is_dropped_from_the_claim(engine:
         assert store.expire(connection, b"{}") == [(late, 1)]
         assert store.cancel(connection, 1, canceled)
     with engine.begin() as connection:
-        started = store.start(connection, claimed, lease=30.0)
+        started = store.start(connection, claimed, lease=30.0)()
     assert started
     assert started.dropped == {late, canceled}
 

@@ -34,3 +34,7 @@ def test_the_longest_of_what_runs_and_comes_next_counts(lead: Lead) -> None:
 def test_claims_go_ahead_by_what_the_device_takes(pending: float, waits: bool, ahead: bool) -> None:
     assert wanted(pending, idle=False, waits=waits) == ahead
     assert wanted(pending, idle=True, waits=waits)
+
+
+def test_what_is_quick_is_known_by_its_last_batch(lead: Lead) -> None:
+    assert [lead.quick(each) for each in (QUICK, LONG, NEW)] == [True, False, False]

@@ -1,6 +1,6 @@
 """Claim, start, renew, record, release, reap: what workers do with jobs, each fenced by the attempt."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -166,21 +166,26 @@ class Started(NamedTuple):
 
 _START = Statement("""
     WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-    UPDATE claims SET started_at = now(), lease_until = now() + :lease * interval '1 second' FROM quick
-    WHERE id = :claim AND lease_until > now()
+    UPDATE claims SET started_at = now(), lease_until = now() + CAST(:lease AS float8) * interval '1 second' FROM quick
+    WHERE id = CAST(:claim AS uuid) AND lease_until > now()
     RETURNING dropped, EXISTS (SELECT FROM endpoints WHERE enabled AND 'job.started' = ANY(events))
 """)
 
 
-def start(connection: Connection, claim: UUID, *, lease: float) -> Started | None:
-    """Predict begins now: from here on a death is charged and the jobs no longer expire. None where the claim is lost:
-    nothing of it may run.
+def start(connection: Connection, claim: UUID, *, lease: float) -> Callable[[], Started | None]:
+    """Predict begins now: from here on a death is charged and the jobs no longer expire. This is sent, and done though
+    the process is killed in the next instant; what this returns waits for the answer, and must be called before
+    anything else is asked of the connection. It gives None where the claim is lost: nothing of it may be recorded.
 
-    The device waits for this, so that it does not wait for the disk: a start that a crash of Postgres forgets costs no
-    more than an uncharged death."""
-    for dropped, heard in _START.rows(connection, {"claim": claim, "lease": lease}):
-        return Started(set(dropped), heard)
-    return None
+    Nobody waits for the disk: a start that a crash of Postgres forgets costs no more than an uncharged death."""
+    answer = _START.send(connection, {"claim": claim, "lease": lease})
+
+    def started() -> Started | None:
+        for dropped, heard in answer():
+            return Started(set(dropped), heard)
+        return None
+
+    return started
 
 
 def renew(connection: Connection, claims: Sequence[UUID], *, lease: float) -> None:
@@ -254,7 +259,8 @@ _RECORD = Statement(f"""
               AND j.attempt = ended.attempt AND j.status = 1
         RETURNING j.id, j.tenant, j.attempt, j.claim, content_type, body, blob, size, error
     ), ran AS MATERIALIZED (
-        SELECT given.claim, c.worker, c.started_at, cardinality(c.jobs) AS batch_size, given.predict_ms
+        SELECT given.claim, c.worker, cardinality(c.jobs) AS batch_size, given.predict_ms,
+               COALESCE(c.started_at, now() - given.predict_ms * interval '1 millisecond') AS started_at
         FROM {_RAN.sql} JOIN claims c ON c.id = given.claim AND c.id = ANY(:claim)
     ), kept AS (
         INSERT INTO results (id, tenant, attempt, content_type, size, body, blob, error, started_at, predict_ms,

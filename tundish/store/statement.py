@@ -4,10 +4,13 @@ Engines, pools and transactions are SQLAlchemy's. What it does around one execut
 an event loop, half of what Postgres needs for the job: these spare it, and fail as SQLAlchemy's own do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg.generators import execute
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
@@ -31,6 +34,9 @@ for _of in ARRAYS:
     psycopg.adapters.register_dumper(_of, type("_ArrayDumper", (_ArrayDumper,), {"oid": _of.oid}))
 
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+_NUMBERED = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+Tuples = Sequence[tuple[Any, ...]]
 
 
 class Statement:
@@ -38,24 +44,52 @@ class Statement:
 
     def __init__(self, sql: str) -> None:
         self._sql = str(text(sql).compile(dialect=_DIALECT))
+        numbered = text(sql).compile(dialect=_NUMBERED)
+        self._numbered, self._names = str(numbered).encode(), numbered.positiontup or []
+        self._name = f"tundish_{id(self)}".encode()
 
-    def rows(self, connection: Connection, given: Mapping[str, object]) -> Sequence[tuple[Any, ...]]:
+    def rows(self, connection: Connection, given: Mapping[str, object]) -> Tuples:
         """Run it; its rows as the driver has them. Raises StoreError, and RowError where a parameter does not fit."""
         driver: Any = connection.connection.driver_connection
-        with stall.watched(connection):
-            try:
-                if isinstance(driver, psycopg.AsyncConnection):
-                    return await_only(self._rows(driver, given))
-                # In binary a payload comes as it is, not as hexadecimal digits.
-                return driver.execute(self._sql, given, binary=True).fetchall()  # type: ignore[no-any-return]
-            except BaseException as error:
-                raise self._told(connection, error) from error
+        with self._telling(connection):
+            if isinstance(driver, psycopg.AsyncConnection):
+                return await_only(self._rows(driver, given))
+            # In binary a payload comes as it is, not as hexadecimal digits.
+            return driver.execute(self._sql, given, binary=True).fetchall()  # type: ignore[no-any-return]
 
-    async def _rows(
-        self, driver: "psycopg.AsyncConnection[Any]", given: Mapping[str, object]
-    ) -> Sequence[tuple[Any, ...]]:
+    async def _rows(self, driver: "psycopg.AsyncConnection[Any]", given: Mapping[str, object]) -> Tuples:
         cursor = await driver.execute(self._sql, given, binary=True)
         return await cursor.fetchall()
+
+    def send(self, connection: Connection, given: Mapping[str, object]) -> Callable[[], Tuples]:
+        """Send it, over a connection of a thread, and do not wait: who calls what this returns waits for its rows, and
+        must do so before anything else is asked of the connection. Parameters go as text. Both raise StoreError."""
+        driver: Any = connection.connection.driver_connection
+        values = [str(given[name]).encode() for name in self._names]
+        with self._telling(connection):
+            if self not in connection.info:
+                _checked(driver.pgconn.prepare(self._name, self._numbered))
+                connection.info[self] = True
+            driver.pgconn.send_query_prepared(self._name, values, result_format=psycopg.pq.Format.BINARY)
+            driver.pgconn.flush()
+        return partial(self._answer, connection)
+
+    def _answer(self, connection: Connection) -> Tuples:
+        driver: Any = connection.connection.driver_connection
+        with self._telling(connection):
+            (result,) = driver.wait(execute(driver.pgconn))  # which sends what is left of it
+            rows = psycopg.adapt.Transformer(driver)
+            rows.set_pgresult(_checked(result))
+            return rows.load_rows(0, result.ntuples, tuple)
+
+    @contextmanager
+    def _telling(self, connection: Connection) -> Iterator[None]:
+        """A statement of this block does not hang, and fails as SQLAlchemy tells it."""
+        with stall.watched(connection):
+            try:
+                yield
+            except BaseException as error:
+                raise self._told(connection, error) from error
 
     def _told(self, connection: Connection, error: BaseException) -> BaseException:
         """The error as SQLAlchemy tells it. A connection that broke, or was left in the middle, is used no more."""
@@ -76,3 +110,10 @@ class Statement:
         if gone:
             bare(told)
         return told
+
+
+def _checked(result: Any) -> Any:
+    """Raises psycopg.Error where Postgres refused the statement."""
+    if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
+        raise psycopg.errors.error_from_result(result)
+    return result
