@@ -84,6 +84,15 @@ def test_the_end_of_a_job_is_told_signed_and_once(
         verify("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", received)
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_an_output_up_to_16_kib_is_told(client: httpx.Client, receiver: Receiver, over: int) -> None:
+    value = {"value": "x" * (16_384 + over - len('{"value":""}'))}
+    job = echo(client, input=value, webhook=receiver.url("/ok"), metadata={"k": "v" * 2047})
+    told = json.loads(receiver.get().body)["data"]
+    assert (job["output"], job["output_size"]) == (value, 16_384 + over)
+    assert told == {**job, "output": None if over else value}
+
+
 def test_a_canceled_job_tells_so(client: httpx.Client, receiver: Receiver, tmp_path: Path) -> None:
     gate = {"folder": str(tmp_path), "name": "a"}
     first = client.post("/v1/jobs", json={"model": "gated", "input": gate}).json()

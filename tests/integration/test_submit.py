@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 
 from tests.local import wait_until
 from tundish import store
+from tundish.ids import from_text
 
 
 @pytest.fixture
@@ -50,6 +52,25 @@ def test_a_job_that_cannot_be_looked_at_any_more_was_accepted(
             happens(connection, id)
         answer = waits.result()
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+def test_ten_thousand_inputs_are_jobs_in_their_order(client: TestClient, engine: store.Engine) -> None:
+    answer = client.post("/v1/jobs:batch", json={"model": "m", "inputs": list(range(10_000))})
+    assert answer.status_code == 202
+    told = [(each["status"], from_text("job", each["id"])) for each in answer.json()["data"]]
+    with engine.begin() as connection:
+        stored = connection.execute(text("SELECT id, convert_from(body, 'UTF8')::int AS input FROM requests")).all()
+    assert told == [("queued", id) for id, _ in sorted(stored, key=attrgetter("input"))]
+    assert sorted(each.input for each in stored) == list(range(10_000))
+
+
+def test_of_one_input_more_nothing_is_stored(client: TestClient, engine: store.Engine) -> None:
+    answer = client.post("/v1/jobs:batch", json={"model": "m", "inputs": list(range(10_001))})
+    assert answer.status_code == 422
+    fault = {"pointer": "/inputs", "detail": "expected `array` of length <= 10000"}
+    assert (answer.json()["code"], answer.json()["errors"]) == ("invalid_request", [fault])
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 0
 
 
 def test_a_job_may_wait_as_long_as_it_is_kept(serve: Callable[..., TestClient]) -> None:
