@@ -9,12 +9,15 @@ from uuid import UUID
 import pytest
 import redis
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
+from tests.integration.delivered import finish
 from tests.local import Local
 from tundish import store
 from tundish.blobs import BlobMissing, BlobUnavailable, Directory, day_prefix, job_prefix, key
-from tundish.ids import floor_uuid
+from tundish.ids import floor_uuid, to_text
 from tundish.job import Priority
+from tundish.outcome import Done
 from tundish.settings import Settings
 from tundish.store.partitions import PARTITIONED
 from workers.chores import Tools, retention
@@ -195,3 +198,50 @@ def test_webhooks_that_are_past_a_retention_under_a_day_keep_it_going(tools: Too
         pass
     with tools.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM deliveries")).scalar() == 0
+
+
+AGE = 3600.0
+
+
+@pytest.fixture
+def aged(old_ids: None) -> UUID:
+    """An id that was made AGE seconds ago."""
+    return UUID(int=floor_uuid(datetime.now(UTC) - timedelta(seconds=AGE)).int + 1)
+
+
+def codes(client: TestClient, here: str, calls: list[str], listed: str) -> list[int]:
+    """What each call answers, `METHOD path`; and how many a list shows."""
+    asked = (call.split(" ") for call in calls)
+    answers = [client.request(method, f"{here}{path}").status_code for method, path in asked]
+    return [*answers, len(client.get(listed).json()["data"])]
+
+
+def test_a_job_is_gone_to_the_second_though_its_row_is_there(
+    engine: store.Engine, serve: Callable[..., TestClient], aged: UUID, tmp_path: Path
+) -> None:
+    with serve(retention=AGE - 1) as past, serve(retention=AGE + 60) as kept:
+        job = store.NewJob(aged, 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+        with engine.begin() as connection:
+            store.submit(connection, [job])
+        finish(engine, [aged], tmp_path, Done(b"2", "application/json"))
+        here = f"/v1/jobs/{to_text('job', aged)}"
+        reads = ["GET ", "HEAD ", "GET ?wait=1", "GET /result", "GET /input", "GET /events", "POST /cancel"]
+        calls = [*reads, "POST /retry", "DELETE "]
+        assert codes(past, here, calls, "/v1/jobs") == [404] * len(calls) + [0]
+        assert past.get(here).json()["code"] == "job_not_found"
+        assert codes(kept, here, reads, "/v1/jobs") == [200] * len(reads) + [1]
+        assert codes(kept, here, ["POST /retry", "DELETE "], "/v1/jobs") == [202, 204, 1]
+
+
+def test_so_are_a_batch_and_a_delivery(engine: store.Engine, serve: Callable[..., TestClient], aged: UUID) -> None:
+    with engine.begin() as connection:
+        new = store.NewBatch(id=aged, tenant=1, model="m", blob="x", etag="", size=1, expires_in=60.0)
+        store.new_batch(connection, new)
+        store.deliver(connection, [store.Delivery(aged, 1, aged, "ping", "https://example.com/", b"{}")])
+    batch, delivery = f"/v1/batches/{to_text('bat', aged)}", f"/v1/deliveries/{to_text('whd', aged)}"
+    reads = ["GET ", "POST /cancel", "GET /output", "GET /error"]
+    for after, answers in ((-1, [404, 404, 404, 404, 0]), (60, [200, 200, 409, 409, 1])):
+        with serve(retention=AGE + after) as client:
+            assert codes(client, batch, reads, "/v1/batches") == answers
+            replayed = 404 if after < 0 else 202
+            assert codes(client, delivery, ["POST /replay"], "/v1/deliveries") == [replayed, answers[-1]]
