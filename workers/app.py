@@ -5,7 +5,6 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable
-from functools import partial
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
@@ -43,6 +42,20 @@ class ByPriority(round_robin_cycle):  # type: ignore[type-arg]  # generic in its
         return sorted(filter(self._heard, super().consume(n)), key=_priority)
 
 
+class Order:
+    """Makes the order that kombu asks for. It is among the options that `celery inspect stats` and Flower show, so it
+    must have a JSON."""
+
+    def __init__(self, heard: Callable[[str], bool]) -> None:
+        self._heard = heard
+
+    def __call__(self) -> ByPriority:
+        return ByPriority(self._heard)
+
+    def __json__(self) -> str:
+        return "by priority"
+
+
 def _priority(name: str) -> int:
     return queue.Queue.parse(name).priority if name.startswith("tundish:") else -1
 
@@ -77,7 +90,7 @@ def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -
             # Postgres guards instead: the emulation costs three round trips a message and makes duplicates.
             "ack_emulation": False,
             "priority_steps": [0],
-            "queue_order_strategy": partial(ByPriority, intake.hears),
+            "queue_order_strategy": Order(intake.hears),
             "polling_interval": brpop_timeout,  # kombu's name for it
             "health_check_interval": HEALTH_CHECK,
             "socket_timeout": SOCKET_TIMEOUT,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import redis
 from celery import Celery
 
@@ -44,6 +45,13 @@ def test_a_stock_worker_takes_our_messages(system: Local, tmp_path: Path) -> Non
     finally:
         worker.terminate()
         worker.wait()
+
+
+@pytest.mark.parametrize("what", "stats active_queues registered scheduled active reserved revoked conf".split())
+def test_operators_see_what_flower_asks_for(system: Local, what: str) -> None:
+    control = Celery(broker=system.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
+    told = getattr(control.inspect(timeout=10, limit=1), what)()
+    assert [name.partition("-")[0] for name in told] == ["default"]
 
 
 def test_operators_can_take_a_queue_from_a_worker_and_give_it_back(system: Local) -> None:
