@@ -17,6 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEMES = {
     "TUNDISH_DATABASE_URL": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "TUNDISH_REDIS_URL": ("redis://", "rediss://", "unix://"),
+    "TUNDISH_PUBLIC_URL": ("http://", "https://"),
 }
 _CHOICES = {
     "TUNDISH_LOG_FORMAT": ("json", "text"),
