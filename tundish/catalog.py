@@ -139,7 +139,9 @@ def _class(module: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise CatalogError(f"{module}:{name}: there is no module {error.name}; is it on PYTHONPATH?") from error
+        own = f"{module}.".startswith(f"{error.name}.")
+        remedy = "is it on PYTHONPATH?" if own else f"what has it is installed by {sys.executable} -m pip install …"
+        raise CatalogError(f"{module}:{name}: there is no module {error.name}; {remedy}") from error
     except AttributeError as error:
         raise CatalogError(f"{module}:{name}: {error}") from error
     except SystemExit as error:

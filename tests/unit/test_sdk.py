@@ -267,7 +267,8 @@ def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str
         ("", "no model is named; set TUNDISH_MODELS"),
         ("Twice", "write package.module:Class"),
         ("tests.unit.test_sdk:", "write package.module:Class"),
-        ("no.such:Model", "there is no module no"),
+        ("no.such:Model", r"there is no module no; is it on PYTHONPATH\?"),
+        ("tests.such:Model", r"there is no module tests.such; is it on PYTHONPATH\?"),
         ("models/count.py:Count", "names a file; write its module: models.count:Count"),
         (".such:Model", "has no package; write package.module:Class"),
         ("tests.unit.script:Model", "ends the process that imports it"),
@@ -279,6 +280,17 @@ def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str
 def test_models_that_cannot_be_found_say_what_to_change(tmp_path: Path, spec: str, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         load_models(spec, tmp_path)
+
+
+def test_what_a_model_imports_and_is_not_installed_is_told_from_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needy.py").write_text("import not_installed.part")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CatalogError) as refused:
+        load_models("needy:Needy", tmp_path)
+    remedy = f"what has it is installed by {sys.executable} -m pip install …"
+    assert str(refused.value) == f"needy:Needy: there is no module not_installed; {remedy}"
 
 
 def test_a_description_holds_what_the_catalog_shows() -> None:
