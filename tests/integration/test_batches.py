@@ -11,6 +11,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from tests.integration.delivered import endpoint, rows
 from tests.integration.stored import set_clock
 from tests.local import Local, wait_until
 from tests.models import Echo
@@ -294,6 +295,21 @@ def test_a_batch_is_canceled_where_that_was_asked_for_and_not_where_a_line_was(t
     assert (error["custom_id"], error["line"], error["error"]["code"]) == ("b", 2, "canceled")
     with tools.engine.begin() as connection:
         assert list(connection.execute(text("SELECT event FROM deliveries")).scalars()) == [f"batch.{done.status}"]
+
+
+@on_a_directory
+@pytest.mark.parametrize("status", [Status.EXPIRED, Status.FAILED])
+def test_a_batch_that_expires_or_fails_tells_so(tools: Tools, status: Status) -> None:
+    endpoint(tools.engine, [f"batch.{status}"])
+    id = made(tools, jsonl("a"), webhook="http://localhost/hook")
+    if status is Status.FAILED:
+        tools.blobs.put(UPLOAD, jsonl("b"), "application/jsonl")
+    else:
+        with tools.engine.begin() as connection:
+            connection.execute(text("UPDATE batches SET expires_at = now()"))
+    assert settle(tools, id).status is status
+    told = rows(tools.engine, "event, convert_from(body, 'UTF8')::json->'data'->>'status'")
+    assert told == [(f"batch.{status}", status)] * 2  # the batch's own and the endpoint's
 
 
 @on_a_directory

@@ -129,3 +129,10 @@ def test_what_an_operator_took_away_stays_away(worker: Worker) -> None:
     assert high not in worker.consumed()
     assert worker.control.add_consumer(high, reply=True, timeout=10, limit=1)
     wait_until(lambda: worker.taken("echo", "octets", "octets"), "the operator gave it back")
+
+
+def test_an_operator_can_stop_a_worker(worker: Worker) -> None:
+    worker.send("echo")
+    wait_until(lambda: worker.taken("echo"), "it serves")
+    worker.control.shutdown()
+    assert worker.process.wait(20) == 0

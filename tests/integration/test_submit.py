@@ -54,6 +54,29 @@ def test_a_job_that_cannot_be_looked_at_any_more_was_accepted(
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
 
 
+OPTIONS = {"webhook": "https://1.1.1.1/", "priority": "high", "expires_in": 100, "timeout": 7.5, "sticky_key": "a"}
+
+
+def test_options_are_those_of_each_job_however_they_come(client: TestClient, engine: store.Engine) -> None:
+    fields = {"model": "m", "metadata": {"k": "v"}, **OPTIONS}
+    client.post("/v1/jobs", json={"input": 1, **fields})
+    client.post("/v1/models/m/jobs", json=1, params={"metadata.k": "v", **OPTIONS})
+    client.post("/v1/jobs:batch", json={"inputs": [1, 1], **fields})
+    shown = client.get("/v1/jobs").json()["data"]
+    assert [(each["priority"], each["metadata"]) for each in shown] == [("high", {"k": "v"})] * 4
+    columns = "webhook, timeout, sticky_key, extract(epoch FROM expires_at - now())::float8 AS left"
+    with engine.begin() as connection:
+        found = connection.execute(text(f"SELECT {columns} FROM requests JOIN jobs USING (id)")).all()
+    assert [each[:3] for each in found] == [("https://1.1.1.1/", 7.5, "a")] * 4
+    assert all(70 < each.left <= 100 for each in found)
+
+
+def test_every_list_has_one_shape(client: TestClient) -> None:
+    for name in ("jobs", "models", "batches", "webhooks", "deliveries", "workers", "pools"):
+        shown = client.get(f"/v1/{name}").json()
+        assert (list(shown), type(shown["data"]), shown["next_cursor"]) == (["data", "next_cursor"], list, None)
+
+
 def test_ten_thousand_inputs_are_jobs_in_their_order(client: TestClient, engine: store.Engine) -> None:
     answer = client.post("/v1/jobs:batch", json={"model": "m", "inputs": list(range(10_000))})
     assert answer.status_code == 202
