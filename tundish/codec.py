@@ -16,7 +16,7 @@ import msgspec
 from tundish.file import File
 from tundish.media import JSON, OCTETS, TEXT, is_media_type
 from tundish.model import DefinitionError, Model, types_of
-from tundish.pointers import fault_of
+from tundish.pointers import fault_of, pointer_to
 
 
 class DecodeError(ValueError):
@@ -149,8 +149,14 @@ class _Pydantic(Codec):
     content_type = JSON
 
     def __init__(self, type_: Any) -> None:
+        import pydantic
+
         self._type = type_
-        self._schema = _closed(type_.model_json_schema(ref_template="#/$defs/{model}"))
+        self._invalid = pydantic.ValidationError
+        try:
+            self._schema = _closed(type_.model_json_schema(ref_template="#/$defs/{model}"))
+        except pydantic.errors.PydanticUserError as error:
+            raise DefinitionError(f"{type_!r} cannot be read from JSON: {error.message}") from error
 
     def schema(self) -> dict[str, Any]:
         return self._schema
@@ -158,15 +164,20 @@ class _Pydantic(Codec):
     def decode(self, body: bytes) -> Any:
         try:
             return self._type.model_validate_json(body)
-        except ValueError as error:
-            raise DecodeError(str(error)) from error
+        except self._invalid as error:
+            # Its own text is a page on all that is amiss.
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise DecodeError(first["msg"], pointer_to(first["loc"], body)) from error
 
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, self._type):
             raise EncodeError(f"the output is of type {type(value).__name__}, not {self._type.__name__}")
         if not _finite(value.model_dump()):
             raise EncodeError("the output holds NaN or an infinite number")
-        return bytes(value.model_dump_json().encode())
+        try:
+            return bytes(value.model_dump_json(by_alias=True).encode())  # as the schema has it
+        except ValueError as error:
+            raise EncodeError(str(error)) from error
 
 
 class _Text(Codec):

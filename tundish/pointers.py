@@ -1,5 +1,8 @@
 """Pointers (RFC 6901) to the places of faults in JSON."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
 
@@ -15,3 +18,17 @@ def fault_of(error: msgspec.ValidationError) -> tuple[str, str]:
     if not at:
         return path, ""
     return message, path.rstrip("`").partition("[...]")[0].replace(".", "/").replace("[", "/").replace("]", "")
+
+
+def pointer_to(steps: Sequence[str | int], body: bytes) -> str:
+    """A pointer to a place in JSON, as far as the steps lead there: pydantic's name the members of a union too, and
+    what is missing."""
+    pointer = ""
+    at: Any = msgspec.json.decode(body) if steps else None
+    for step in steps:
+        try:
+            at = at[step]
+        except (LookupError, TypeError):
+            break
+        pointer += f"/{escape(str(step))}"
+    return pointer

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -54,7 +55,13 @@ def test_a_job_that_cannot_be_looked_at_any_more_was_accepted(
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
 
 
-OPTIONS = {"webhook": "https://1.1.1.1/", "priority": "high", "expires_in": 100, "timeout": 7.5, "sticky_key": "a"}
+OPTIONS: dict[str, Any] = {
+    "webhook": "https://1.1.1.1/",
+    "priority": "high",
+    "expires_in": 100,
+    "timeout": 7.5,
+    "sticky_key": "a",
+}
 
 
 def test_options_are_those_of_each_job_however_they_come(client: TestClient, engine: store.Engine) -> None:
