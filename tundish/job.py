@@ -73,7 +73,9 @@ def diagram() -> str:
 
 def error_json(code: StrEnum, message: str, details: dict[str, object] | None = None) -> bytes:
     """The `error` of a job, or of a line of a batch file, as JSON."""
-    error: dict[str, object] = {"code": code.value, "message": message, "retryable": code in RETRYABLE}
+    # Half of a surrogate, which a model's exception may say, is spelled out: as an escape of JSON it is none.
+    spelled = message.encode("utf-8", "backslashreplace").decode()
+    error: dict[str, object] = {"code": code.value, "message": spelled, "retryable": code in RETRYABLE}
     if details:
         error["details"] = details
-    return json.dumps(error, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return json.dumps(error, ensure_ascii=False).encode()

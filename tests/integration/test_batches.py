@@ -21,7 +21,7 @@ from tundish.batchfile import LINES_MAX, Status
 from tundish.blobs import BlobMissing, Blobs, Directory, key, open_blobs
 from tundish.catalog import Served, describe
 from tundish.ids import new_uuid, to_text
-from tundish.job import Priority
+from tundish.job import Code, Priority, error_json
 from tundish.job import Status as JobStatus
 from tundish.lineup import Lineup
 from tundish.settings import Settings
@@ -213,6 +213,15 @@ def test_outputs_lie_in_one_file_a_line_each_and_what_is_no_json_is_null(tools: 
     with tools.engine.begin() as connection:
         [body] = connection.execute(text("SELECT body FROM deliveries")).scalars()
     assert json.loads(body)["data"]["counts"]["succeeded"] == 5
+
+
+@on_a_directory
+def test_a_batch_ends_whatever_text_a_line_s_error_has(tools: Tools) -> None:
+    expanded(tools, id := made(tools, jsonl("a")))
+    run(tools, status=JobStatus.FAILED, content_type=None, body=None, error=error_json(Code.MODEL_ERROR, "\ud800"))
+    done = settle(tools, id)
+    assert (done.status, done.counts.failed) == (Status.SUCCEEDED, 1)
+    assert [each["error"]["message"] for each in file_of(tools, done.errors)] == ["\\ud800"]
 
 
 @on_a_directory

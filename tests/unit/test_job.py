@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import msgspec
+
 from tundish.job import MOVES, RETRYABLE, Code, Status, diagram, error_json
 
 TREE = Path(__file__).parents[2]
@@ -22,3 +24,9 @@ def test_an_error_says_whether_to_try_again() -> None:
         assert list(error) == ["code", "message", "retryable"]
         assert error["retryable"] == (code in RETRYABLE)
     assert json.loads(error_json(Code.REJECTED, "x", {"a": 1}))["details"] == {"a": 1}
+
+
+def test_an_error_is_json_to_every_reader_whatever_its_text_holds() -> None:
+    """Half of a surrogate, even as an escape, is refused by msgspec, jq and others."""
+    error = error_json(Code.MODEL_ERROR, "no file a\udcff\ud800\0 \U0001f600")
+    assert msgspec.json.decode(error)["message"] == "no file a\\udcff\\ud800\0 \U0001f600"
