@@ -63,6 +63,10 @@ RETRYABLE = {
 }
 
 
+#: Letters of an error's message, and of its details as JSON: a longer text is cut, and longer details are left out.
+MESSAGE = 16384
+
+
 def diagram() -> str:
     """The states and moves as a Mermaid state diagram, the one in ARCHITECTURE.md."""
     lines = ["stateDiagram-v2", "    [*] --> queued: submit"]
@@ -74,8 +78,9 @@ def diagram() -> str:
 def error_json(code: StrEnum, message: str, details: dict[str, object] | None = None) -> bytes:
     """The `error` of a job, or of a line of a batch file, as JSON."""
     # Half of a surrogate, which a model's exception may say, is spelled out: as an escape of JSON it is none.
-    spelled = message.encode("utf-8", "backslashreplace").decode()
+    cut = message if len(message) <= MESSAGE else message[:MESSAGE] + " …"
+    spelled = cut.encode("utf-8", "backslashreplace").decode()
     error: dict[str, object] = {"code": code.value, "message": spelled, "retryable": code in RETRYABLE}
-    if details:
+    if details and len(json.dumps(details)) <= MESSAGE:
         error["details"] = details
     return json.dumps(error, ensure_ascii=False).encode()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import msgspec
 
-from tundish.job import MOVES, RETRYABLE, Code, Status, diagram, error_json
+from tundish.job import MESSAGE, MOVES, RETRYABLE, Code, Status, diagram, error_json
 
 TREE = Path(__file__).parents[2]
 
@@ -30,3 +30,11 @@ def test_an_error_is_json_to_every_reader_whatever_its_text_holds() -> None:
     """Half of a surrogate, even as an escape, is refused by msgspec, jq and others."""
     error = error_json(Code.MODEL_ERROR, "no file a\udcff\ud800\0 \U0001f600")
     assert msgspec.json.decode(error)["message"] == "no file a\\udcff\\ud800\0 \U0001f600"
+
+
+def test_an_error_is_short_whatever_the_model_says() -> None:
+    """It stands in every view of the job, and Postgres takes no row of a gigabyte: its worker tried that for ever."""
+    error = msgspec.json.decode(error_json(Code.MODEL_ERROR, "long" * MESSAGE, {"pointer": "/" * MESSAGE}))
+    assert error["message"] == "long" * (MESSAGE // 4) + " …"
+    assert "details" not in error
+    assert msgspec.json.decode(error_json(Code.REJECTED, "m" * MESSAGE))["message"] == "m" * MESSAGE
