@@ -78,7 +78,9 @@ class Reload:
         try:
             found = models(self._file)
             serve(found)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # what ends this thread would end all reading, and nobody would hear of it
+            if threading.current_thread() is threading.main_thread() and isinstance(error, KeyboardInterrupt):
+                raise  # it is the operator's, who interrupts the start
             meanwhile = f"{self._served} stays as it was" if self._served else "nothing is"
             log.error("%s cannot be served; until it can, %s\n%s", self._file, meanwhile, _told(error, self._file))
         else:

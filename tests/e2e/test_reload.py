@@ -146,13 +146,15 @@ def test_a_saved_change_answers_in_time_however_it_is_saved(development: Develop
         (MODEL + "\n    def", "SyntaxError"),
         ("import nowhere\n" + MODEL, "No module named 'nowhere'"),
         ("import sys\nsys.exit('no GPU')\n" + MODEL, "no GPU"),
+        ("raise BaseException('skipped')\n" + MODEL, "skipped"),
+        ("raise KeyboardInterrupt\n" + MODEL, "KeyboardInterrupt"),
         (MODEL.replace('self.word = "first"', "self.word = [][1]"), "in load\n"),
         (MODEL.replace("(Model[Text, Answer])", ""), "it defines no model"),
         (MODEL.replace("text: str", "text: object()"), "Text'> cannot be read from JSON"),
         (MODEL.replace("predict", "predicted"), "must define predict"),
         ("", "it defines no model"),
     ],
-    ids=["syntax", "import", "exit", "load", "no model", "schema", "abstract", "empty"],
+    ids=["syntax", "import", "exit", "base", "interrupt", "load", "no model", "schema", "abstract", "empty"],
 )
 def test_a_broken_file_leaves_the_last_good_one(
     development: Development, client: httpx.Client, broken: str, told: str
