@@ -25,7 +25,8 @@ def postgres(place: Place) -> Child:
     data = place.root / "postgres"
     prefix, programs = _as_user(place, programs)
     if not (data / "PG_VERSION").exists():
-        shutil.rmtree(data, ignore_errors=True)
+        if data.exists() and any(data.iterdir()):  # never half made by us: it may be all that somebody has
+            raise Stop(f"{data} has no PG_VERSION: no database, or a broken one; move it, or set TUNDISH_DATA_DIR")
         made = data.with_name("postgres.part")
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(mode=0o700)

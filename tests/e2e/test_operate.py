@@ -247,6 +247,15 @@ def test_a_folder_that_cannot_be_written(local: Local, tmp_path: Path) -> None:
     assert "set TUNDISH_DATA_DIR to a folder you can write" in failed.stdout
 
 
+def test_a_folder_that_is_no_database_is_left_as_it_is(local: Local) -> None:
+    (file := local.folder / "postgres" / "mine.txt").parent.mkdir(parents=True)
+    file.write_text("mine")
+    failed = local.run("up", "-d")
+    assert failed.returncode == 1
+    assert f"{file.parent} has no PG_VERSION" in failed.stdout
+    assert file.read_text() == "mine"
+
+
 def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", local.port))
