@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 
 from local.place import alive, owner
 from local.say import say, step
@@ -16,10 +17,11 @@ def main(arguments: list[str]) -> int:
         return 2
     root = Settings.from_environment().data_dir.absolute()
     pid = owner(root)
-    if pid is None or not alive(pid) or not _locked(root / "lock"):
+    if pid is None or not _locked(root / "lock"):
         say(f"nothing runs in {root}")
         return 0
-    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # where it was killed, what it ran is being stopped
+        os.kill(pid, signal.SIGTERM)
     with step("stopping"), (root / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # held until the last child is gone
         until = time.monotonic() + 2

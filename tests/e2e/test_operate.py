@@ -178,6 +178,7 @@ def test_kill_9_of_the_parent_leaves_no_process(local: Local) -> None:
         read_until_ready(process)
         assert len(processes(local)) > 6
         process.kill()
+    assert local.run("down").stdout.endswith("stopped\n")  # it waits for what is being stopped
     wait_until(lambda: not processes(local), "all children ended", 40)
     with local.running():
         assert ready(local)
