@@ -34,10 +34,14 @@ def end(pid: int, number: int, grace: float = GRACE) -> None:
             time.sleep(0.02)
         else:
             continue
-        # What a child left behind in its group goes with it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        clear(pid)
         return
+
+
+def clear(pid: int) -> None:
+    """What a child that has ended left behind in its process group goes with it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ Which predict calls a batch goes in, and what the model collates for each, says 
 
 import logging
 import time
-from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from tundish.file import File
 from tundish.job import Code
 from tundish.media import JSON
 from tundish.model import Batch, Model, Reject, Reporter
-from tundish.outcome import Canceled, Done, Failed, Item, Outcome, failure_of
+from tundish.outcome import ENDING, Canceled, Done, Failed, Item, Outcome, failure_of
 from tundish.plan import Plan, collate, held, largest_of, plan_of, sliced, wanted_of
 from tundish.runtime import Runtime
 
@@ -55,7 +54,9 @@ def decode(reads: Codec, items: Sequence[Item]) -> list[Any]:
         except DecodeError as error:
             details: dict[str, object] | None = {"pointer": error.pointer} if error.pointer else None
             inputs.append(Failed(Code.INVALID_INPUT, str(error), details))
-        except Exception as error:  # of the author's own type
+        except ENDING:
+            raise
+        except BaseException as error:  # of the author's own type
             log.warning("an input of %s cannot be made", type(reads).__name__, exc_info=True)
             inputs.append(failure_of(error))
     return inputs
@@ -144,7 +145,9 @@ class _Run:
         with self.runtime.watch(timeout):  # the device is asked what ails it, and may not answer
             try:
                 results = self._call(positions)
-            except (Exception, CancelledError) as error:
+            except ENDING:
+                raise
+            except BaseException as error:
                 if device.lost(error):
                     raise DeviceLost(f"{self.model.name}@{self.model.version}: {device.said(error)}") from error
                 self._tell(count)
@@ -228,7 +231,9 @@ def _written(writes: Codec, result: Any) -> Outcome:
         return encoded(writes, result)
     except EncodeError as error:
         return Failed(Code.OUTPUT_INVALID, str(error))
-    except Exception as error:  # of the author's own type, or of the device that a tensor lies on
+    except ENDING:
+        raise
+    except BaseException as error:  # of the author's own type, or of the device that a tensor lies on
         if device.lost(error):
             raise DeviceLost(device.said(error)) from error
         log.warning("an output cannot be written", exc_info=True)

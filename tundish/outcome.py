@@ -6,6 +6,10 @@ from tundish import device
 from tundish.file import File
 from tundish.job import Code
 
+#: What ends the process, whoever raises it. All else that a model raises is about its items, also what is no Exception:
+#: a panic of Rust, as of a tokeniser, or asyncio's CancelledError.
+ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit)
+
 
 class Item(NamedTuple):
     """An input as it lies in the store, and how many seconds a predict with it may take."""

@@ -6,7 +6,6 @@ times its count, for the others are padded to it. No part is larger than what th
 """
 
 import logging
-from asyncio import CancelledError
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from tundish import staging
 from tundish.model import Model
-from tundish.outcome import Canceled, Failed, Item, failure_of, size_of
+from tundish.outcome import ENDING, Canceled, Failed, Item, failure_of, size_of
 from tundish.runtime import Ceilings, Runtime
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def ahead(model: Model[Any, Any], items: Sequence[Item], inputs: Sequence[Any], 
     wanted = wanted_of(inputs)
     made = plan_of(model, items, wanted, runtime)
     for positions in made.calls:
-        with suppress(Exception, CancelledError), staging.beside(runtime.device):
+        with suppress(BaseException), staging.beside(runtime.device):
             made.collated[tuple(positions)] = collate(model, [wanted[each] for each in positions], runtime)
     return made
 
@@ -88,7 +87,9 @@ def _costs(model: Model[Any, Any], inputs: Mapping[int, Any]) -> tuple[dict[int,
     for position, input in inputs.items():
         try:
             costs[position] = _cost(model.cost(input))
-        except Exception as error:
+        except ENDING:
+            raise
+        except BaseException as error:
             if not failed:
                 log.warning("%s@%s cannot tell what an item costs", model.name, model.version, exc_info=True)
             failed[position] = failure_of(error)

@@ -38,11 +38,16 @@ class Loaded:
 
 
 def load(served: Served, device: str, cache: Cache) -> Model[Any, Any]:
-    """A model on a device, by its name in torch. Raises what its `load` raises; and where its artifact cannot be pulled
-    Refused, CacheError or BlobError."""
+    """A model on a device, by its name in torch. Raises what its `load` raises, as an Exception, for it is to harm no
+    other model; and where its artifact cannot be pulled Refused, CacheError or BlobError."""
     model = served.model()
     cache.equip(model)
-    model.load(device)
+    try:
+        model.load(device)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"load raised {type(error).__name__}: {error}") from error
     tune(model, device)
     return model
 

@@ -19,7 +19,7 @@ import pytest
 from local.http import Api
 from local.place import Place, alive
 from local.say import Stop
-from local.supervise import Supervisor
+from local.supervise import Child, Supervisor
 from tests.local import TREE, Local, wait_until
 
 
@@ -307,6 +307,20 @@ def test_what_is_missing_when_time_is_up_is_told(tmp_path: Path, monkeypatch: py
         try:
             with pytest.raises(Stop, match=r"^the API was not ready after 0 s \(blobs away\); see /"):
                 supervisor.wait_for("the API", lambda: "blobs away", 0)
+        finally:
+            supervisor.stop()
+
+
+def test_what_a_child_forked_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # those of the tests stay
+    forks = ["sh", "-c", "sleep 60 & echo $! > forked; kill -9 $$"]
+    monkeypatch.chdir(tmp_path)
+    with closing(Place(tmp_path / "place")) as place:
+        supervisor = Supervisor(place, os.environ)
+        try:
+            supervisor.start(Child("worker", forks))
+            wait_until(lambda: (tmp_path / "forked").exists() and (tmp_path / "forked").read_text(), "it forked")
+            wait_until(lambda: not alive(int((tmp_path / "forked").read_text())), "what it forked has ended")
         finally:
             supervisor.stop()
 

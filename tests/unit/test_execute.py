@@ -113,13 +113,16 @@ class Odd(Exception):
         return 5  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("error", [Mute, Odd, CancelledError])
+class PanicException(BaseException):
+    """As a panic of Rust comes."""
+
+
+@pytest.mark.parametrize("error", [Mute, Odd, CancelledError, PanicException])
 def test_whatever_is_raised_fails_its_item_alone(error: Any) -> None:
     outcomes = run(Fussy(error), [b"1", b"-1", b"2"])
     assert codes(outcomes) == [None, "model_error", None]
     touchy: Any = Touchy(error())
-    if error is not CancelledError:
-        assert codes(execute(Fussy(), touchy, touchy, [Item(b"1", "application/json")], Recorder())) == ["model_error"]
+    assert codes(execute(Fussy(), touchy, touchy, [Item(b"1", "application/json")], Recorder())) == ["model_error"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +134,18 @@ def test_a_reason_of_another_type_is_told_as_text(reason: Any, message: str) -> 
             return [Reject(reason) for _ in batch]
 
     assert run(Choosy(), [b"1"]) == [Failed(Code.REJECTED, message)]
+
+
+def test_an_item_whose_cost_panics_fails_alone() -> None:
+    class Costly(Fussy):
+        max_cost = 10
+
+        def cost(self, item: int) -> int:
+            if item == 7:
+                raise PanicException
+            return 1
+
+    assert codes(run(Costly(), [b"1", b"7", b"2"])) == [None, "model_error", None]
 
 
 @pytest.mark.parametrize("cost", [None, "much", math.nan, math.inf, -1, [1]])

@@ -82,6 +82,13 @@ def test_a_load_that_raises_tells_where_and_holds_on_to_nothing(moves: Moves, tr
     assert each.place is Place.NOWHERE
 
 
+def test_a_load_that_would_end_the_process_fails_as_any_other(moves: Moves, trouble: dict[str, Any]) -> None:
+    trouble["load"], each = SystemExit("install it first"), entry(Layered)
+    with pytest.raises(RuntimeError, match="load raised SystemExit: install it first"):
+        moves.load(each)
+    assert each.place is Place.NOWHERE
+
+
 def test_what_cannot_be_copied_to_host_memory_is_nowhere(moves: Moves, trouble: dict[str, Exception]) -> None:
     trouble["cpu"], each = MemoryError("full"), entry(Moving)
     moves.load(each)
