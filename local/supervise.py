@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from local.place import Place
 from local.say import Stop, now, say
-from local.watchdog import clear, end
+from local.watchdog import end, end_group
 from workers import exits
 
 #: Seconds of the first and the longest wait before a dead child is started again.
@@ -197,7 +197,7 @@ class Supervisor:
 
     def _watch(self, name: str, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
-        clear(process.pid)
+        end_group(process.pid)
         self._tell(f"-{process.pid}")
         self._events.put(_Exit(name, process))
 

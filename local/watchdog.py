@@ -34,11 +34,11 @@ def end(pid: int, number: int, grace: float = GRACE) -> None:
             time.sleep(0.02)
         else:
             continue
-        clear(pid)
+        end_group(pid)
         return
 
 
-def clear(pid: int) -> None:
+def end_group(pid: int) -> None:
     """What a child that has ended left behind in its process group goes with it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
