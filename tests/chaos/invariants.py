@@ -149,8 +149,13 @@ def outcome(
 
 
 def _token(rig: Rig, id: str) -> object:
-    """What a job's result tells, asked again where a kept connection was closed meanwhile."""
-    for _ in range(3):
+    """What a job's result tells, asked again as a careful caller does: where a kept connection was closed meanwhile, or
+    the database has just come back."""
+
+    def told() -> httpx.Response | None:
         with suppress(httpx.TransportError):
-            return rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True).json().get("token")
-    return None
+            answer = rig.client.get(f"/v1/jobs/{id}/result", follow_redirects=True)
+            return None if answer.status_code == 503 else answer
+        return None
+
+    return wait_until(told, f"{id} tells its result").json().get("token")
