@@ -83,4 +83,4 @@ def error_json(code: StrEnum, message: str, details: dict[str, object] | None = 
     error: dict[str, object] = {"code": code.value, "message": spelled, "retryable": code in RETRYABLE}
     if details and len(json.dumps(details)) <= MESSAGE:
         error["details"] = details
-    return json.dumps(error, ensure_ascii=False).encode()
+    return json.dumps(error, ensure_ascii=False).encode("utf-8", "replace")  # no error may be in its own way

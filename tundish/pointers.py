@@ -1,5 +1,6 @@
 """Pointers (RFC 6901) to the places of faults in JSON."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def pointer_to(steps: Sequence[str | int], body: bytes) -> str:
     """A pointer to a place in JSON, as far as the steps lead there: pydantic's name the members of a union too, and
     what is missing."""
     pointer = ""
-    at: Any = msgspec.json.decode(body) if steps else None
+    at: Any = json.loads(body) if steps else None  # pydantic reads NaN too
     for step in steps:
         try:
             at = at[step]

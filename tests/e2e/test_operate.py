@@ -313,14 +313,13 @@ def test_what_is_missing_when_time_is_up_is_told(tmp_path: Path, monkeypatch: py
 
 def test_what_a_child_forked_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # those of the tests stay
-    forks = ["sh", "-c", "sleep 60 & echo $! > forked; kill -9 $$"]
-    monkeypatch.chdir(tmp_path)
+    forked = tmp_path / "forked"
     with closing(Place(tmp_path / "place")) as place:
         supervisor = Supervisor(place, os.environ)
         try:
-            supervisor.start(Child("worker", forks))
-            wait_until(lambda: (tmp_path / "forked").exists() and (tmp_path / "forked").read_text(), "it forked")
-            wait_until(lambda: not alive(int((tmp_path / "forked").read_text())), "what it forked has ended")
+            supervisor.start(Child("worker", ["sh", "-c", 'sleep 60 & echo $! > "$0"; kill -9 $$', str(forked)]))
+            pid = int(wait_until(lambda: (forked.exists() and forked.read_text()) or None, "it forked"))
+            assert wait_until(lambda: not alive(pid), "what it forked has ended")
         finally:
             supervisor.stop()
 

@@ -163,8 +163,9 @@ for n in range(20):
 """
     subprocess.run([sys.executable, "-c", script, database_url], check=True, timeout=60)
 
-    def done() -> bool:
+    def done() -> list[int]:
         with engine.begin() as connection:
-            return connection.execute(text("SELECT count(*) FROM sent")).scalar() == 20
+            return list(connection.execute(text("SELECT n FROM sent ORDER BY n")).scalars())
 
-    wait_until(done, "all are there")
+    wait_until(lambda: len(done()) >= 20, "all are there")
+    assert done() == list(range(20))

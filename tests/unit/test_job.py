@@ -28,8 +28,9 @@ def test_an_error_says_whether_to_try_again() -> None:
 
 def test_an_error_is_json_to_every_reader_whatever_its_text_holds() -> None:
     """Half of a surrogate, even as an escape, is refused by msgspec, jq and others."""
-    error = error_json(Code.MODEL_ERROR, "no file a\udcff\ud800\0 \U0001f600")
+    error = error_json(Code.MODEL_ERROR, "no file a\udcff\ud800\0 \U0001f600", {"pointer": "/\udcff"})
     assert msgspec.json.decode(error)["message"] == "no file a\\udcff\\ud800\0 \U0001f600"
+    assert msgspec.json.decode(error)["details"] == {"pointer": "/?"}
 
 
 def test_an_error_is_short_whatever_the_model_says() -> None:

@@ -54,6 +54,7 @@ def test_the_schema_names_what_is_written_and_takes_nothing_else(lines: Codec) -
         (b'{"words": [{"text": ""}]}', "String should have at least 1 character", "/words/0/text"),
         (b'{"words": [{}]}', "Field required", "/words/0"),
         (b'{"words": [], "a/b": "no"}', "Input should be a valid integer", "/a~1b"),
+        (b'{"words": [], "a/b": NaN}', "Input should be", "/a~1b"),
         (b"{", "Invalid JSON", ""),
     ],
 )

@@ -6,7 +6,7 @@ an event loop, half of what Postgres needs for the job: these spare it, and fail
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import psycopg
@@ -43,10 +43,8 @@ class Statement:
     """One statement, with parameters `:name` as `sqlalchemy.text` has them."""
 
     def __init__(self, sql: str) -> None:
-        self._sql = str(text(sql).compile(dialect=_DIALECT))
-        numbered = text(sql).compile(dialect=_NUMBERED)
-        self._numbered, self._names = str(numbered).encode(), numbered.positiontup or []
-        self._name = f"tundish_{id(self)}".encode()
+        self._text = text(sql)
+        self._sql = str(self._text.compile(dialect=_DIALECT))
 
     def rows(self, connection: Connection, given: Mapping[str, object]) -> Tuples:
         """Run it; its rows as the driver has them. Raises StoreError, and RowError where a parameter does not fit."""
@@ -65,14 +63,21 @@ class Statement:
         """Send it, over a connection of a thread, and do not wait: who calls what this returns waits for its rows, and
         must do so before anything else is asked of the connection. Parameters go as text. Both raise StoreError."""
         driver: Any = connection.connection.driver_connection
-        values = [str(given[name]).encode() for name in self._names]
+        name, sql, parameters = self._numbered
+        values = [str(given[each]).encode() for each in parameters]
         with self._telling(connection):
             if self not in connection.info:
-                _checked(driver.pgconn.prepare(self._name, self._numbered))
+                _checked(driver.pgconn.prepare(name, sql))
                 connection.info[self] = True
-            driver.pgconn.send_query_prepared(self._name, values, result_format=psycopg.pq.Format.BINARY)
+            driver.pgconn.send_query_prepared(name, values, result_format=psycopg.pq.Format.BINARY)
             driver.pgconn.flush()
         return partial(self._answer, connection)
+
+    @cached_property
+    def _numbered(self) -> tuple[bytes, bytes, Sequence[str]]:
+        """As libpq takes it: a name, the statement with `$1`, and whose values these are."""
+        numbered = self._text.compile(dialect=_NUMBERED)
+        return f"tundish_{id(self)}".encode(), str(numbered).encode(), numbered.positiontup or []
 
     def _answer(self, connection: Connection) -> Tuples:
         driver: Any = connection.connection.driver_connection
