@@ -1,7 +1,7 @@
 """The pipeline of one worker: claim, prepare, predict, record, notify; and fetch, for inputs that lie at a URL.
 
 Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
-device never waits for a database. Recording has two, so that one gathers while the other waits for the disk (13 % of
+device waits for no database, but before a batch that takes long, to hear which of its jobs were cancelled. Recording has two, so that one gathers while the other waits for the disk (13 % of
 the no-op drain). The queues between the stages are short: they, and what is claimed at once, bound what a worker holds.
 """
 
@@ -9,24 +9,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import Empty, Full, Queue, SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 from uuid import UUID
 
 import redis
 
 from tundish import logs, store
-from tundish.blobs import Blobs, BlobUnavailable
+from tundish.blobs import Blobs
 from tundish.execute import DeviceLost
 from tundish.ids import new_uuid
 from tundish.model import collates
 from tundish.settings import Settings
 from workers.ahead import Ahead
 from workers.batch import AHEAD, Draft, Target
-from workers.between import Between
 from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
 from workers.events import Events
@@ -38,20 +34,19 @@ from workers.intake import Intake
 from workers.lead import SLOW, Lead, wanted
 from workers.notify import Notifier
 from workers.pace import Pace
+from workers.persist import Persist
 from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
 from workers.record import record
 from workers.shelf import LoadFailed, Shelf
+from workers.upcoming import Upcoming
 from workers.waits import Waits
 from workers.watch import Watch
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Seconds between tries while Postgres or the blob store does not answer.
-RETRY = 1.0
 #: Seconds for what has run to be recorded, after a stage broke.
 BROKEN = 5.0
 #: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
@@ -94,23 +89,21 @@ class Pipeline:
         )
         self._intake = intake
         self._on_failure = on_failure
-        tools.shelf.soon = self.soon
+        self._upcoming = Upcoming(intake.ring)
+        tools.shelf.soon = self._upcoming.soon
         self._custody = Custody(tools.worker, tools.settings, tools.engine, tools.kept, tools.client)
         self._waits = Waits()
-        self._prepared: Queue[Prepared | None] = Queue(1)  # None wakes who waits for a batch
-        self._asked: SimpleQueue[Between] = SimpleQueue()
         self._predicted = Gather()
         self._running: Claim | None = None
-        self._drained = False  # no more claims come
-        self._hungry = False  # the device waits for a batch, and for nothing else
         self._lead = Lead()
         self._watch = Watch(self._give_back, self._overdue)
         self._ahead = Ahead(tools.device.name, self._watch.beside)
         self._closing = threading.Event()  # no claim from now on
         self._over = threading.Event()  # and no other try either
         self._outage = logs.Outage(log)
+        self._persist = Persist(self._closing, self._outage)
         self._recorded = threading.Condition()
-        self._coming = threading.Lock()
+        self._planning = threading.Lock()
         #: The models are on the shelf.
         self.filled = threading.Event()
         self.jobs = 0
@@ -140,12 +133,11 @@ class Pipeline:
                     tools.shelf.dropped(claimed.target)  # others need not wait for what is fetched
                     self._intake.single(claimed.target, time.monotonic() + WAITED)
                     self._fetch_later(replace(claimed, more=False))
-        self._drained = True
-        self._wake()
+        self._upcoming.end()
 
     def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
         # What is being fetched may come in between.
-        follows = self._hungry and self._prepared.empty() and not self._waits.some
+        follows = self._upcoming.hungry and self._upcoming.empty and not self._waits.some
         return self._custody.take(drafts, begin=self._tools.shelf.complete and follows)
 
     def _prepare_now(self, claimed: Claim) -> bool:
@@ -192,8 +184,8 @@ class Pipeline:
     def _prepare(self, claimed: Claim) -> None:
         if prepared := self._decoded(claimed):
             self._lead.next_up = claimed.target
-            with self._coming:  # one at a time: what is collated for it takes memory of the device
-                self._prepared.put(self._with_plan(prepared))
+            with self._planning:  # one at a time: what is collated for it takes memory of the device
+                self._upcoming.put(self._with_plan(prepared))
 
     def _with_plan(self, prepared: Prepared) -> Prepared:
         """What its model collates is made meanwhile, where that is on the device and no job must be alone."""
@@ -225,7 +217,7 @@ class Pipeline:
     def _predict_all(self) -> None:
         self._tools.shelf.fill()
         self.filled.set()
-        while prepared := self._next():
+        while prepared := self._upcoming.take():
             if self._closing.is_set():
                 continue
             claimed = self._running = prepared.claim
@@ -252,20 +244,6 @@ class Pipeline:
             elif not self._closing.is_set():
                 self._custody.let_go([claimed.id])
             del prepared, claimed, prediction  # they are large, and the next one may be long in coming
-
-    def _next(self) -> Prepared | None:
-        """The next batch, after all that was to be done before it; None where no more come. Raises DeviceLost."""
-        while True:
-            while not self._asked.empty():
-                self._asked.get().call()
-            if self._drained and self._prepared.empty():
-                return None
-            self._hungry = True
-            prepared = self._prepared.get()
-            self._hungry = False
-            if prepared is not None:
-                return prepared
-            self._intake.ring()  # there is room for a batch
 
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
@@ -300,10 +278,10 @@ class Pipeline:
 
     def _record(self) -> None:
         tools, settings = self._tools, self._tools.settings
+        persist = Persist(self._over, self._outage)  # what has run is recorded while there is time
         while predictions := self._predicted.take():
             tools.events.settle()
-            recorded = self._until(
-                self._over,
+            recorded = persist(
                 record,
                 tools.kept,
                 tools.by_ids,
@@ -351,36 +329,25 @@ class Pipeline:
         self.lost = True
         self._close()
 
-    def soon(self, verb: Callable[[], None]) -> Future[None]:
-        """Let `verb` be called between two batches, in the thread that predicts."""
-        between = Between(verb)
-        self._asked.put(between)
-        self._wake()
-        return between.done
-
     def between(self, verb: Callable[[], None]) -> None:
-        """The same, and wait for it. What it raises passes through."""
-        self.soon(verb).result()
+        """Let `verb` be called between two batches, in the thread that predicts, and wait for it. What it raises passes
+        through."""
+        self._upcoming.soon(verb).result()
 
     def idle(self) -> bool:
         """The device has nothing to do and nothing is on its way to it."""
-        return self._running is None and self._prepared.empty()
+        return self._running is None and self._upcoming.empty
 
     def alive(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
         return [claim for claim in self._custody.held if not overdue or claim != overdue.id]
 
-    def _wake(self) -> None:
-        """Who waits for a batch looks for what was asked, and whether any more come."""
-        with suppress(Full):  # of a batch, which does that too
-            self._prepared.put_nowait(None)
-
     def _ready(self) -> bool:
         """A batch is wanted, and it is not the end."""
         if self._closing.is_set():
             return False
-        return wanted(self._pending(), idle=self.idle(), waits=not self._prepared.empty())
+        return wanted(self._pending(), idle=self.idle(), waits=not self._upcoming.empty)
 
     def _pending(self) -> float:
         running = self._running
@@ -403,13 +370,7 @@ class Pipeline:
         its turn on the device keeps its place here."""
         if self._tools.shelf.complete and (fetched := self._intake.drain()):
             self._custody.put_back(fetched)  # first, for what was claimed goes before it
-        waiting: list[Prepared | None] = []
-        with suppress(Empty):
-            while True:
-                waiting.append(self._prepared.get_nowait())
-        if self._drained or not self._asked.empty():  # the batch may have ended meanwhile
-            self._wake()
-        if given_back := [each.claim for each in waiting if each]:
+        if given_back := [each.claim for each in self._upcoming.withdraw()]:
             self._custody.give_back([claim.id for claim in given_back])
             for claim in given_back:
                 self._tools.shelf.dropped(claim.target)
@@ -425,24 +386,6 @@ class Pipeline:
             self._outage.waits(OVERDUE, error)
         else:
             self._outage.over(OVERDUE)
-
-    def _persist(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call `verb` until Postgres and the blob store take it; None where the worker is told to stop first."""
-        return self._until(self._closing, verb, *args, **kwargs)
-
-    def _until(self, end: threading.Event, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """The same, with None where `end` is set first."""
-        name = verb.__name__.strip("_")
-        while True:
-            try:
-                done = verb(*args, **kwargs)
-            except (store.StoreError, BlobUnavailable) as error:
-                self._outage.waits(name, error)
-                if end.wait(RETRY):
-                    return None
-            else:
-                self._outage.over(name)
-                return done
 
     def _guard(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

@@ -95,16 +95,16 @@ def test_a_claim_that_is_tried_again_starts_where_its_predict_still_follows_at_o
     pipeline: Pipeline, intake: Intake, engine: store.Engine, monkeypatch: pytest.MonkeyPatch, fetched: bool
 ) -> None:
     """While Postgres was away, a batch that had been fetched may have come first."""
-    monkeypatch.setattr("workers.run.RETRY", 0.0)
+    monkeypatch.setattr("workers.persist.RETRY", 0.0)
 
     def away(*given: Any, **options: Any) -> Any:
         monkeypatch.undo()
         if fetched:
-            pipeline._prepared.put(cast(Any, "a batch"))
+            pipeline._upcoming.put(cast(Any, "a batch"))
         raise OperationalError("claim", None, Exception("away"))
 
     monkeypatch.setattr(store, "claim", away)
-    pipeline._hungry = True  # the device waits
+    pipeline._upcoming.hungry = True  # the device waits
     ids = submit(engine, 2)
     intake.put(QUEUE, [queue.Message(tuple(id.hex for id in ids))])
     threading.Thread(target=pipeline._claim, daemon=True).start()

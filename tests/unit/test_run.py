@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, cast
@@ -44,60 +44,7 @@ def pipeline() -> Iterator[Pipeline]:
     tools = Tools(new_uuid(), Settings(), away, away, away, away, away, away, away, shelf, device, away, Pace(0.0))
     pipeline = Pipeline(tools, Mock(**{"drain.return_value": []}), on_failure=lambda: None)
     yield pipeline
-    pipeline._drained = True
-    pipeline.soon(lambda: None)
-
-
-@pytest.fixture
-def ended(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Callable[[], threading.Thread]:
-    """The thread that predicts, as its long batch has just ended: it is about to wait for another one; when called, it
-    does."""
-    waits, comes = threading.Event(), threading.Event()
-    get = pipeline._prepared.get
-    pipeline._custody = Mock()
-
-    def late(block: bool = True) -> Any:
-        if block:
-            waits.set()
-            comes.wait(PATIENCE)
-        return get(block)
-
-    monkeypatch.setattr(pipeline._prepared, "get", late)
-    thread = threading.Thread(target=pipeline._predict, daemon=True)
-
-    def go_on() -> threading.Thread:
-        comes.set()
-        return thread
-
-    thread.start()
-    assert waits.wait(PATIENCE)
-    return go_on
-
-
-@pytest.mark.parametrize("behind", [False, True])
-def test_what_is_to_be_done_between_two_batches_is_not_forgotten_with_what_waits_behind_a_long_one(
-    pipeline: Pipeline, ended: Callable[[], threading.Thread], behind: bool
-) -> None:
-    if behind:
-        pipeline._prepared.put(prepared())
-    done = pipeline.soon(verb := Mock())
-    pipeline._give_back()
-    ended()
-    done.result(PATIENCE)
-    assert verb.call_count == 1
-    # It had stood where a batch would.
-    wait_until(lambda: cast(Mock, pipeline._intake).ring.called, "who claims looks again")
-
-
-def test_no_batch_is_waited_for_where_the_last_one_was_given_back(
-    pipeline: Pipeline, ended: Callable[[], threading.Thread]
-) -> None:
-    pipeline._prepared.put(prepared())
-    pipeline._drained = True
-    pipeline._give_back()
-    predicts = ended()
-    predicts.join(PATIENCE)
-    assert not predicts.is_alive()
+    pipeline._upcoming.end()
 
 
 def claimed(more: bool = False) -> Claim:
@@ -115,7 +62,7 @@ def predicted(count: int, more: bool = False) -> Prediction:
 def test_what_is_given_back_makes_room_and_who_claims_looks_again(pipeline: Pipeline) -> None:
     """The long batch may have ended before what was prepared behind it was taken away: nobody else would ring."""
     behind = prepared()
-    pipeline._prepared.put(behind)
+    pipeline._upcoming.put(behind)
     told, custody = list[object](), Mock()
     custody.give_back.side_effect = told.append
     cast(Mock, pipeline._intake).ring.side_effect = lambda: told.append("look again")
@@ -171,9 +118,9 @@ def test_of_many_that_were_fetched_at_once_two_are_collated_before_their_turn(
     with ThreadPoolExecutor(8) as pool:
         all_prepared = [pool.submit(pipeline._prepare, claimed()) for _ in range(8)]
         for taken in range(8):
-            wait_until(pipeline._prepared.full, "one waits")
+            wait_until(lambda: not pipeline._upcoming.empty, "one waits")
             most = max(most, len(coming) - taken)
-            assert pipeline._next() is not None
+            assert pipeline._upcoming.take() is not None
         for each in all_prepared:
             each.result(PATIENCE)
     assert most <= 2
@@ -192,7 +139,7 @@ def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_m
         return Recorded([], webhooks=False)
 
     monkeypatch.setattr("workers.run.record", record)
-    monkeypatch.setattr("workers.run.RETRY", 0.01)
+    monkeypatch.setattr("workers.persist.RETRY", 0.01)
     custody = pipeline._custody = Mock()
     pipeline._closing.set()
     pipeline._predicted.put(last := predicted(1))
@@ -279,7 +226,7 @@ def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
     monkeypatch.setattr(pipeline, "_prepare_now", prepare)
     pipeline._claim()
     cast(Mock, pipeline._custody).give_back.assert_called_once_with([claim.id for claim in together[1:]])
-    assert pipeline._next() is None
+    assert pipeline._upcoming.take() is None
 
 
 def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
@@ -291,4 +238,4 @@ def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
     pipeline._claim()
     later.assert_called_once_with(replace(together[0], more=False))
     assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
-    assert pipeline._next() is None
+    assert pipeline._upcoming.take() is None
