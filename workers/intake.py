@@ -242,7 +242,7 @@ class Intake:
 
     def _room(self, target: Target) -> int:
         """How many more of its ids are wanted. While the device is taken for long: of what waits for its turn on it."""
-        taken = self._closed or (self._full and self._shelf.holds(target))
+        taken = self._closed or (self._full and self._shelf.stock.holds(target))
         return 0 if taken or not self._due(target) else self._batcher.room(target)
 
     def _wanted(self, target: Target) -> int:

@@ -1,8 +1,9 @@
 """The pipeline of one worker: claim, prepare, predict, record, notify; and fetch, for inputs that lie at a URL.
 
 Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
-device waits for no database, but before a batch that takes long, to hear which of its jobs were cancelled. Recording has two, so that one gathers while the other waits for the disk (13 % of
-the no-op drain). The queues between the stages are short: they, and what is claimed at once, bound what a worker holds.
+device waits for no database, but before a batch that takes long, to hear which of its jobs were cancelled. Recording
+has two, so that one gathers while the other waits for the disk (13 % of the no-op drain). The queues between the stages
+are short: they, and what is claimed at once, bound what a worker holds.
 """
 
 import logging
@@ -178,7 +179,7 @@ class Pipeline:
 
     def _folders(self, claimed: Claim) -> Folders | None:
         """Where its inputs go as files; None where they are read into memory."""
-        loaded = self._tools.shelf.models.get(claimed.target)
+        loaded = self._tools.shelf.stock.models.get(claimed.target)
         return loaded.folders if loaded and loaded.reads.in_files else None
 
     def _prepare(self, claimed: Claim) -> None:
@@ -190,7 +191,7 @@ class Pipeline:
     def _with_plan(self, prepared: Prepared) -> Prepared:
         """What its model collates is made meanwhile, where that is on the device and no job must be alone."""
         loaded = prepared.loaded
-        there = self._tools.shelf.holds(prepared.claim.target)
+        there = self._tools.shelf.stock.holds(prepared.claim.target)
         if there and collates(loaded.model) and not self._custody.lone:
             ahead = self._ahead.plan(loaded, prepared.items, prepared.inputs)
             return replace(prepared, ahead=ahead)
@@ -199,7 +200,7 @@ class Pipeline:
     def _decoded(self, claimed: Claim) -> Prepared | None:
         """None where its model is no longer served, or no longer reads files: it is given back then."""
         tools = self._tools
-        loaded = tools.shelf.models.get(claimed.target)
+        loaded = tools.shelf.stock.models.get(claimed.target)
         if loaded and (loaded.reads.in_files or not claimed.folder):
             settings = tools.settings
             return self._persist(
@@ -248,7 +249,7 @@ class Pipeline:
     def _run(self, prepared: Prepared) -> Prediction | None:
         """None where the claim is no longer ours: it was lost, or given back."""
         tools, claimed, settings = self._tools, prepared.claim, self._tools.settings
-        if prepared.loaded is not tools.shelf.models.get(claimed.target):  # another took its place since
+        if prepared.loaded is not tools.shelf.stock.models.get(claimed.target):  # another took its place since
             again = self._decoded(claimed)
             if again is None:
                 return None

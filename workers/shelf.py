@@ -7,12 +7,11 @@ made them.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tundish import device
 from tundish.artifact import Cache
@@ -21,10 +20,11 @@ from tundish.execute import DeviceLost
 from workers.batch import Target, Waiting
 from workers.entry import Entry, Place
 from workers.gpu import Device
-from workers.load import Loaded, unload
+from workers.load import unload
 from workers.moves import Moves
 from workers.share import Share
-from workers.turn import OTHERS, Policy, Standing, Turn, fewest, room_for, turn, wish, with_others
+from workers.stock import Stock, entries_of
+from workers.turn import OTHERS, Policy, Turn, fewest, room_for, turn, wish, with_others
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,11 @@ class Shelf:
         follow: Callable[[Iterable[Target]], None] = lambda targets: None,
         policy: Policy = turn,
     ) -> None:
-        self._device = device
         self._share = share
         self._moves = Moves(device, cache, share)
-        self._host_budget = host_budget
         self._follow = follow
         self._policy = policy
-        self._hold(_entries(served))
+        self.stock = Stock(served, device, share, host_budget)
         self._chosen = Turn()
         self._next: Turn | None = None  # drafted, and not yet brought
         self._moving = True  # until it is filled
@@ -105,38 +103,6 @@ class Shelf:
         """Every model is on the device, and nobody wants its room: nothing has to be decided."""
         return self._all_there and self._share.others.wish is None
 
-    def holds(self, target: Target) -> bool:
-        """Whether the model is on the device."""
-        entry = self._entries.get(target)  # they may be exchanged meanwhile
-        return entry is not None and entry.there
-
-    def hopeless(self) -> set[Target]:
-        """The models that do not fit even where all others leave the device."""
-        return self._too_large(self._share.best)
-
-    def able(self) -> list[Target]:
-        """All the others."""
-        hopeless = self.hopeless()
-        return [target for target in self._entries if target not in hopeless]
-
-    def places(self) -> dict[str, dict[str, Any]]:
-        """Where each model lies, by `name@version`, the bytes that it takes of the device while it is there, and why it
-        could not be brought there the last time."""
-        return {
-            each.name: {"place": each.place.value, "bytes": each.known, "error": each.error}
-            for each in self._entries.values()
-        }
-
-    def memory(self) -> tuple[int, int] | None:
-        """Bytes of the device in all and in use; on a CPU those that models may take, where there is a limit."""
-        if (told := self._device.memory()) is not None:
-            return told
-        return None if self._share.best == math.inf else (int(self._share.best), self._held() + self._share.others.held)
-
-    def taken(self) -> int:
-        """Bytes of the device that this worker takes."""
-        return max(self._device.taken(), self._held())
-
     # Asked by the thread that claims.
 
     def choose(self, waiting: Mapping[Target, Waiting], now: float, idle: bool) -> Choice:
@@ -147,23 +113,23 @@ class Shelf:
         self._wake(now)
         if idle:
             self._share.measure()
-        failing = self._failing()
+        failing = self.stock.failing()
         hopeful = {target: each for target, each in waiting.items() if target not in failing | self._resting}
         self._chosen = self._turn(hopeful, now)
         if self._chosen.target is None:
-            there = {target for target, each in self._entries.items() if each.there}
+            there = {target for target, each in self.stock.entries.items() if each.there}
             return Choice(frozenset((there | failing) - self._resting), self._look_at(now))
         if not idle:
             return NOBODY
         if self._chosen.target == OTHERS:
             self._moving = True
-            self.soon(partial(self._make_way, [self._entries[each] for each in self._chosen.leaving]))
+            self.soon(partial(self._make_way, [self.stock.entries[each] for each in self._chosen.leaving]))
             return NOBODY
         return Choice(frozenset([self._chosen.target]))
 
     def drafted(self, target: Target) -> None:
         """A batch of what was chosen is on its way: it is brought for it, and nothing else is drafted until then."""
-        if not self._entries[target].there:
+        if not self.stock.entries[target].there:
             self._next = self._chosen if self._chosen.target == target else Turn(target)
 
     def dropped(self, target: Target) -> None:
@@ -172,23 +138,18 @@ class Shelf:
         if drafted and drafted.target == target:
             self._next = None
 
-    def _failing(self) -> set[Target]:
-        """The models whose jobs hear that they do not fit: where no other worker holds what is missing, nobody is going
-        to make room."""
-        return self.hopeless() if self._share.others.held else self._too_large(self._share.budget)
-
     def _turn(self, hopeful: Mapping[Target, Waiting], now: float) -> Turn:
         """What the policy makes of it; other workers hear what is lacking here."""
-        standings, budget, others = self._standings(now), self._share.budget, self._share.others
+        standings, budget, others = self.stock.standings(now), self._share.budget, self._share.others
         self._share.want(wish(standings, hopeful, budget))
-        too_large = self._too_large(budget)
+        too_large = self.stock.too_large(budget)
         fitting = {target: each for target, each in hopeful.items() if target not in too_large}
         keep = now < self._left_at + LEFT
         return self._policy(*with_others(standings, fitting, budget, others.wish, keep), now)
 
     def _look_at(self, now: float) -> float | None:
         """When more may be drafted by time alone."""
-        moments = [each.rests_until for each in self._entries.values() if each.rests_until > now]
+        moments = [each.rests_until for each in self.stock.entries.values() if each.rests_until > now]
         moments += [] if self._chosen.look_at is None else [self._chosen.look_at]
         return min(moments, default=None)
 
@@ -197,22 +158,22 @@ class Shelf:
     def fill(self) -> None:
         """Load what fits, the pinned ones first. The others are loaded too where nobody knows how large they are, so
         that they lie in host memory. What does not load is told in the log, and when a job asks for it."""
-        for target in sorted(self._entries, key=lambda each: not self._entries[each].pinned):
-            entry = self._entries[target]
+        for target in sorted(self.stock.entries, key=lambda each: not self.stock.entries[each].pinned):
+            entry = self.stock.entries[target]
             self._moves.fetch(entry)
             with self._alone():
-                if entry.known is None or entry.size <= self._free():
+                if entry.known is None or entry.size <= self.stock.free():
                     self._fill(target)
         self._settle()
 
     def load(self, served: Iterable[Served]) -> Mapping[Target, Entry]:
         """Models to exchange for those that are here, loaded beside them. Raises what a load raises: then nothing has
         changed."""
-        entries = _entries(served)
+        entries = entries_of(served)
         try:
             for entry in entries.values():
                 with self._alone():
-                    self._load(entry, self._entries.values())
+                    self._load(entry, self.stock.entries.values())
         except BaseException:
             self._drop(entries.values())
             self._settle()
@@ -221,18 +182,18 @@ class Shelf:
 
     def exchange(self, entries: Mapping[Target, Entry]) -> None:
         """Unload all that is here, and hold these from now on. Nothing is drafted meanwhile."""
-        self._drop(self._entries.values())
-        self._hold(entries)
+        self._drop(self.stock.entries.values())
+        self.stock.exchange(entries)
         with self._alone():
             for entry in entries.values():
-                if self._free() < 0:
+                if self.stock.free() < 0:
                     self._put_away(entry)
         self._settle()
 
     @contextmanager
     def lend(self, target: Target) -> Iterator[None]:
         """The model is on the device within the block. Raises LoadFailed and DeviceLost."""
-        entry = self._entries[target]
+        entry = self.stock.entries[target]
         if not entry.there:
             self._bring(target)
         try:
@@ -242,12 +203,12 @@ class Shelf:
 
     def close(self) -> None:
         """Unload everything."""
-        for entry in self._entries.values():
+        for entry in self.stock.entries.values():
             if entry.place is not Place.NOWHERE:
                 unload(entry.loaded.model)
 
     def _fill(self, target: Target) -> None:
-        entry = self._entries[target]
+        entry = self.stock.entries[target]
         try:
             self._put_there(target)
         except NoRoom as failure:
@@ -255,14 +216,14 @@ class Shelf:
         except LoadFailed as failure:
             self._failed(entry, failure)
         else:
-            if target in self.hopeless():
+            if target in self.stock.hopeless():
                 self._moves.unload(entry)
                 self._failed(entry, self._does_not_fit(target))
-            elif self._free() < 0:
+            elif self.stock.free() < 0:
                 self._put_away(entry)
 
     def _bring(self, target: Target) -> None:
-        entry = self._entries[target]
+        entry = self.stock.entries[target]
         # A batch that was fetched comes when it comes: what was decided for another's is not its own.
         drafted = self._next
         leaving = drafted.leaving if drafted and drafted.target == target else ()
@@ -283,11 +244,11 @@ class Shelf:
         entry.failures = 0
 
     def _bring_alone(self, target: Target, leaving: Iterable[Target]) -> None:
-        entry, began = self._entries[target], time.monotonic()
-        if target in self.hopeless():
+        entry, began = self.stock.entries[target], time.monotonic()
+        if target in self.stock.hopeless():
             raise self._does_not_fit(target)
         for each in leaving:
-            self._put_away(self._entries[each], entry)
+            self._put_away(self.stock.entries[each], entry)
         self._make_room(target)
         copied = entry.place is Place.HOST
         self._put_there(target)
@@ -312,17 +273,17 @@ class Shelf:
 
     def _put_there(self, target: Target) -> None:
         """Onto the device, from wherever it lies. Raises LoadFailed and DeviceLost."""
-        entry = self._entries[target]
+        entry = self.stock.entries[target]
         if entry.place is Place.HOST:
             self._moves.to_device(entry)
         if not entry.there:
             try:
-                self._load(entry, [self._entries[each] for each in self._others(target)])
+                self._load(entry, [self.stock.entries[each] for each in self.stock.others(target)])
             except DeviceLost:
                 raise
             except Exception as error:
                 raise self._cannot_be_loaded(target, error) from error
-        self._share.hold(self._held())
+        self._share.hold(self.stock.held())
         self._share.measure()
 
     def _load(self, entry: Entry, others: Collection[Entry]) -> None:
@@ -348,39 +309,34 @@ class Shelf:
     def _make_room(self, target: Target) -> None:
         """For what is there, or comes, to fit."""
         now = time.monotonic()
-        leaving = room_for(target, self._others(target), self._standings(now), {}, self._share.budget, now)
+        leaving = room_for(target, self.stock.others(target), self.stock.standings(now), {}, self._share.budget, now)
         if leaving is None:
-            self._put_away(self._entries[target])
+            self._put_away(self.stock.entries[target])
             raise self._does_not_fit(target)
         for each in leaving:
-            self._put_away(self._entries[each], self._entries[target])
+            self._put_away(self.stock.entries[each], self.stock.entries[target])
 
     def _make_host_room(self, entry: Entry, coming: Entry | None) -> bool:
         """Whether the entry's weights may go to host memory; what is cheaper to load again leaves it for them. What is
         `coming` would be loaded at once, the others perhaps: its load counts twice."""
-        kept = {target: each.in_host for target, each in self._entries.items()}
-        need = sum(kept.values()) - entry.in_host + entry.size - self._host_budget()
+        kept = {target: each.in_host for target, each in self.stock.entries.items()}
+        need = sum(kept.values()) - entry.in_host + entry.size - self.stock.host_budget()
         now = time.monotonic()
         costs = {
             target: (kept[target], 0.0 if each.there else each.load_seconds * (1 + (each is coming)), each.heat_at(now))
-            for target, each in self._entries.items()
+            for target, each in self.stock.entries.items()
             if kept[target] and each is not entry
         }
         leaving = fewest(need, costs)
         if leaving is None or sum(costs[each][1] for each in leaving) > entry.load_seconds:
             return False
         for each in leaving:
-            other = self._entries[each]
+            other = self.stock.entries[each]
             if other.there and other.weights:
                 other.weights.forget_host()
             else:
                 self._moves.unload(other)
         return True
-
-    def _hold(self, entries: Mapping[Target, Entry]) -> None:
-        self._entries = entries
-        #: All that are served, on the device or not: what decodes, runs and encodes.
-        self.models: Mapping[Target, Loaded] = {target: each.loaded for target, each in entries.items()}
 
     def _drop(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -388,7 +344,7 @@ class Shelf:
                 self._moves.unload(entry)
 
     def _settle(self) -> None:
-        self._all_there = all(each.there for each in self._entries.values())
+        self._all_there = all(each.there for each in self.stock.entries.values())
         if self._all_there:
             self._share.want(None)
         self._next, self._moving = None, False
@@ -397,10 +353,10 @@ class Shelf:
 
     def _wake(self, now: float) -> None:
         """Follow what may be loaded: what has failed to load rests for a while."""
-        resting = {target for target, each in self._entries.items() if each.rests_until > now}
+        resting = {target for target, each in self.stock.entries.items() if each.rests_until > now}
         if resting != self._resting:
             self._resting = resting
-            self._follow(self._entries.keys() - resting)
+            self._follow(self.stock.entries.keys() - resting)
 
     # Why one is not there.
 
@@ -413,18 +369,18 @@ class Shelf:
         return LoadFailed(str(failure), failure.final or entry.failures >= TRIES)
 
     def _cannot_be_loaded(self, target: Target, error: Exception) -> LoadFailed:
-        entry = self._entries[target]
+        entry = self.stock.entries[target]
         log.warning("%s cannot be loaded", entry.name, exc_info=error)
         full = device.out_of_memory(error)
         if full and self._share.others.held:
             # More than there was room for; nobody may know how much more.
-            entry.known = max(entry.size, int(min(self._free() + 1, self._share.best - self._pinned(target))))
+            entry.known = max(entry.size, int(min(self.stock.free() + 1, self._share.best - self.stock.pinned(target))))
             return self._does_not_fit(target)
         hint = f"; {HINT}" if full else ""
         return LoadFailed(f"{entry.name} cannot be loaded: {type(error).__name__}: {error}{hint}", False)
 
     def _does_not_fit(self, target: Target) -> LoadFailed:
-        entry, pinned, hopeless = self._entries[target], self._pinned(target), target in self.hopeless()
+        entry, pinned, hopeless = self.stock.entries[target], self.stock.pinned(target), target in self.stock.hopeless()
         takes = f"{entry.name} takes {entry.size:,} bytes of the device's {self._share.best:,.0f}"
         if not hopeless and (held := self._share.others.held):
             return NoRoom(f"{takes}, of which other workers hold {held:,}")
@@ -440,31 +396,4 @@ class Shelf:
             try:
                 yield
             finally:
-                self._share.hold(self._held())
-
-    def _others(self, target: Target) -> list[Target]:
-        """What may make room for the target."""
-        return [each for each, entry in self._entries.items() if each != target and entry.held and not entry.pinned]
-
-    def _held(self) -> int:
-        return sum(each.held for each in self._entries.values())
-
-    def _free(self) -> float:
-        return self._share.budget - self._held()
-
-    def _pinned(self, target: Target) -> int:
-        """Bytes that pinned models take, but for the target."""
-        there = [entry for each, entry in self._entries.items() if each != target and entry.there]
-        return sum(entry.size for entry in there if entry.pinned)
-
-    def _too_large(self, budget: float) -> set[Target]:
-        """The models that do not fit into a budget even where all but the pinned ones leave."""
-        return {target for target, each in self._entries.items() if each.size > budget - self._pinned(target)}
-
-    def _standings(self, now: float) -> dict[Target, Standing]:
-        host_budget = self._host_budget()
-        return {target: each.standing(host_budget, now) for target, each in self._entries.items()}
-
-
-def _entries(served: Iterable[Served]) -> dict[Target, Entry]:
-    return {Target.of(each.model): Entry.of(each) for each in served}
+                self._share.hold(self.stock.held())

@@ -90,7 +90,7 @@ class Worker:
             policy=policy,
         )
         self._intake = Intake(Batcher(limits), self._client, self._consumers, shelf)
-        self._elsewhere = Elsewhere(self._engine, id, pool, settings.lease, shelf.hopeless, self._leave)
+        self._elsewhere = Elsewhere(self._engine, id, pool, settings.lease, shelf.stock.hopeless, self._leave)
         pace = Pace(time.monotonic())
         tools = Tools(
             worker=id,
@@ -109,9 +109,9 @@ class Worker:
         )
         self._pipeline = Pipeline(tools, self._intake, on_failure=lambda: self._end(exits.BROKEN))
         idle, memory = self._pipeline.idle, self._memory
-        self._presence = Presence(id, pool, settings.device, shelf.able, shelf.places, idle, pace, memory)
+        self._presence = Presence(id, pool, settings.device, shelf.stock.able, shelf.stock.places, idle, pace, memory)
         self._heart = Heart(self._engine, self._presence, self._pipeline.alive, settings.lease)
-        self._pauses = Pauses(self._engine, self._client, pool, lambda: shelf.models, self._intake.pause)
+        self._pauses = Pauses(self._engine, self._client, pool, lambda: shelf.stock.models, self._intake.pause)
 
     def run(self) -> int:
         """Serve until told to stop; the exit status: 0, or one of `exits`. Raises CannotStart."""
@@ -135,7 +135,7 @@ class Worker:
         self._share.watch(lambda: self._shelf.changed())
         self._pipeline.start()
         self._pipeline.filled.wait()
-        if past := self._bounds.past(0, growth.rss(), self._shelf.taken()):
+        if past := self._bounds.past(0, growth.rss(), self._shelf.stock.taken()):
             raise CannotStart(f"with its models loaded, and no job run, {past}; set it higher")
 
     def _register(self) -> None:
@@ -157,7 +157,7 @@ class Worker:
         self._pauses.start()
         self._elsewhere.start()
         gpu.guard(self._device, self._lose)
-        growth.watch(self._bounds, lambda: self._pipeline.jobs, self._shelf.taken, lambda: self._end(exits.GROWN))
+        growth.watch(self._bounds, lambda: self._pipeline.jobs, self._shelf.stock.taken, lambda: self._end(exits.GROWN))
         Ears(self._client, self._intake, self._pipeline.idle)
         gc.freeze()  # the models and torch are looked at no more: each look stopped the device
 
@@ -182,7 +182,9 @@ class Worker:
         self._end(exits.LOST)
 
     def _memory(self) -> tuple[int, int] | None:
-        return None if self._pipeline.lost else self._shelf.memory()  # a device that is gone may hang whoever asks
+        return (
+            None if self._pipeline.lost else self._shelf.stock.memory()
+        )  # a device that is gone may hang whoever asks
 
     # How it ends.
 

@@ -31,15 +31,15 @@ def shelf(models: int, **options: Any) -> Shelf:
 
 def given(shelf: Shelf, target: Target, *items: int) -> list[float]:
     with shelf.lend(target):
-        return outputs(shelf.models[target].model, *items)
+        return outputs(shelf.stock.models[target].model, *items)
 
 
 def entry(shelf: Shelf, target: Target) -> Entry:
-    return shelf._entries[target]
+    return shelf.stock.entries[target]
 
 
 def addresses(shelf: Shelf, target: Target) -> tuple[int, ...]:
-    [net] = modules(shelf.models[target].model)
+    [net] = modules(shelf.stock.models[target].model)
     return tuple(each.data_ptr() for each in net.parameters())
 
 
@@ -107,7 +107,7 @@ def test_weights_are_half_precise_where_that_is_asked_for() -> None:
     each = shelf(2, half=True)
     bring(each, B)
     bring(each, A)
-    [net] = modules(each.models[A].model)
+    [net] = modules(each.stock.models[A].model)
     assert {tensor.dtype for tensor in net.parameters()} == {torch.float16}
 
 

@@ -23,6 +23,7 @@ from workers.consume import Consumers
 from workers.gpu import Cpu
 from workers.intake import Intake, strategy
 from workers.shelf import Shelf
+from workers.stock import Stock
 
 ECHO = Target("echo", "1")
 PATIENCE = 10.0
@@ -226,7 +227,7 @@ def test_celery_asks_again_after_a_batch_that_took_long_on_a_device_that_does_no
     wait_until(lambda: not intake.hears(name), "nothing is fetched")
     assert not woken.is_set()
     with monkeypatch.context() as patch:
-        patch.setattr(Shelf, "holds", lambda *_: False)
+        patch.setattr(Stock, "holds", lambda *_: False)
         assert intake.hears(name), "what waits for its turn is fetched"
     over.set()
     intake.ring()
@@ -240,7 +241,7 @@ def test_what_waits_for_its_turn_is_heard_while_the_device_is_taken_for_long(
     other = Target("other", "1")
     intake._batcher.serve({ECHO: Limits(4, 0.0), other: Limits(4, 0.0)})
     monkeypatch.setattr(Shelf, "complete", False)
-    monkeypatch.setattr(Shelf, "holds", lambda *_: False)
+    monkeypatch.setattr(Stock, "holds", lambda *_: False)
     monkeypatch.setattr(intake, "fill", lambda names: intake.ring())
     monkeypatch.setattr(Side, "_take", lambda self: None)
     side, asked = Side(intake), threading.Event()

@@ -80,7 +80,7 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
 
     model.collate.side_effect = collate
     pipeline._threads.clear()
-    loaded = pipeline._tools.shelf.models[ECHO]
+    loaded = pipeline._tools.shelf.stock.models[ECHO]
     loaded.model = model
     made, behind = (pipeline._ahead.plan(loaded, [Item(b"", "")], ["a"]) for _ in range(2))
     assert begun.wait(PATIENCE)
@@ -105,7 +105,7 @@ def coming(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         pipeline, "_decoded", lambda claim: replace(prepared(), claim=claim, loaded=Mock(model=Collating()))
     )
-    monkeypatch.setattr(pipeline._tools.shelf, "holds", lambda target: True)
+    monkeypatch.setattr(pipeline._tools.shelf.stock, "holds", lambda target: True)
     monkeypatch.setattr(pipeline._ahead, "plan", plan)
     monkeypatch.setattr(pipeline, "_custody", Mock(lone=False))
     return asked

@@ -113,7 +113,7 @@ class Worker:
             pass
 
     def there(self) -> set[Target]:
-        return {target for target, each in self.shelf._entries.items() if each.there}
+        return {target for target, each in self.shelf.stock.entries.items() if each.there}
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def test_one_that_does_not_fit_beside_the_other_worker_comes_once_that_has_made_
     assert (first.there(), gpus[1].memory()) == (set(), (100, 0))
     assert second.choose(b=1e6) == {B}
     second.bring(B)
-    assert (second.share.best, second.shelf.memory()) == (90, (100, 60))
+    assert (second.share.best, second.shelf.stock.memory()) == (90, (100, 60))
     first.share.look()
     assert first.share.others == (60, None, 1)
     assert first.choose(a=0.0) == set()
@@ -212,7 +212,7 @@ def test_no_room_beside_others_is_never_final(tmp_path: Path, gpus: tuple[Gpu, G
         with pytest.raises(LoadFailed, match="of which other workers hold 60") as failed:
             second.bring(B)
         assert not failed.value.final
-    assert second.shelf.hopeless() == set()
+    assert second.shelf.stock.hopeless() == set()
 
 
 def test_without_others_a_load_that_finds_no_memory_is_final_in_the_end(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
@@ -233,14 +233,14 @@ def test_jobs_hear_of_room_that_nobody_is_going_to_make(tmp_path: Path, gpus: tu
     with pytest.raises(LoadFailed, match="60 bytes of the device's 90") as failed:
         second.bring(A)
     assert not failed.value.final
-    assert second.shelf._entries[A].failures == 1
+    assert second.shelf.stock.entries[A].failures == 1
 
 
 def test_what_never_fits_is_hopeless_whoever_holds_the_device(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
     first = Worker(tmp_path, gpus[0], {"a": (60, 0, False)})
     second = Worker(tmp_path, gpus[1], {"b": (30, 0, False), "c": (20, 0, False)}, limit=25)
-    assert second.shelf.hopeless() == {B}
-    assert second.shelf.able() == [C]
+    assert second.shelf.stock.hopeless() == {B}
+    assert second.shelf.stock.able() == [C]
     assert second.choose(b=0.0) == {B, C}
     with pytest.raises(LoadFailed, match="30 bytes of the device's 25; set TUNDISH_DEVICE_MEMORY") as failed:
         second.bring(B)
@@ -256,19 +256,19 @@ def test_what_a_move_to_host_memory_leaves_is_held(
     second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
     second.choose(b=0.0)
     first.choose()
-    assert first.shelf._entries[A].place is place
+    assert first.shelf.stock.entries[A].place is place
     assert gpus[0].taken() == held
     second.share.look()
     assert (second.share.others.held, second.share.budget) == (held, 90 - held)
-    assert first.shelf.taken() == held
+    assert first.shelf.stock.taken() == held
 
 
 def test_what_was_left_makes_room_too(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
     first = Worker(tmp_path, gpus[0], {"a": (60, 6, False), "b": (86, 0, False)})
-    assert (first.there(), first.shelf.taken()) == (set(), 6)
+    assert (first.there(), first.shelf.stock.taken()) == (set(), 6)
     assert first.choose(b=0.0) == {B}
     first.bring(B)
-    assert first.shelf._entries[A].place is Place.NOWHERE
+    assert first.shelf.stock.entries[A].place is Place.NOWHERE
     assert gpus[0].taken() == 86
 
 
@@ -276,8 +276,8 @@ def test_a_worker_takes_what_it_takes_itself(tmp_path: Path, gpus: tuple[Gpu, Gp
     first = Worker(tmp_path, gpus[0], {"a": (30, 0, False)})
     second = Worker(tmp_path, gpus[1], {"b": (40, 0, False)})
     gpus[1].take(5)
-    assert (first.shelf.taken(), second.shelf.taken()) == (30, 45)
-    assert first.shelf.memory() == second.shelf.memory() == (100, 75)
+    assert (first.shelf.stock.taken(), second.shelf.stock.taken()) == (30, 45)
+    assert first.shelf.stock.memory() == second.shelf.stock.memory() == (100, 75)
 
 
 def test_memory_of_whomever_else_is_not_ours(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:

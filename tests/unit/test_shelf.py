@@ -65,7 +65,7 @@ def shelf(
 
 def outputs(shelf: Shelf, target: Target) -> list[float]:
     with shelf.lend(target):
-        predict: Any = shelf.models[target].model.predict
+        predict: Any = shelf.stock.models[target].model.predict
         return list(predict([1, 2]))
 
 
@@ -74,7 +74,7 @@ def test_where_all_fit_nothing_has_to_be_decided(events: list[str]) -> None:
     assert not each.complete
     each.fill()
     assert each.complete
-    assert each.memory() == (2 * BYTES, 2 * BYTES)
+    assert each.stock.memory() == (2 * BYTES, 2 * BYTES)
     assert events == ["load a", "load b"]
 
 
@@ -85,7 +85,7 @@ def test_a_swap_is_a_copy_and_the_weights_are_the_same(events: list[str]) -> Non
     expected = outputs(each, A)
     for target in (C, B, A, C, A):
         bring(each, target)
-        assert each.memory() == (2 * BYTES, 2 * BYTES)
+        assert each.stock.memory() == (2 * BYTES, 2 * BYTES)
     assert outputs(each, A) == expected
     assert events == ["load a", "load b", "load c"]
 
@@ -96,7 +96,7 @@ def test_weights_that_changed_on_the_device_are_not_forgotten() -> None:
     bring(each, B)
     bring(each, A)
     with torch.no_grad():
-        each.models[A].model.layer.weight.mul_(2)  # type: ignore[attr-defined]  # of the class above
+        each.stock.models[A].model.layer.weight.mul_(2)  # type: ignore[attr-defined]  # of the class above
     expected = outputs(each, A)
     bring(each, B)
     bring(each, A)
@@ -106,7 +106,7 @@ def test_weights_that_changed_on_the_device_are_not_forgotten() -> None:
 def test_what_comes_keeps_its_copy_where_host_memory_holds_one(events: list[str]) -> None:
     each = shelf(layered("a"), layered("b"), budget=BYTES, host=BYTES)
     each.fill()
-    for entry in each._entries.values():
+    for entry in each.stock.entries.values():
         entry.load_seconds = 1.0
     bring(each, B)
     assert events == ["load a", "load b", "unload a"]
@@ -152,8 +152,8 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     each = shelf(layered("a"), layered("b"), follow=lambda targets: followed.append(set(targets)))
     each.fill()
     for number in range(2, TRIES + 1):
-        assert each.places()["b@1"]["error"] == "b@1 cannot be loaded: OSError: the disk"
-        assert each.places()["a@1"]["error"] is None
+        assert each.stock.places()["b@1"]["error"] == "b@1 cannot be loaded: OSError: the disk"
+        assert each.stock.places()["a@1"]["error"] is None
         assert each.choose({B: Waiting(1.0, 0.0)}, 0.0, idle=True).targets == {A}
         assert followed[-1] == {A}
         with pytest.raises(LoadFailed, match="OSError: the disk") as failed:
@@ -163,7 +163,7 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     Layered.trouble.clear()
     bring(each, B)
     assert each.complete
-    assert each.places()["b@1"]["error"] is None
+    assert each.stock.places()["b@1"]["error"] is None
 
 
 def test_a_load_that_runs_out_of_memory_is_tried_again_alone(events: list[str]) -> None:
@@ -202,13 +202,13 @@ def test_nothing_is_drafted_while_another_comes_and_none_comes_to_a_busy_device(
 
 def test_it_tells_where_each_model_lies() -> None:
     def places() -> dict[str, tuple[str, int | None]]:
-        return {name: (lies["place"], lies["bytes"]) for name, lies in each.places().items()}
+        return {name: (lies["place"], lies["bytes"]) for name, lies in each.stock.places().items()}
 
     each = shelf(layered("a"), layered("b"), layered("c", memory=9 * BYTES), budget=BYTES, host=BYTES)
     assert places() == {"a@1": ("nowhere", None), "b@1": ("nowhere", None), "c@1": ("nowhere", 9 * BYTES)}
     each.fill()
     assert places() == {"a@1": ("device", BYTES), "b@1": ("host", BYTES), "c@1": ("nowhere", 9 * BYTES)}
-    each._entries[A].load_seconds = 9.0  # host memory is for what takes longer to load
+    each.stock.entries[A].load_seconds = 9.0  # host memory is for what takes longer to load
     bring(each, B)
     assert (places()["a@1"], places()["b@1"]) == (("host", BYTES), ("device", BYTES))
 
@@ -242,10 +242,10 @@ def test_tied_weights_stay_tied() -> None:
 
     each = shelf(layered("a"), Tied, budget=BYTES + 80)
     each.fill()
-    assert each.memory() == (BYTES + 80, BYTES)
+    assert each.stock.memory() == (BYTES + 80, BYTES)
     bring(each, B)
-    assert each.memory() == (BYTES + 80, BYTES + 80)
-    model: Any = each.models[B].model
+    assert each.stock.memory() == (BYTES + 80, BYTES + 80)
+    model: Any = each.stock.models[B].model
     assert model.other.weight is model.layer.weight
     assert model.table.tolist() == list(range(10))
     assert model.layer(torch.zeros(1000)).shape == (10,)
@@ -290,28 +290,28 @@ def test_a_model_is_warmed_up_alone_and_in_a_full_batch_and_one_that_fails_there
 def test_an_exchange_loads_all_first_and_then_unloads_what_was_here(events: list[str]) -> None:
     each = shelf(layered("a"), layered("b"))
     each.fill()
-    before = each.models[B]
+    before = each.stock.models[B]
     entries = each.load([Served(layered("b")), Served(layered("c"))])
     assert events == ["load a", "load b", "load b", "load c"]
-    assert set(each.models) == {A, B}
+    assert set(each.stock.models) == {A, B}
     each.exchange(entries)
     assert events[4:] == ["unload a", "unload b"]
-    assert set(each.models) == {B, C}
-    assert each.models[B] is not before
+    assert set(each.stock.models) == {B, C}
+    assert each.stock.models[B] is not before
     assert each.complete
-    assert each.memory() == (2 * BYTES, 2 * BYTES)
+    assert each.stock.memory() == (2 * BYTES, 2 * BYTES)
 
 
 def test_one_that_is_exchanged_while_somebody_asks_for_it_breaks_nothing(events: list[str]) -> None:
     class Exchanged(dict[Target, Any]):
         def __contains__(self, target: object) -> bool:
             there = super().__contains__(target)
-            each._hold({})
+            each.stock.exchange({})
             return there
 
     each = shelf(layered("a"))
-    each._hold(Exchanged(each._entries))
-    assert not each.holds(A)  # it was not loaded
+    each.stock.exchange(Exchanged(each.stock.entries))
+    assert not each.stock.holds(A)  # it was not loaded
 
 
 def test_an_exchange_that_raises_changes_nothing(events: list[str]) -> None:
@@ -344,7 +344,7 @@ def test_what_is_here_makes_room_for_an_exchange_and_comes_back_where_it_fails(e
     with pytest.raises(MemoryError):
         each.load([Served(Full)])
     assert not each.complete
-    assert each.memory() == (BYTES, 0)
+    assert each.stock.memory() == (BYTES, 0)
     assert outputs(each, A) == expected
     assert events == ["load a", "load b", "load b"]
 

@@ -194,7 +194,7 @@ def test_what_is_recorded_is_recorded_anew_within_a_copy(
         with shelf.lend(target):
             ran = list(Recorded.ran)
     assert ran == sizes
-    assert shelf._entries[Target("a", "1")].copy_seconds == len(sizes)
+    assert shelf.stock.entries[Target("a", "1")].copy_seconds == len(sizes)
 
 
 def test_nothing_is_wrapped_where_nothing_is_asked_for() -> None:
