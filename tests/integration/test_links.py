@@ -12,9 +12,9 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
+from tests.integration.batches.steps import expanded, run, settle
 from tests.integration.delivered import endpoint, finish, rows
 from tests.integration.stored import let_expire
-from tests.integration.test_batches import expanded, run, settle
 from tests.local import TREE, Local
 from tests.sse import parse
 from tundish import store
