@@ -232,15 +232,16 @@ def _whole(value: Any) -> Any:
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema whose objects take no fields that they do not name, and whose integers have 64 bits."""
-    if isinstance(schema, dict):
-        if "properties" in schema and "additionalProperties" not in schema:
-            schema["additionalProperties"] = False
-        if schema.get("type") == "integer":
-            schema.setdefault("minimum", -(2**63))
-            schema.setdefault("maximum", 2**63 - 1)
-        for key, each in schema.items():
-            if key not in ("enum", "const", "default", "examples"):
-                _close(each)
+    if "properties" in schema and "additionalProperties" not in schema:
+        schema["additionalProperties"] = False
+    if schema.get("type") == "integer":
+        schema.setdefault("minimum", -(2**63))
+        schema.setdefault("maximum", 2**63 - 1)
+    for key, each in schema.items():
+        if key in ("properties", "patternProperties", "$defs"):  # whose keys are names, of whatever an author likes
+            _close(list(each.values()))
+        elif key not in ("enum", "const", "default", "examples"):
+            _close(each)
     return schema
 
 

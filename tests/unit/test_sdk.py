@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +144,19 @@ def test_a_schema_is_closed_at_every_level() -> None:
     assert not valid({"name": "a", "points": [], "origin": {"x": 1, "z": 1}})
     assert not valid({"name": "a", "points": [{"x": 2**63}]})
     assert valid({"name": "a", "points": [{"x": 2**63 - 1}, {"x": -(2**63)}]})
+
+
+def test_a_field_may_have_the_name_of_a_keyword_of_schemas() -> None:
+    names = ("default", "const", "enum", "examples", "properties", "additionalProperties")
+    schema = codec_for(make_dataclass("Keywords", [(name, int) for name in names])).schema()
+    assert schema
+    valid = jsonschema_rs.validator_for(schema).is_valid
+    assert valid(dict.fromkeys(names, 1))
+    for name in names:
+        assert not valid(dict.fromkeys(names, 1) | {name: 2**63})
+    assert set(schema["$defs"]["Keywords"]["properties"]) == set(names)
+    [only] = (codec_for(make_dataclass("One", [("properties", int)])).schema() or {})["$defs"].values()
+    assert set(only["properties"]) == {"properties"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
