@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import msgspec
 
 from tundish.codec import Codec, DecodeError, EncodeError, codecs_of
@@ -41,7 +42,7 @@ def describe(served: Served) -> Version:
         pool=served.pool,
         input_type=reads.content_type,
         output_type=writes.content_type,
-        input_schema=reads.schema(),
+        input_schema=_input_schema(model, reads),
         output_schema=writes.schema(),
         max_batch=model.max_batch,
         max_wait=model.max_wait,
@@ -50,6 +51,18 @@ def describe(served: Served) -> Version:
         example=_example(model, reads),
         artifact=model.artifact,
     )
+
+
+def _input_schema(model: type[Model[Any, Any]], reads: Codec) -> dict[str, Any] | None:
+    """Raises DefinitionError for one that the API could not hold inputs against: its patterns are not Python's own."""
+    schema = reads.schema()
+    if schema is not None:
+        try:
+            jsonschema_rs.validator_for(schema)
+        except jsonschema_rs.ValidationError as error:
+            said = f"{model.__qualname__}: the schema of its inputs cannot be used: {error.message}"
+            raise DefinitionError(f"{said}; write patterns as JSON Schema has them (ECMA 262), $ for \\Z") from error
+    return schema
 
 
 def _example(model: type[Model[Any, Any]], reads: Codec) -> Any:

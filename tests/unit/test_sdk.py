@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, make_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema_rs
 import msgspec
@@ -46,6 +46,19 @@ class Twice(Model[Point, Point]):
 
 class Later(Twice):
     version = "2"
+
+
+@dataclass
+class Bounded:
+    name: Annotated[str, msgspec.Meta(pattern=r"^a\Z")]
+
+
+class Strange(Model[Bounded, str]):
+    name = "strange"
+    version = "1"
+
+    def predict(self, batch: Batch[Bounded]) -> list[str | Reject]:
+        return [item.name for item in batch]
 
 
 def test_importing_tundish_costs_the_standard_library_alone() -> None:
@@ -95,6 +108,11 @@ def test_a_type_that_cannot_be_read_is_told_in_a_line_with_its_model() -> None:
     why = "<class 'object'> cannot be read from JSON: type <class 'object'> is not supported"
     assert str(told.value).endswith(f"Vague: {why}")
     assert "\n" not in str(told.value)
+
+
+def test_a_pattern_that_only_python_reads_is_told_with_its_model(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"Strange: the schema of its inputs .*\\Z.*; write patterns as"):
+        load_models("tests.unit.test_sdk:Strange", tmp_path)
 
 
 def test_a_model_must_say_its_types_and_predict() -> None:
