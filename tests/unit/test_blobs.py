@@ -187,3 +187,11 @@ def test_blobs_lie_private_and_whole(directory: Directory, tmp_path: Path) -> No
 def test_a_blob_url_that_is_none(url: str) -> None:
     with pytest.raises(SettingError, match="TUNDISH_BLOB_URL"):
         open_blobs(Settings(blob_url=url))
+
+
+@pytest.mark.parametrize("name", ["plain", "a#1", "a?", "a%20b", "ä b"])
+def test_the_blobs_of_dev_up_lie_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    embedded = Settings(data_dir=tmp_path / name).embedded()
+    open_blobs(embedded).put("1/2/3", b"x", "text/plain")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["blobs"]

@@ -60,10 +60,11 @@ __all__ = [
 def open_blobs(settings: Settings) -> Blobs:
     """The store of TUNDISH_BLOB_URL. Raises SettingError."""
     url = urlsplit(settings.blob_url)
-    if url.scheme == "file" and not url.netloc and url.path:
+    folder = settings.blob_url.partition(":")[2].removeprefix("//")  # as it stands: a # or ? in it is no more than that
+    if url.scheme == "file" and folder.startswith("/"):
         # Without any secret the API serves loopback alone, and a URL holds as long as its process.
         secret = (settings.secret or settings.api_key).encode() or os.urandom(32)
-        return Directory(Path(url.path), sha256(b"tundish blobs" + secret).digest(), settings.public_url)
+        return Directory(Path(folder), sha256(b"tundish blobs" + secret).digest(), settings.public_url)
     if url.scheme == "s3" and url.netloc:
         from tundish.blobs.s3 import S3
 
