@@ -11,6 +11,8 @@ import signal
 import sys
 import time
 
+from local.place import alive
+
 #: Seconds that a child has to end before it is killed.
 GRACE = 10.0
 
@@ -27,15 +29,10 @@ def end(pid: int, number: int, grace: float = GRACE) -> None:
             return
         until = time.monotonic() + wait
         while time.monotonic() < until:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                break
+            if not alive(pid):
+                end_group(pid)
+                return
             time.sleep(0.02)
-        else:
-            continue
-        end_group(pid)
-        return
 
 
 def end_group(pid: int) -> None:

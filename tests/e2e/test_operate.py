@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from local.http import Api
 from local.place import Place, alive
 from local.say import Stop
 from local.supervise import Child, Supervisor
+from local.watchdog import end
 from tests.local import TREE, Local, wait_until
 
 
@@ -230,6 +232,14 @@ def test_a_process_that_has_ended_and_that_nobody_waits_for_is_not_alive() -> No
         process.stdin.close()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert not alive(process.pid)
+
+
+def test_what_has_ended_and_nobody_waits_for_keeps_no_watchdog() -> None:
+    began = time.monotonic()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        end(process.pid, signal.SIGTERM, grace=20)
+        assert time.monotonic() - began < 10
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_path_too_long_for_a_socket(local: Local, tmp_path: Path) -> None:
