@@ -64,8 +64,9 @@ class Bench:
     def unbundle(self) -> None:
         """Let each message that waits in Redis carry one job."""
         for name in self.redis.scan_iter("tundish:*"):
+            if (source := queue.Queue.parse(name.decode())) is None:
+                continue
             bundled = self.redis.lrange(name, 0, -1)
-            source = queue.Queue.parse(name.decode())
             ids = [id for each in bundled for id in unpack(each).ids]
             single = [queue.encode(source, queue.Message((id,))) for id in ids]
             self.redis.delete(name)

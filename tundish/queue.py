@@ -34,6 +34,7 @@ CATALOG = "tundish:catalog"
 BUNDLE = 64
 
 _HEX = re.compile("[0-9a-f]*")
+_NAME = re.compile("tundish:([^:@]+)@([^:@]+):(0|[1-9][0-9]*):(high|normal|low)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,11 @@ class Queue:
 
     @classmethod
     @lru_cache(maxsize=4096)
-    def parse(cls, name: str) -> "Queue":
-        """The queue of a name. Raises ValueError for a name that is none."""
-        _, target, lane, priority = name.split(":")
-        model, _, version = target.partition("@")
+    def parse(cls, name: str) -> "Queue | None":
+        """The queue of a name; None where it is none of ours."""
+        if not (found := _NAME.fullmatch(name)):
+            return None
+        model, version, lane, priority = found.groups()
         return cls(model, version, Priority[priority.upper()], int(lane))
 
 

@@ -57,7 +57,8 @@ class Order:
 
 
 def _priority(name: str) -> int:
-    return queue.Queue.parse(name).priority if name.startswith("tundish:") else -1
+    source = queue.Queue.parse(name)
+    return -1 if source is None else source.priority
 
 
 def broker_url(redis_url: str) -> str:

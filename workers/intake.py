@@ -156,9 +156,9 @@ class Intake:
     def hears(self, name: str) -> bool:
         """Whether Redis is asked for a queue now: not for what no batch would come of; and while not all models fit on
         the device, those that wait for their turn leave in Redis, for other workers, what there is no room for."""
-        if not name.startswith("tundish:"):
-            return True
         source = queue.Queue.parse(name)
+        if source is None:
+            return True
         with self._bell:
             target = Target(source.model, source.version)
             if self._shelf.complete:
@@ -217,13 +217,14 @@ class Intake:
             self.fill(set(self.consumers.names()).intersection(each.name for each in queues([target])))
 
     def _fill(self, names: Iterable[str]) -> None:
-        for target, lists in _by_target(names).items():
+        for target, sources in _by_target(names).items():
+            lists = {source.name: source for source in sources}
             while count := self._wanted(target):
                 popped = self._client.lmpop(len(lists), *lists, direction="RIGHT", count=count)
                 if not popped:
                     break
                 name, raws = cast("tuple[bytes, list[bytes]]", popped)
-                source = queue.Queue.parse(name.decode())
+                source = lists[name.decode()]
                 if left := self.put(source, list(_unpacked(raws))):
                     self.put_back(source, left)
                     break
@@ -264,7 +265,9 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
         intake.consumers.attach(consumer)
 
         def on_message(message: Any, body: object, ack: object, reject: object, callbacks: object) -> None:
-            source = queue.Queue.parse(message.delivery_info["routing_key"])
+            key = message.delivery_info["routing_key"]
+            if (source := queue.Queue.parse(key)) is None:
+                raise InvalidTaskError(f"{key} is no queue of jobs")
             acknowledge = partial(message.ack_log_error, log, consumer.connection_errors)
             target = Target(source.model, source.version)
             lone = intake.eager(target)
@@ -290,13 +293,12 @@ def strategy(intake: Intake) -> Callable[..., Callable[..., None]]:
     return start
 
 
-def _by_target(names: Iterable[str]) -> dict[Target, list[str]]:
+def _by_target(names: Iterable[str]) -> dict[Target, list[queue.Queue]]:
     """Our queues of each target, the best priority first."""
-    sources = [queue.Queue.parse(name) for name in names if name.startswith("tundish:")]
-    lists: dict[Target, list[str]] = {}
-    for source in sorted(sources, key=lambda source: source.priority):
-        lists.setdefault(Target(source.model, source.version), []).append(source.name)
-    return lists
+    found: dict[Target, list[queue.Queue]] = {}
+    for source in sorted(filter(None, map(queue.Queue.parse, names)), key=lambda source: source.priority):
+        found.setdefault(Target(source.model, source.version), []).append(source)
+    return found
 
 
 def _unpacked(raws: Iterable[Any]) -> Iterator[queue.Message]:

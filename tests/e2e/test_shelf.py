@@ -91,7 +91,7 @@ def consuming(local: Local, workers: int = 1) -> list[str]:
     control = Celery(broker=local.ps()["valkey"]["url"].replace("unix://", "redis+socket://")).control
     told = control.inspect(timeout=5, limit=workers).active_queues() or {}
     queues = [Queue.parse(each["name"]) for found in told.values() for each in found]
-    return [f"{each.model}@{each.version}" for each in queues if each.priority is Priority.NORMAL]
+    return [f"{each.model}@{each.version}" for each in queues if each and each.priority is Priority.NORMAL]
 
 
 def serving(system: Local) -> dict[int, list[str]]:

@@ -131,6 +131,19 @@ def test_what_an_operator_took_away_stays_away(worker: Worker) -> None:
     wait_until(lambda: worker.taken("echo", "octets", "octets"), "the operator gave it back")
 
 
+def test_a_queue_that_an_operator_has_mistyped_ends_no_worker(worker: Worker) -> None:
+    worker.send("echo")
+    wait_until(lambda: worker.taken("echo"), "it serves")
+    mistyped = "tundish:echo@1:high"
+    assert worker.control.add_consumer(mistyped, reply=True, timeout=10, limit=1)
+    wait_until(lambda: mistyped in worker.consumed(), "it is asked for")
+    message = queue.encode(queue.Queue("echo", "1", Priority.HIGH), queue.Message((new_uuid().hex,)))
+    worker.redis.lpush(mistyped, message.replace(b"echo@1:0:high", b"echo@1:high"))
+    wait_until(lambda: not worker.redis.exists(mistyped), "what lay there is dropped")
+    worker.send("echo", Priority.HIGH)
+    wait_until(lambda: worker.taken("echo", "echo"), "it serves on")
+
+
 def test_an_operator_can_stop_a_worker(worker: Worker) -> None:
     worker.send("echo")
     wait_until(lambda: worker.taken("echo"), "it serves")

@@ -17,10 +17,12 @@ def test_a_name_and_back() -> None:
     assert Queue.parse(QUEUE.name) == QUEUE
 
 
-@pytest.mark.parametrize("name", ["celery", "tundish:a@1:0", "tundish:a@1:0:urgent", "tundish:a@1:x:high"])
+@pytest.mark.parametrize(
+    "name",
+    ["celery", "tundish:a@1:0", "tundish:a@1:0:urgent", "tundish:a@1:x:high", "tundish:a@1:00:high", "tundish:a:0:low"],
+)
 def test_a_name_that_is_none(name: str) -> None:
-    with pytest.raises((ValueError, KeyError)):
-        Queue.parse(name)
+    assert Queue.parse(name) is None
 
 
 @pytest.mark.parametrize("alone", [True, False])
