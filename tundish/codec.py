@@ -110,7 +110,8 @@ class _Json(Codec):
             why = str(error).strip().rpartition("\n")[2]
             raise DefinitionError(f"{type_!r} cannot be read from JSON: {why}") from error
         self._encode = msgspec.json.Encoder().encode
-        self._dataclass: type = type_ if dataclasses.is_dataclass(type_) else object  # type: ignore[assignment]  # mypy takes an instance for possible
+        named = isinstance(type_, type) and (dataclasses.is_dataclass(type_) or issubclass(type_, msgspec.Struct))
+        self._class: type = type_ if named else object
 
     def schema(self) -> dict[str, Any]:
         return self._schema
@@ -131,7 +132,7 @@ class _Json(Codec):
             raise DecodeError(str(error)) from error
 
     def encode(self, value: Any) -> bytes:
-        if not isinstance(value, self._dataclass):
+        if not isinstance(value, self._class):
             raise EncodeError(
                 f"the output is of type {type(value).__name__}, not {getattr(self._type, '__name__', self._type)}"
             )

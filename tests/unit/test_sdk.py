@@ -226,6 +226,9 @@ def test_an_integer_may_be_written_as_a_float_and_no_float_becomes_one() -> None
 def test_outputs_of_another_type_are_refused() -> None:
     with pytest.raises(EncodeError, match="not "):
         codec_for(Point).encode({"x": 1})
+    for other in ({"a": 1}, Point(1)):
+        with pytest.raises(EncodeError, match="not Struct"):
+            codec_for(Struct).encode(other)
     with pytest.raises(EncodeError, match="not bytes"):
         codec_for(bytes).encode("text")
 
