@@ -173,12 +173,13 @@ class _Pydantic(Codec):
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, self._type):
             raise EncodeError(f"the output is of type {type(value).__name__}, not {self._type.__name__}")
-        if not _finite(value.model_dump()):
-            raise EncodeError("the output holds NaN or an infinite number")
         try:
-            return bytes(value.model_dump_json(by_alias=True).encode())  # as the schema has it
+            finite, body = _finite(value.model_dump()), value.model_dump_json(by_alias=True)  # as the schema has it
         except ValueError as error:
             raise EncodeError(str(error)) from error
+        if not finite:
+            raise EncodeError("the output holds NaN or an infinite number")
+        return bytes(body.encode())
 
 
 class _Text(Codec):

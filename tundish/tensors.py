@@ -59,7 +59,10 @@ class _Npy(Codec):
     def encode(self, value: Any) -> bytes:
         import numpy
 
-        array = value.detach().cpu().numpy() if self._torch and hasattr(value, "detach") else value
+        try:
+            array = value.detach().cpu().numpy() if self._torch and hasattr(value, "detach") else value
+        except TypeError as error:  # bfloat16, which `half` computes in on a CPU, or no plain layout
+            raise EncodeError(f"the output cannot be written as npy: {error}; give it as .float(), dense") from error
         if not isinstance(array, numpy.ndarray) or array.dtype.hasobject:
             raise EncodeError(f"the output is of type {type(value).__name__}, not an array of numbers")
         _check_finite(array)

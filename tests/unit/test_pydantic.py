@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, RootModel, field_validator
+from pydantic import BaseModel, Field, RootModel, field_serializer, field_validator
 
 from tundish import Batch, Model, Reject
 from tundish.codec import Codec, DecodeError, EncodeError, codec_for
@@ -76,6 +76,18 @@ def test_a_fault_is_one_line_and_leads_to_its_place(lines: Codec, body: bytes, m
 def test_an_output_that_cannot_be_written_is_told(lines: Codec, output: BaseModel, message: str) -> None:
     with pytest.raises(EncodeError, match=message):
         lines.encode(output)
+
+
+def test_an_output_whose_author_cannot_write_it_is_told() -> None:
+    class Shy(BaseModel):
+        text: str
+
+        @field_serializer("text")
+        def hidden(self, text: str) -> str:
+            raise ValueError("not for you")
+
+    with pytest.raises(EncodeError, match="not for you"):
+        codec_for(Shy).encode(Shy(text="a"))
 
 
 def test_an_output_that_is_no_number_is_refused() -> None:

@@ -105,6 +105,15 @@ def test_an_output_that_is_no_dictionary_of_tensors_is_refused(type_: Any, value
         codec_for(type_).encode(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(torch.ones(2, dtype=torch.bfloat16), "BFloat16; give it as .float()"), (torch.ones(2).to_sparse(), "Sparse")],
+)
+def test_a_tensor_that_numpy_does_not_know_is_refused(value: torch.Tensor, message: str) -> None:
+    with pytest.raises(EncodeError, match=f"cannot be written as npy: .*{message}"):
+        codec_for(torch.Tensor).encode(value)
+
+
 def npy_header(text: str) -> bytes:
     padded = text.encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded
