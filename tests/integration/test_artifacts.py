@@ -29,7 +29,7 @@ from workers.shelf import Shelf
 
 #: A process that pulls REFERENCE from STORE to CACHE; it writes down what it reads, and stops within it if told.
 PULL = """
-import os, sys, signal
+import sys, signal
 from contextlib import contextmanager
 from pathlib import Path
 from tundish.artifact import Cache
@@ -41,17 +41,19 @@ class Told(Directory):
         with open(ledger, "a") as file:
             file.write(key + "\\n")
         with super().reading(key, etag, at) as file:
-            if stop and os.fstat(file.fileno()).st_size > 2**20:
+            if stop and self.stat(key).size > 2**20:
                 yield Stopping(file)
             else:
                 yield file
 class Stopping:
     def __init__(self, file):
         self.file = file
+        self.within = False
     def read(self, size):
-        if self.file.tell():
+        if self.within:
             print("within", flush=True)
             signal.pause()
+        self.within = True
         return self.file.read(size)
 held = Cache(Path(cache), Told(Path(store), b"")).pull(reference)
 print("pulled", flush=True)

@@ -150,6 +150,18 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         Directory(tmp_path / "none", b"s").check()
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="it is a file that opens, and cannot be read, on Linux")
+def test_a_blob_that_opens_and_cannot_be_read_is_no_fault_of_who_reads_it(directory: Directory) -> None:
+    name = upload_key(1, new_uuid())
+    path = directory._path(name)
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(BlobUnavailable, match=r"blob directory .* cannot be used: Input/output error"):
+        directory.get(name)
+    with directory.reading(name) as file, pytest.raises(BlobUnavailable):
+        file.read(10)
+
+
 def test_a_signed_put_may_lose_what_is_empty_in_its_query(directory: Directory) -> None:
     name = upload_key(1, new_uuid())
     signed = directory.put_url(name, "image/png", 4, None, 60)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -26,6 +27,7 @@ from tundish.blobs.interface import (
     BlobUnavailable,
     SignedPut,
     Stat,
+    guarded,
 )
 
 #: What a signature covers, in the names of the URL's query.
@@ -60,12 +62,12 @@ class Directory(Blobs):
     def reading(self, key: str, etag: str | None = None, at: int = 0) -> Iterator[BinaryIO]:
         with _usable(self._root):
             try:
-                file = self._path(key).open("rb")
+                opened = self._path(key).open("rb", buffering=0)
             except FileNotFoundError:
                 raise BlobMissing(f"no blob {key}") from None
-        with file:
-            _pinned(key, _stat(os.fstat(file.fileno())), etag)
-            file.seek(at)
+        with guarded(opened, partial(_usable, self._root)) as file:
+            _pinned(key, _stat(os.fstat(opened.fileno())), etag)
+            opened.seek(at)
             yield file
 
     def stat(self, key: str) -> Stat:

@@ -9,9 +9,11 @@ BlobError
 └── BadSignature      a signed URL that is not ours, or has expired
 """
 
+import io
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 #: Bytes that are held at once where a blob is streamed.
 CHUNK = 1 << 20
@@ -113,3 +115,29 @@ class Blobs(ABC):
     @abstractmethod
     def check(self) -> None:
         """Ask whether the store can be used."""
+
+
+class _Guarded(io.RawIOBase):
+    def __init__(self, file: Any, guard: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._guard = guard
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._guard():
+            return int(self._file.readinto(buffer))
+
+    def readall(self) -> bytes:  # in one piece: Python's own goes by 8 KiB
+        with self._guard():
+            return bytes(self._file.read())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def guarded(file: Any, guard: Callable[[], AbstractContextManager[None]]) -> BinaryIO:
+    """A file whose reads go on within `guard`, so that their faults are those of a store of blobs."""
+    return io.BufferedReader(cast(io.RawIOBase, _Guarded(file, guard)), CHUNK)

@@ -1,11 +1,10 @@
 """Blobs in a bucket that speaks S3, by boto3."""
 
 import base64
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, BinaryIO, cast
+from functools import cached_property, partial
+from typing import Any, BinaryIO
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -23,6 +22,7 @@ from tundish.blobs.interface import (
     BlobUnavailable,
     SignedPut,
     Stat,
+    guarded,
 )
 
 _OCTETS = "binary/octet-stream"
@@ -71,7 +71,7 @@ class S3(Blobs):
         asked = ({"IfMatch": etag} if etag else {}) | ({"Range": f"bytes={at}-"} if at else {})
         with self._answers(key):
             found = client.get_object(**self._at(key), **asked)
-        with io.BufferedReader(cast(io.RawIOBase, _Body(self, key, found["Body"])), CHUNK) as file:
+        with guarded(found["Body"], partial(self._answers, key)) as file:
             _pinned(key, found, etag)
             yield file
 
@@ -148,26 +148,6 @@ class S3(Blobs):
             raise BlobChanged(f"the blob {key} has not the checksum that it was put with") from error
         except (BotoCoreError, Boto3Error, BrokenAnswer, OSError) as error:
             raise BlobUnavailable(f"S3 does not answer for bucket {self._bucket}: {error}") from error
-
-
-class _Body(io.RawIOBase):
-    """An answer's body, whose faults are those of a store of blobs."""
-
-    def __init__(self, store: S3, key: str, body: Any) -> None:
-        self._store = store
-        self._key = key
-        self._body = body
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with self._store._answers(self._key):
-            return int(self._body.readinto(buffer))
-
-    def close(self) -> None:
-        self._body.close()
-        super().close()
 
 
 def _pinned(key: str, found: dict[str, Any], etag: str | None) -> None:
