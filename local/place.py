@@ -55,6 +55,7 @@ class Place:
         return path.read_text()
 
     def write_state(self, state: dict[str, Any]) -> None:
+        """For `read_state`. Raises OSError."""
         part = self.root / "state.part"
         part.write_text(json.dumps(state, indent=1))
         part.replace(self.root / "state.json")

@@ -23,6 +23,8 @@ from workers import exits
 BACK_OFF = (1.0, 30.0)
 #: A child that lived so long has recovered: its next death waits the first time again.
 RECOVERED = 60.0
+#: Seconds until what the disk did not take is written again.
+UNWRITTEN = 1.0
 TREE = Path(__file__).parent.parent
 
 
@@ -88,6 +90,7 @@ class Supervisor:
         self.environment = dict(environment)
         self._children: dict[str, _Running] = {}
         self._events: queue.SimpleQueue[_Exit | int] = queue.SimpleQueue()
+        self._written = True  # what `./dev ps` reads
         self.asked_to_stop = False  # by a signal
         self._watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "local.watchdog", *([] if place.run.parent == place.root else [place.run])],
@@ -147,13 +150,17 @@ class Supervisor:
             raise Stop("stopped")
 
     def run(self) -> None:
-        """Until a signal comes, start again what dies."""
+        """Until a signal comes, start again what dies: also on a full disk, of which Postgres dies too."""
         while True:
             waiting = [each.again_at for each in self._children.values() if each.again_at]
+            if not self._written:
+                waiting.append(time.monotonic() + UNWRITTEN)
             try:
                 event = self._events.get(timeout=max(0.0, min(waiting) - time.monotonic()) if waiting else None)
             except queue.Empty:
                 self._start_due()
+                if not self._written:
+                    self._write()
                 continue
             if isinstance(event, int):
                 return
@@ -162,7 +169,8 @@ class Supervisor:
                 continue
             wait = running.wait_after(event.process.returncode)
             running.again_at, running.last_end = time.monotonic() + wait, _how(event.process)
-            say(f"{now()} {event.name} ended ({running.last_end}); it is started again in {wait:.0f} s")
+            with suppress(OSError):  # where it goes may be a log on that disk
+                say(f"{now()} {event.name} ended ({running.last_end}); it is started again in {wait:.0f} s")
             self._write()
 
     def stop(self) -> None:
@@ -175,7 +183,8 @@ class Supervisor:
         for each in running:
             if each.child.store:
                 self._end(each)
-        self._place.write_state({"pid": None, "children": []})
+        with suppress(OSError):
+            self._place.write_state({"pid": None, "children": []})
         self._watchdog_input.close()
         self._watchdog.wait()
 
@@ -209,7 +218,11 @@ class Supervisor:
 
     def _write(self) -> None:
         shown = [each.shown(self._place.log(name)) for name, each in self._children.items()]
-        self._place.write_state({"pid": os.getpid(), "children": shown})
+        try:
+            self._place.write_state({"pid": os.getpid(), "children": shown})
+            self._written = True
+        except OSError:
+            self._written = False
 
     def said(self, name: str) -> str:
         """Where the log of a child lies, and how it ends, less what earlier ones said there."""

@@ -1,5 +1,6 @@
 """What an operator and bad luck do to a running system: each ends in a clear line, and leaves no process behind."""
 
+import errno
 import fcntl
 import os
 import re
@@ -7,10 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -18,7 +22,7 @@ import psycopg
 import pytest
 
 from local.http import Api
-from local.place import Place, alive
+from local.place import Place, alive, read_state
 from local.say import Stop
 from local.supervise import Child, Supervisor
 from local.watchdog import end
@@ -330,6 +334,43 @@ def test_what_a_child_forked_ends_with_it(tmp_path: Path, monkeypatch: pytest.Mo
             supervisor.start(Child("worker", ["sh", "-c", 'sleep 60 & echo $! > "$0"; kill -9 $$', str(forked)]))
             pid = int(wait_until(lambda: (forked.exists() and forked.read_text()) or None, "it forked"))
             assert wait_until(lambda: not alive(pid), "what it forked has ended")
+        finally:
+            supervisor.stop()
+
+
+def test_on_a_full_disk_a_dead_child_is_started_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # those of the tests stay
+    monkeypatch.setattr("local.supervise.BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr("local.supervise.UNWRITTEN", 0.01)
+    full, write = threading.Event(), Place.write_state
+
+    def written(place: Place, state: dict[str, Any]) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(place, state)
+
+    def said(line: str) -> None:
+        written(place, {})
+
+    monkeypatch.setattr(Place, "write_state", written)
+    monkeypatch.setattr("local.supervise.say", said)
+    starts = tmp_path / "starts"
+    with closing(Place(tmp_path / "place")) as place:
+        supervisor = Supervisor(place, os.environ)
+        try:
+            full.set()
+            supervisor.start(
+                Child("worker", ["sh", "-c", 'echo >> "$0"; test $(wc -l < "$0") -gt 2 && sleep 60', str(starts)])
+            )
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(supervisor.run)
+                try:
+                    wait_until(lambda: starts.exists() and len(starts.read_text()) == 3, "it was started again")
+                    assert not running.done()
+                    full.clear()
+                    wait_until(lambda: (read_state(place.root) or {}).get("pid"), "what runs is told")
+                finally:
+                    supervisor._signaled(signal.SIGTERM, None)
         finally:
             supervisor.stop()
 
