@@ -137,6 +137,8 @@ def test_a_trace_is_moments_or_counts() -> None:
         ([["1", "-2"]], "line 1"),
         ([["nan", "x"], ["1", "x"]], "line 2"),
         ([["2", "1"], ["1", "1"]], "must rise"),
+        ([["0"], ["1", "500"]], "line 2: '1,500' is not of the kind of the lines before it"),
+        ([["0", "500"], ["1"]], "line 2: '1' is not of the kind"),
     ],
 )
 def test_a_trace_that_cannot_be_read(rows: list[list[str]], message: str) -> None:
@@ -177,6 +179,7 @@ def test_the_command_prints_cost_waits_and_replicas(tmp_path: Path, capsys: pyte
         (["trace.csv", "1", "--start-up", "-1"], "--start-up is a number from 0"),
         (["trace.csv", "1", "--every", "1e-9"], "over 5,000,000 looks"),
         (["trace.csv", "1e300"], "over 5,000,000 looks"),
+        (["long.csv", "1"], "long.csv: field larger than field limit"),
     ],
 )
 def test_what_the_command_cannot_use_is_said_in_a_line(
@@ -184,6 +187,7 @@ def test_what_the_command_cannot_use_is_said_in_a_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("trace.csv").write_text("1\n")
+    Path("long.csv").write_text("1" * 200_000)
     assert command.main(["scale-sim", *words]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("tundish: ")

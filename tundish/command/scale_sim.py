@@ -43,7 +43,11 @@ def run(given: argparse.Namespace) -> int:
     if not all(0 < seconds < math.inf for seconds in (given.every, *given.target_wait)):
         raise ValueError("--every and --target-wait are seconds over 0")
     with given.trace.open(newline="") as file:
-        arrivals = moments(str(given.trace), list(csv.reader(file)))
+        try:
+            rows = list(csv.reader(file))
+        except csv.Error as error:
+            raise ValueError(f"{given.trace}: {error}") from error
+    arrivals = moments(str(given.trace), rows)
     service = service_times(given.service)
     if (max(arrivals, default=0.0) + max(service) + given.start_up + given.cool_down) / given.every > LOOKS:
         raise ValueError(f"that takes over {LOOKS:,} looks, one every {given.every:g} s: are all moments of one kind?")
@@ -62,11 +66,12 @@ def moments(name: str, rows: Sequence[Sequence[str]]) -> list[float]:
     filled = [(number, row) for number, row in enumerate(rows, 1) if row]
     if filled and not any(_moment(cell) is not None for cell in filled[0][1]):
         filled = filled[1:]  # the names of the columns
-    read = [_row(name, number, row) for number, row in filled]
-    if not read:
+    if not filled:
         raise ValueError(f"{name} holds no arrival")
+    columns = len(filled[0][1])
+    read = [_row(name, number, row, columns) for number, row in filled]
     first = read[0][0]
-    if len(filled[0][1]) == 1:
+    if columns == 1:
         earliest = min(at for at, _ in read)
         return sorted(at - earliest for at, _ in read)
     steps = [after - at for (at, _), (after, _) in pairwise(read)]
@@ -87,11 +92,13 @@ def service_times(spec: str) -> list[float]:
     return [number for number in numbers if number is not None]
 
 
-def _row(name: str, number: int, row: Sequence[str]) -> tuple[float, int]:
+def _row(name: str, number: int, row: Sequence[str], columns: int) -> tuple[float, int]:
     at = _moment(row[0])
     count = row[1].strip() if len(row) == 2 else "1"
     if at is None or not count.isdecimal() or len(row) > 2:
         raise ValueError(f"{name}, line {number}: {','.join(row)!r} is no moment, and no `seconds,count`")
+    if len(row) != columns:
+        raise ValueError(f"{name}, line {number}: {','.join(row)!r} is not of the kind of the lines before it")
     return at, int(count)
 
 
