@@ -1,5 +1,6 @@
 """Artifacts from a folder through a store to a cache: a directory and a real S3, faults, kills, and many at once."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -295,6 +296,26 @@ def test_what_a_kill_left_makes_room_at_once(store: Directory, folder: Path, tmp
     assert [(name[64:], size) for name, size in left.items()] == [(".part", 24_000_000)]
     cache.pull(a)
     assert sum(map(len, contents(tmp_path / "cache" / "files").values())) == 1_000_000
+
+
+def test_a_pull_that_has_just_begun_does_not_make_room(
+    store: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, lock = of(tmp_path, "a", "a", store), fcntl.flock
+    part = tmp_path / "cache" / "files" / "0.part"
+    part.parent.mkdir(parents=True)
+    part.touch()
+
+    def late(descriptor: int, how: int) -> None:
+        if part.exists() and not part.read_text() and os.path.samestat(part.stat(), os.fstat(descriptor)):
+            # Its process is done with it now, and another one begins it anew.
+            part.unlink()
+            part.write_text("begun")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    Cache(tmp_path / "cache", store).pull(reference)
+    assert part.read_text() == "begun"
 
 
 def test_many_processes_pull_each_file_once(store: Directory, folder: Path, tmp_path: Path) -> None:

@@ -257,6 +257,8 @@ def _remove_if_free(path: Path) -> bool:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is(path, lock):  # who had it has just finished, and another one has begun there
+            return False
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     except (BlockingIOError, FileNotFoundError):
         return False
