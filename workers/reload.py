@@ -22,6 +22,7 @@ import redis
 from tundish import queue, store
 from tundish.catalog import CatalogError, Served, describe
 from tundish.model import Model
+from workers.upcoming import Ended
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Reload:
         try:
             found = models(self._file)
             serve(found)
+        except Ended as ended:
+            log.info("%s is not read: %s", self._file, ended)
         except BaseException as error:  # what ends this thread would end all reading, and nobody would hear of it
             if threading.current_thread() is threading.main_thread() and isinstance(error, KeyboardInterrupt):
                 raise  # it is the operator's, who interrupts the start

@@ -213,6 +213,7 @@ class Pipeline:
         try:
             self._predict_all()
         finally:
+            self._upcoming.leave()
             self._predicted.end()
 
     def _predict_all(self) -> None:
@@ -332,7 +333,7 @@ class Pipeline:
 
     def between(self, verb: Callable[[], None]) -> None:
         """Let `verb` be called between two batches, in the thread that predicts, and wait for it. What it raises passes
-        through."""
+        through. Raises Ended."""
         self._upcoming.soon(verb).result()
 
     def idle(self) -> bool:

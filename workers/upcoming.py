@@ -9,6 +9,10 @@ from tundish.execute import DeviceLost
 from workers.prepare import Prepared
 
 
+class Ended(Exception):
+    """Nobody predicts any more: what was asked is not done."""
+
+
 class Upcoming:
     """Between the threads that prepare and the one that predicts: one batch waits, and who puts a second waits too.
     `wanted` is called, in the thread that predicts, where there is room for one after something else was done."""
@@ -18,6 +22,7 @@ class Upcoming:
         self._prepared: Queue[Prepared | None] = Queue(1)  # None wakes who waits for a batch
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._ended = False
+        self._left = False
         #: The device waits for a batch, and for nothing else.
         self.hungry = False
 
@@ -36,10 +41,12 @@ class Upcoming:
         self._wake()
 
     def soon(self, verb: Callable[[], None]) -> Future[None]:
-        """Let `verb` be called between two batches, in the thread that predicts."""
+        """Let `verb` be called between two batches, in the thread that predicts. Ended comes of it where that left."""
         asked = _Asked(verb)
         self._asked.put(asked)
         self._wake()
+        if self._left:
+            self._refuse()
         return asked.done
 
     def take(self) -> Prepared | None:
@@ -56,6 +63,11 @@ class Upcoming:
                 return prepared
             self._wanted()
 
+    def leave(self) -> None:
+        """Nothing is taken any more, by the thread that predicted."""
+        self._left = True
+        self._refuse()
+
     def withdraw(self) -> list[Prepared]:
         """What waits, from any thread: it is not taken any more."""
         waiting: list[Prepared | None] = []
@@ -65,6 +77,11 @@ class Upcoming:
         if self._ended or not self._asked.empty():  # who takes may have begun to wait meanwhile
             self._wake()
         return [each for each in waiting if each]
+
+    def _refuse(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._asked.get_nowait().done.set_exception(Ended("this worker predicts no more"))
 
     def _wake(self) -> None:
         """Who waits for a batch looks for what was asked, and whether any more come."""

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tundish.catalog import CatalogError
-from workers.reload import models
+from workers.reload import Reload, models
+from workers.upcoming import Ended
 
 MODEL = """
 from __future__ import annotations
@@ -82,3 +84,9 @@ def test_a_file_that_raises_leaves_the_former_module(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         models(file)
     assert sys.modules["mine_3"] is former
+
+
+def test_a_worker_that_ends_is_no_fault_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (file := tmp_path / "mine_4.py").write_text(MODEL)
+    Reload(file)._read(Mock(side_effect=Ended))
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []

@@ -30,6 +30,7 @@ from workers.prepare import Prepared
 from workers.record import Recorded
 from workers.run import Pipeline, Tools
 from workers.shelf import Shelf
+from workers.upcoming import Ended
 
 PATIENCE = 10.0
 ECHO = Target("echo", "1")
@@ -89,6 +90,12 @@ def test_a_worker_that_stops_waits_for_what_is_made_ahead_and_makes_no_more(pipe
     assert pipeline.stop(PATIENCE)
     assert made.done()
     assert behind.cancel()
+
+
+def test_what_is_asked_of_a_worker_that_has_ended_waits_for_nobody(pipeline: Pipeline) -> None:
+    pipeline._upcoming.end()
+    pipeline._predict()
+    assert isinstance(pipeline._upcoming.soon(Mock()).exception(PATIENCE), Ended)
 
 
 @pytest.fixture

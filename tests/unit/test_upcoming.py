@@ -13,7 +13,7 @@ from tundish.ids import new_uuid
 from workers.batch import Target
 from workers.claim import Claim
 from workers.prepare import Prepared
-from workers.upcoming import Upcoming
+from workers.upcoming import Ended, Upcoming
 
 PATIENCE = 10.0
 
@@ -108,3 +108,12 @@ def test_the_loss_of_the_device_is_for_both(upcoming: Upcoming) -> None:
         upcoming.take()
     with pytest.raises(DeviceLost):
         failed.result(PATIENCE)
+
+
+def test_who_asks_hears_where_nobody_predicts_any_more(upcoming: Upcoming) -> None:
+    before = upcoming.soon(verb := Mock())
+    upcoming.leave()
+    for asked in (before, upcoming.soon(verb)):
+        with pytest.raises(Ended):
+            asked.result(PATIENCE)
+    assert not verb.called
