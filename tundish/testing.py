@@ -30,25 +30,26 @@ class JobFailed(AssertionError):
 
 
 class Recorder:
-    """What a batch reported: `(index, value)` pairs."""
+    """What a batch reported: `(index, value)` pairs. `first` is the index of its first item."""
 
     def __init__(self) -> None:
+        self.first = 0
         self.progressed: list[tuple[int, float]] = []
         self.emitted: list[tuple[int, Any]] = []
         self.logged: list[tuple[int, str]] = []
         self.cancel: set[int] = set()
 
     def progress(self, index: int, fraction: float) -> None:
-        self.progressed.append((index, fraction))
+        self.progressed.append((self.first + index, fraction))
 
     def emit(self, index: int, piece: Any) -> None:
-        self.emitted.append((index, piece))
+        self.emitted.append((self.first + index, piece))
 
     def log(self, index: int, text: str) -> None:
-        self.logged.append((index, text))
+        self.logged.append((self.first + index, text))
 
     def canceled(self, index: int) -> bool:
-        return index in self.cancel
+        return self.first + index in self.cancel
 
     def again(self, indexes: Sequence[int]) -> None:
         """The batch is divided: its items are predicted again, and say it all again."""
@@ -63,7 +64,8 @@ def run(
     files: Path | None = None,
 ) -> "list[Out | Reject]":
     """Load `model`, predict `items` in batches of its `max_batch`, unload it. An output, or the Reject, for each item;
-    both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled.
+    both go through bytes as they would in the service; `Reject("canceled")` for one that `reporter` says is canceled,
+    by its index in `items`.
     A tundish.File is passed on as it is; those that the model makes lie in `folder`, else in a temporary one, and are
     left there. A model's `artifact` is pulled as the settings say, or `files` is the folder to take instead. Raises
     JobFailed for the first item that fails otherwise, EncodeError for one that is no input of the model."""
@@ -80,11 +82,13 @@ def run(
     loaded.load(device)
     tune(loaded, device)
     runtime = Runtime(device, folder=folder)
+    reporter = reporter or Recorder()
     results: list[Out | Reject] = []
     try:
         for at in range(0, len(items), model.max_batch):
+            reporter.first = at
             batch = [_input(reads, index, items[index]) for index in range(len(items))[at : at + model.max_batch]]
-            for outcome in execute(loaded, reads, writes, batch, reporter or Recorder(), runtime):
+            for outcome in execute(loaded, reads, writes, batch, reporter, runtime):
                 match outcome:
                     case Done(body):
                         results.append(writes.decode(body))

@@ -17,7 +17,7 @@ from tundish import Batch, DefinitionError, Model, Reject
 from tundish.catalog import CatalogError, Served, describe, load_models
 from tundish.codec import DecodeError, EncodeError, codec_for
 from tundish.model import check, types_of
-from tundish.testing import JobFailed, run
+from tundish.testing import JobFailed, Recorder, run
 
 
 @dataclass
@@ -141,6 +141,24 @@ def test_an_item_that_is_no_input_is_named_as_such() -> None:
     items: list[Any] = [Point(1, 2), {"x": 1}]
     with pytest.raises(EncodeError, match=r"^item 1 is of type dict, not Point$"):
         run(Twice, items)
+
+
+def test_what_is_said_of_an_item_is_told_by_its_index_among_all() -> None:
+    class Talking(Twice):
+        def predict(self, batch: Batch[Point]) -> list[Point | Reject]:
+            for index, point in enumerate(batch):
+                batch.progress(index, 0.5)
+                batch.emit(index, point.x)
+                batch.log(index, str(point.x))
+                batch.canceled(index)
+            return super().predict(batch)
+
+    recorder = Recorder()
+    recorder.cancel.add(2)
+    assert run(Talking, [Point(0), Point(2), Point(4)], reporter=recorder) == [Point(0), Point(4), Reject("canceled")]
+    assert recorder.progressed == [(0, 0.5), (1, 0.5), (2, 0.5)]
+    assert recorder.emitted == [(0, 0), (1, 2), (2, 4)]
+    assert recorder.logged == [(0, "0"), (1, "2"), (2, "4")]
 
 
 def test_a_failure_is_raised_with_its_code() -> None:
