@@ -1,10 +1,11 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for six things. It takes the head of an answer and its body
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for eight things. It takes the head of an answer and its body
 apart, and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each
 request, also where the application has the answer as soon as it has read a row. It waits for a client that does not
-read until TCP gives up, which is never while the client's system is there. Of a request that offers to go on in another
-protocol, as clients in Java do at their first, it loses the body. Where a client waits to be asked for a body that
-nobody reads, it takes the next request for that body. And what is not HTTP it answers in plain text, before what was
-asked before."""
+read until TCP gives up, which is never while the client's system is there, and for one that does not go on with its
+request. It holds heads of any size, and any number of requests that wait behind another. It takes what comes behind a
+body for a part of its head. Of a request that offers to go on in another protocol, as clients in Java do at their
+first, it loses the body. Where a client waits to be asked for a body that nobody reads, it takes the next request for
+that body. And what is not HTTP it answers in plain text, before what was asked before."""
 
 import asyncio
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 
 import httptools
 from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.http import WHOLE, new_request_id, problem_response
@@ -22,6 +24,8 @@ from tundish.errors import BadRequest
 TOGETHER = 65536
 #: Seconds in which a client that is waited for has to take some of its answer.
 PATIENCE = 60.0
+#: Bytes that a request may have in one piece: its head, or what comes between two pieces of its body or behind it.
+HEAD_MAX = 128 * 1024
 
 _NAME = itemgetter(0)
 #: What no head holds but at the ends of its lines.
@@ -32,11 +36,15 @@ class Protocol(HttpToolsProtocol):
     """Over a transport that writes together what is written in one turn of the loop."""
 
     _look: asyncio.TimerHandle | None = None
-    _idle_since: float | None = None
+    _waits_since: float | None = None  # for its client: for a request's head, or for more of its body
+    _in_body = False
+    _held = 0  # bytes that the parser was given since it gave a head or some of a body
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]  # all of one that it uses
+        self.flow = _Flow(self)
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_no_more()
@@ -44,13 +52,17 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._idle_since = None
         if self._refused:
             return
+        self._held += len(data)
         rest: bytes | memoryview = data
         try:
             while rest:
                 rest = self._read(rest)
+            if self._held > HEAD_MAX:
+                raise httptools.HttpParserError
+            if self._in_body:
+                self._wait()
         except httptools.HttpParserError:
             self._refused = True
             # Whole requests that came before are answered before, or their clients take this for the answer.
@@ -77,7 +89,16 @@ class Protocol(HttpToolsProtocol):
         self.parser.feed_data(b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, fields))
         return rest
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait()  # for the whole head: a byte now and then gives no more time
+
+    def on_body(self, body: bytes) -> None:
+        self._held = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
+        self._held, self._in_body = 0, True
         if not self.parser.should_upgrade():
             self.scope["extensions"] = {WHOLE: {}}
             super().on_headers_complete()
@@ -103,29 +124,42 @@ class Protocol(HttpToolsProtocol):
             go_on(cycle, app)
 
     def on_message_complete(self) -> None:
+        self._held, self._in_body = 0, False
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            if self.cycle.response_complete:  # before its body had come
+                self._wait()
+            else:
+                self._waits_since = None
 
     def on_response_complete(self) -> None:
         """As uvicorn's, with one timer a connection, not one cancelled and one armed for each request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        following = self.pipeline.pop() if self.pipeline else None
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if following:
+            self._start_asgi_task(*following)
         elif self._refused:
             self._refuse()
         else:
-            self._idle_since = self.loop.time()
-            if self.timeout_keep_alive_task is None:
-                self._close_later(self.timeout_keep_alive)
+            self._wait()
+
+    def _wait(self) -> None:
+        """For the client, from now on."""
+        self._waits_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_later(self.timeout_keep_alive)
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self._idle_since is None:
+        if self._waits_since is None:
             return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self.flow.read_paused:  # it is not the client who is slow
+            self._wait()
+            return
+        left = self._waits_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._close_later(left)
         else:
@@ -135,7 +169,10 @@ class Protocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _refuse(self) -> None:
-        detail = "the request is not HTTP as RFC 9112 has it; a URL is percent-encoded ASCII of less than 64 KiB"
+        detail = (
+            "the request is not HTTP as RFC 9112 has it; a URL is percent-encoded ASCII of less than 64 KiB, a head has"
+            f" at most {HEAD_MAX >> 10} KiB"
+        )
         request_id = new_request_id()
         problem = problem_response(BadRequest("invalid_http", detail), "", request_id, "Bad Request")
         problem.headers.update({"x-request-id": request_id, "connection": "close"})
@@ -165,6 +202,18 @@ class Protocol(HttpToolsProtocol):
             self._look_later()
         else:
             self.transport.abort()
+
+
+class _Flow(FlowControl):
+    """Reads on where nothing that was read waits for its turn: who pipelines fills no memory."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol.transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.pipeline:
+            super().resume_reading()
 
 
 class _Cycle(RequestResponseCycle):

@@ -24,7 +24,13 @@ PIECE = b"x" * 65_536
 
 
 class Unlogged(api.wire.Protocol):
-    """As in production; pytest's handlers would have it log each request."""
+    """As in production; pytest's handlers would have it log each request. `longest`: requests that waited at once."""
+
+    longest = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        Unlogged.longest = max(Unlogged.longest, len(self.pipeline))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,6 +100,9 @@ async def whole(scope: Scope, receive: Receive, send: Send) -> None:
         response = json_response(PIECE * 400)
     elif path == "/body":
         response = json_response(await Request(scope, receive).body())
+    elif path == "/headers":
+        await Request(scope, receive).body()
+        response = json_response(b" ".join(name for name, _ in scope["headers"]))
     elif path in ("/value", "/name"):
         response.raw_headers.append((b"x-a", b"b\r\nx-c: d") if path == "/value" else (b"x a", b"b"))
     elif path == "/length":
@@ -175,6 +184,16 @@ def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int, broken: b
         before = b"".join(map(ok, paths))
         assert answers.startswith(before + b"HTTP/1.1 400 Bad Request\r\n")
         assert answers.count(b"HTTP/1.1 ") == 3
+
+
+def test_of_pipelined_requests_no_more_wait_than_one_read_brings(port: int) -> None:
+    Unlogged.longest, request, many = 0, get("/a"), 40_000
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client, ThreadPoolExecutor() as pool:
+        sending = pool.submit(client.sendall, request * many + get("/b", CLOSE))
+        answers = b"".join(iter(lambda: client.recv(1 << 20), b""))
+        sending.result()
+    assert answers == ok("/a") * many + ok("/b", CLOSE)
+    assert 0 < Unlogged.longest <= (256 << 10) // len(request) + 1
 
 
 @pytest.mark.parametrize("path", ["/value", "/name"])
