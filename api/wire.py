@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for eight things. It takes the head of an answer and its body
+"""HTTP/1.1 on a connection: uvicorn's protocol, but for nine things. It takes the head of an answer and its body
 apart, and writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each
 request, also where the application has the answer as soon as it has read a row. It waits for a client that does not
 read until TCP gives up, which is never while the client's system is there, and for one that does not go on with its
@@ -103,6 +103,7 @@ class Protocol(HttpToolsProtocol):
             self.scope["extensions"] = {WHOLE: {}}
             super().on_headers_complete()
             self.cycle.__class__ = _Cycle  # nothing of it has run
+            self.headers = []  # what comes behind a body is no part of its head (RFC 9110, 6.5.1)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Not where the application has the answer soon. A connection that closes, or whose client does not read, is

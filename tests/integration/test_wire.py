@@ -186,6 +186,11 @@ def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int, broken: b
         assert answers.count(b"HTTP/1.1 ") == 3
 
 
+def test_what_comes_behind_a_body_is_no_part_of_its_head(port: int) -> None:
+    said = get("/headers", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n0\r\nX-A: b\r\n\r\n"
+    assert heard(port, said + get("/b", CLOSE)) == ok("host transfer-encoding") + ok("/b", CLOSE)
+
+
 def test_of_pipelined_requests_no_more_wait_than_one_read_brings(port: int) -> None:
     Unlogged.longest, request, many = 0, get("/a"), 40_000
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client, ThreadPoolExecutor() as pool:
