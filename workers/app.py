@@ -1,21 +1,25 @@
 """The Celery application of a worker: its broker, its queues, and the task whose messages go to the intake; how it
 runs, and hears that it shall stop."""
 
+import logging
 import signal
 import socket
 import warnings
 from collections.abc import Callable
 
+import redis
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state
-from kombu.transport.redis import Channel
+from kombu.transport.redis import Channel, Transport
 from kombu.utils.scheduling import round_robin_cycle
 
 from tundish import queue
 from workers.consume import declared, queues
 from workers.intake import Intake, strategy
+
+log = logging.getLogger(__name__)
 
 #: Seconds that Redis is asked for messages at a time. A worker that stops waits for the answer; a blackholed connection
 #: heals after it and twice the health check's interval: 9 s, under 15.
@@ -40,6 +44,24 @@ class ByPriority(round_robin_cycle):  # type: ignore[type-arg]  # generic in its
 
     def consume(self, n: int) -> list[str]:  # type: ignore[override]  # its stubs name an iterator; a list is asked for
         return sorted(filter(self._heard, super().consume(n)), key=_priority)
+
+
+class Lists(Channel):
+    """kombu's queues, for who takes from them."""
+
+    # What is not acknowledged lies in the intake, which outlives its channels and puts it back in its place.
+    do_restore = False
+    _told = False
+
+    def _queue_bind(self, *binding: str) -> None:
+        """Note where messages to an exchange go: nobody sends any, but to control workers. A Redis without memory takes
+        no note, and gets memory as messages are taken."""
+        try:
+            super()._queue_bind(*binding)  # type: ignore[misc]  # which its stubs leave out
+        except redis.OutOfMemoryError:
+            if not self._told:
+                log.warning("Redis has no memory left: until it has, `celery inspect` may not find this worker")
+            self._told = True
 
 
 class Order:
@@ -70,8 +92,7 @@ def broker_url(redis_url: str) -> str:
 
 def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -> Celery:
     """The application that consumes what the intake's consumers follow."""
-    # What it has not acknowledged lies in the intake, which outlives its channels and puts it back in its place.
-    Channel.do_restore = False
+    Transport.Channel = Lists
     app = Celery("tundish", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -85,6 +106,8 @@ def make(redis_url: str, intake: Intake, brpop_timeout: float = BRPOP_TIMEOUT) -
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        # A Redis that refuses commands for a while, as a replica does or one whose disk is full, ends no worker.
+        broker_channel_error_retry=True,
         # Celery itself runs none; without this it warns, whenever Redis went away, of what it would do with them.
         worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_transport_options={
@@ -117,8 +140,8 @@ def heed(close: Callable[..., None]) -> None:
     worker_shutting_down.connect(close, weak=False)
 
 
-def run(app: Celery, name: str) -> None:
-    """Let Celery feed the intake until it is told to stop."""
+def run(app: Celery, name: str) -> bool:
+    """Let Celery feed the intake until it is told to stop; False where it broke."""
     # It warns of pickle under root; JSON alone is accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
@@ -132,6 +155,7 @@ def run(app: Celery, name: str) -> None:
         quiet=True,
     )
     worker.start()
+    return not worker.exitcode
 
 
 def _never(ids: list[str], alone: bool) -> None:

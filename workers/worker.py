@@ -121,7 +121,10 @@ class Worker:
         self._start()
         log.info("serving %s", ", ".join(self._presence().models), extra={"worker": to_text("wrk", self._id)})
         listens = reload.LISTENS if self._reloaded else app.BRPOP_TIMEOUT
-        app.run(app.make(self._settings.redis_url, self._intake, listens), f"{self._settings.pool}-{self._id.hex[-8:]}")
+        name = f"{self._settings.pool}-{self._id.hex[-8:]}"
+        if not app.run(app.make(self._settings.redis_url, self._intake, listens), name):
+            self._close()
+            self._ends.append(exits.BROKEN)
         return self._stop()
 
     # How it starts.

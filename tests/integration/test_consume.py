@@ -1,19 +1,26 @@
 """Which queues Celery consumes, changed while it runs against a real Redis."""
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import psutil
 import pytest
 import redis
 from celery import Celery
 
+from local.embed import pings, valkey_program
+from local.http import free_port
 from tests.local import TREE, Local, wait_until
 from tundish import queue
 from tundish.ids import new_uuid
 from tundish.job import Priority
+from workers import app
 
 #: A worker without a pipeline: it writes down what it drafts, and follows what it reads.
 _WORKER = """
@@ -44,7 +51,7 @@ def follow():
 threading.Thread(target=draft, daemon=True).start()
 threading.Thread(target=follow, daemon=True).start()
 app.heed(lambda **_: intake.close())
-app.run(app.make(sys.argv[1], intake), "consumer")
+sys.exit(not app.run(app.make(sys.argv[1], intake), "consumer"))
 """
 
 DB = 7
@@ -77,6 +84,19 @@ class Worker:
     def taken(self, *models: str) -> bool:
         return self._taken.read_text().split() == list(models)
 
+    def asking(self) -> set[str]:
+        """Its connections that are blocked, in a BRPOP."""
+        return {each["id"] for each in self.redis.client_list() if each["db"] == str(DB) and "b" in each["flags"]}
+
+    def connections(self) -> set[str]:
+        """All of its connections over TCP."""
+        ours = {f"{each.laddr.ip}:{each.laddr.port}" for each in psutil.Process(self.process.pid).net_connections()}
+        return {each["id"] for each in self.redis.client_list() if each["addr"] in ours}
+
+    def cut(self, connections: Iterable[str]) -> None:
+        for id in connections:
+            self.redis.client_kill_filter(_id=id)
+
     def consumed(self) -> set[str]:
         told = self.control.inspect(timeout=5, limit=1).active_queues() or {}
         return {str(each["name"]) for found in told.values() for each in found}
@@ -94,6 +114,53 @@ def worker(system: Local, tmp_path: Path) -> Iterator[Worker]:
         worker.redis.close()
 
 
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Worker]:
+    """A worker with a Redis of its own."""
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen([valkey_program(), *options], stdout=subprocess.DEVNULL) as server:
+        url = f"redis://127.0.0.1:{port}/{DB}"
+        try:
+            wait_until(lambda: pings(url), "Redis answers")
+            worker = Worker(url, tmp_path / "taken")
+            worker.send("echo")
+            wait_until(lambda: worker.taken("echo"), "it serves")
+            yield worker
+            worker.process.terminate()
+            worker.process.communicate()
+            worker.redis.close()
+        finally:
+            server.kill()
+
+
+def test_a_redis_without_memory_gives_what_it_has_also_after_a_reconnect(alone: Worker) -> None:
+    """It would not get any memory otherwise."""
+    alone.process.send_signal(signal.SIGSTOP)
+    alone.cut(alone.connections())
+    alone.send("octets")
+    alone.redis.config_set("maxmemory", 1)
+    alone.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: alone.process.poll() is not None or alone.taken("echo", "octets"), "it goes on")
+    assert alone.process.poll() is None
+
+
+def test_a_redis_that_refuses_to_be_taken_from_for_a_while_ends_no_worker(alone: Worker) -> None:
+    before = alone.asking()
+    alone.redis.replicaof("127.0.0.1", str(free_port()))
+    wait_until(lambda: alone.process.poll() is not None or not before & alone.asking(), "it is refused")
+    alone.redis.replicaof("NO", "ONE")
+    assert alone.process.poll() is None
+    alone.send("echo")
+    wait_until(lambda: alone.taken("echo", "echo"), "it goes on")
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_loop_that_breaks_is_told_from_one_that_is_stopped(broken: bool) -> None:
+    celery = SimpleNamespace(Worker=lambda **_: SimpleNamespace(start=lambda: None, exitcode=int(broken)))
+    assert app.run(cast(Celery, celery), "consumer") is not broken
+
+
 def test_what_is_not_followed_waits_in_redis_also_after_a_reconnect(worker: Worker) -> None:
     worker.send("echo")
     wait_until(lambda: worker.taken("echo"), "all is followed at first")
@@ -102,9 +169,7 @@ def test_what_is_not_followed_waits_in_redis_also_after_a_reconnect(worker: Work
     left = worker.send("octets")
     worker.send("echo")
     wait_until(lambda: worker.taken("echo", "echo"), "the other is still followed")
-    for client in worker.redis.client_list():
-        if client["db"] == str(DB) and "b" in client["flags"]:  # it is blocked, in its BRPOP
-            worker.redis.client_kill_filter(_id=client["id"])
+    worker.cut(worker.asking())
     worker.send("echo")
     wait_until(lambda: worker.taken("echo", "echo", "echo"), "it connected again")
     assert worker.redis.llen(left) == 1
