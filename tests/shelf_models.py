@@ -87,9 +87,18 @@ class Leaking(Sized):
 
 
 class Lonely(Gated):
-    """As Gated, for a worker of its own; leaves a file when it is unloaded."""
+    """As Gated, for a worker of its own; leaves a file when it is loaded and unloaded. Loads for as long as there is a
+    file, and poisons the device where there is another one."""
 
     name = "lonely"
+
+    def load(self, device: str) -> None:
+        folder = Path(os.environ["SHELF"])
+        (folder / "loads").touch()
+        while (folder / "heavy").exists():
+            Event().wait(0.01)
+        if (folder / "poisonous").exists():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def predict(self, batch: Batch[Gate]) -> list[Value | Reject]:
         return super().predict(batch)

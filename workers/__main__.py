@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ def main(named: Callable[[str], gpu.Device] = gpu.named, policy: Policy = turn, 
     """`named` gives the device of a name, `policy` decides which models are on it; those of `reloaded` are served in
     place of those that the settings name. The exit status: 0 after a stop that was asked for, 2 where the worker cannot
     start, else one of `exits`."""
+    # Process 1, as a container's is, is not even told of a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     sys.setswitchinterval(SWITCH)
     try:
         settings = Settings.from_environment()

@@ -115,6 +115,8 @@ class Worker:
 
     def run(self) -> int:
         """Serve until told to stop; the exit status: 0, or one of `exits`. Raises CannotStart."""
+        # Nothing is claimed yet: a model that is being loaded is not waited for.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(self._status()))
         self._fill()
         self._register()
         app.heed(self._close)
@@ -219,4 +221,10 @@ class Worker:
             self._kept.close()
         self._share.close()
         log.info("stopped")
-        return exits.BROKEN if pipeline.broken else (self._ends or [0])[0]
+        return self._status()
+
+    def _status(self) -> int:
+        """What this process ends with."""
+        if self._pipeline.lost:
+            return exits.LOST
+        return exits.BROKEN if self._pipeline.broken else (self._ends or [0])[0]

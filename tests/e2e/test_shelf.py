@@ -426,6 +426,24 @@ def test_a_worker_that_is_stopped_before_celery_has_started_ends_in_good_order(f
     assert (fragile.folder / "unloaded").exists()
 
 
+def test_a_worker_that_is_stopped_while_it_loads_ends_at_once(fragile: Fragile) -> None:
+    """Not by the system, which keeps a signal that nobody handles from the first process of a container."""
+    (fragile.folder / "heavy").touch()
+    with fragile.started() as worker:
+        wait_until((fragile.folder / "loads").exists, "it loads")
+        worker.terminate()
+        worker.communicate(timeout=5)
+    assert worker.returncode == 0
+    assert fragile.rows(worker.pid) == []
+
+
+def test_a_worker_whose_device_is_poisoned_while_it_loads_ends_by_itself(fragile: Fragile) -> None:
+    (fragile.folder / "poisonous").touch()
+    with fragile.started() as worker:
+        _, said = worker.communicate(timeout=20)
+    assert worker.returncode == exits.BROKEN, said
+
+
 def test_a_worker_without_a_device_stays_in_quarantine_while_postgres_is_away(fragile: Fragile) -> None:
     (fragile.folder / "gone").touch()
     away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
