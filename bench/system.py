@@ -226,7 +226,7 @@ def started(models: str, **settings: str) -> Iterator[Bench]:
             with running(Settings.from_environment(), workers=0) as system:
                 _interruptible()
                 url = system.supervisor.environment["TUNDISH_DATABASE_URL"]
-                durable.check(url)
+                durable.check_ours(url)
                 engine = store.engine(url)
                 with engine.begin() as connection:
                     served = load_models(models, Path.cwd())

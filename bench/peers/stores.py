@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 from bench.durable import check
 from local import embed
 from local.place import Place
@@ -34,7 +36,8 @@ def postgres() -> Iterator[str]:
         with _running(child, place, embed.answers):
             url = child.url or ""
             embed.create_database(url)
-            check(url)
+            with psycopg.connect(url) as connection:
+                check(connection.execute)
             yield url
 
 
