@@ -3,8 +3,9 @@ receivers beside which three fail: one hangs, one drips, one always answers 500.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.measure import measure, quantile, row
 from bench.plan import Plan
@@ -50,7 +51,8 @@ def slowest(rounds: int, *bad: str) -> float:
     """Milliseconds within which 99 of 100 deliveries come to receivers that answer at once, beside `bad` ones."""
     receiver = Receiver()
     with started("bench.models:Noop", TUNDISH_OUTBOUND_ALLOW="127.0.0.0/8") as bench:
-        words = [*bad, *["ok"] * (ENDPOINTS - len(bad))]
+        good = ENDPOINTS - len(bad)
+        words = [*bad, *["ok"] * good]
         endpoints = _register(bench, [receiver.url(f"{number}/{word}") for number, word in enumerate(words)])
         _tell(bench, endpoints)
         time.sleep(1)
@@ -58,6 +60,7 @@ def slowest(rounds: int, *bad: str) -> float:
         for _ in range(rounds):
             _tell(bench, endpoints)
             time.sleep(PAUSE)
+        until(lambda: len(receiver.seconds) >= rounds * good, bench.system.place.logs)  # the latest count
         return quantile(receiver.seconds, 0.99) * 1000
 
 
@@ -113,10 +116,14 @@ def _tell(bench: Bench, endpoints: Sequence[store.Endpoint]) -> None:
 
 def _wait(bench: Bench) -> None:
     """Until nothing is pending."""
-    until = time.monotonic() + STUCK
-    while time.monotonic() < until:
-        row = bench.database.execute("SELECT count(*) FROM deliveries WHERE status = 'pending'").fetchone()
-        if row == (0,):
-            return
+    pending = "SELECT count(*) FROM deliveries WHERE status = 'pending'"
+    until(lambda: bench.database.execute(pending).fetchone() == (0,), bench.system.place.logs)
+
+
+def until(all_came: Callable[[], bool], logs: Path) -> None:
+    """Raises RuntimeError where they do not."""
+    stuck = time.monotonic() + STUCK
+    while not all_came():
+        if time.monotonic() > stuck:
+            raise RuntimeError(f"deliveries are pending after {STUCK:.0f} s; see {logs}")
         time.sleep(0.05)
-    raise RuntimeError(f"deliveries are pending after {STUCK:.0f} s; see {bench.system.place.logs}")

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from bench import page, report, scaling, table
+from bench import page, report, scaling, table, webhooks
 from bench.__main__ import BENCHES, NAMED
 from bench.measure import OURS, Measured, Row, compare, measure, quantile, row
 from bench.peers.environment import CannotRun
@@ -100,6 +101,19 @@ def test_a_quick_run_has_no_verdict() -> None:
 def test_a_quantile_is_a_value_that_was_measured() -> None:
     values = [float(each) for each in range(1, 101)]
     assert (quantile(values, 0.5), quantile(values, 0.99), quantile([7.0], 0.99)) == (51.0, 100.0, 7.0)
+
+
+def test_the_latest_deliveries_count_however_late_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = [3.0, 0.1, 0.1]
+    receiver = Mock(seconds=[])
+    monkeypatch.setattr(webhooks, "ENDPOINTS", 3)
+    monkeypatch.setattr(webhooks, "Receiver", lambda: receiver)
+    monkeypatch.setattr(webhooks, "started", MagicMock())
+    monkeypatch.setattr(webhooks, "_register", Mock())
+    monkeypatch.setattr(webhooks, "_tell", Mock())
+    # Nothing has come in the second after the first round; then one at each look.
+    monkeypatch.setattr("time.sleep", lambda seconds: seconds < 1 and late and receiver.seconds.append(late.pop()))
+    assert webhooks.slowest(1) == 3000.0
 
 
 def test_each_bench_has_a_place_for_its_wall() -> None:
