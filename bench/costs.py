@@ -101,7 +101,6 @@ def connections(bench: Bench) -> float:
 def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     many, few, seconds = plan.of(20_000, 500), plan.of(500, 50), plan.of(15.0, 1.0)
     books = Books(bench)
-    idle(bench, books, "idle", seconds)
     redis_before, tables_before = sizes(bench)
     books.begin()
     submit(bench, 64, many)
@@ -111,16 +110,9 @@ def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     submit(bench, 1, few)
     books.enter("submit alone", few)
     without = connections(bench)
-    for number in range(IDLE_WORKERS):
-        bench.start_worker(f"worker-{number + 1}")
+    workers = [bench.start_worker(f"worker-{number + 1}") for number in range(IDLE_WORKERS)]
     bench.wait_for_workers(IDLE_WORKERS)
     bench.wait_for_all(many + few)
-    idle(bench, books, "idle with workers", seconds)
-    beats = {
-        f"{part} beat": max(0.0, books.figures[f"{part} idle with workers"] - books.figures[f"{part} idle"])
-        / IDLE_WORKERS
-        for part in ("api", "postgres", "valkey", "wal")
-    }
     with bench.workers_stopped():
         bench.submit("words", [INPUT] * many)
         books.begin()
@@ -134,6 +126,16 @@ def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     read(bench, many)
     books.enter("read together", many)
     held = connections(bench)
+    # Both at the end: what a system does that has just started, or has just drained, is no part of what a worker costs.
+    idle(bench, books, "idle with workers", seconds)
+    for worker in workers:
+        bench.stop_worker(worker)
+    idle(bench, books, "idle", seconds)
+    beats = {
+        f"{part} beat": max(0.0, books.figures[f"{part} idle with workers"] - books.figures[f"{part} idle"])
+        / IDLE_WORKERS
+        for part in ("api", "postgres", "valkey", "wal")
+    }
     return (
         books.figures
         | beats

@@ -1,12 +1,15 @@
 """What the benches make of their figures: rows, verdicts, the pages."""
 
+import os
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from bench import page, report, scaling, table, webhooks
+from bench import page, report, scaling, system, table, webhooks
 from bench.__main__ import BENCHES, NAMED
 from bench.measure import OURS, Measured, Row, compare, measure, quantile, row
 from bench.peers.environment import CannotRun
@@ -101,6 +104,15 @@ def test_a_quick_run_has_no_verdict() -> None:
 def test_a_quantile_is_a_value_that_was_measured() -> None:
     values = [float(each) for each in range(1, 101)]
     assert (quantile(values, 0.5), quantile(values, 0.99), quantile([7.0], 0.99)) == (51.0, 100.0, 7.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there a tick is as fine")
+def test_the_cpu_of_a_process_is_told_finer_than_in_ticks() -> None:
+    for _ in range(10):
+        began, before = time.process_time(), system._cpu(os.getpid())
+        while time.process_time() < began + 0.002:
+            pass
+        assert 0 < system._cpu(os.getpid()) - before <= time.process_time() - began
 
 
 def test_the_latest_deliveries_count_however_late_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
