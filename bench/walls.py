@@ -1,22 +1,23 @@
-"""The limit that a profile named, for each bench: what a figure cannot pass without another design."""
+"""The limit that a profile named, for each bench: what a figure cannot pass without another design. In shares: seconds
+would be those of the profile's machine and hour, beside figures of another."""
 
 WALLS: dict[str, str] = {
     "submit": "one API process takes a whole core, and Postgres a sixth of one (CPU time)",
     "status": "one API process takes a whole core: write 25 %, parse 17, rows 13, job's JSON 12 of it (py-spy)",
     "drain": "two full cores: half of a job's CPU is the workers' Python, half is Postgres (costs)",
-    "single": "one worker: 13 us of its Python a job, 77 % of a core and one interpreter; Postgres 10 (CPU time)",
-    "model": "two full cores: of 11.3 ms of CPU a batch predict's thread has 7.6, others 1.8, Postgres 1.8 (schedstat)",
-    "real": "the raw loop's two threads beside all else on two cores: two workers of a thread each do 6 % more",
+    "single": "one worker takes 77 % of a core, and has one interpreter; Postgres takes 59 % of one (CPU time)",
+    "model": "two full cores: predict's thread has two thirds of them, the worker's others a sixth, Postgres a sixth",
+    "real": "the raw loop's two threads have two cores to themselves; two workers of one each share them",
     "gpu": "",
-    "latency": "of 3.2 ms three commits take 1.6, half of it fsync; API 0.6, Redis and Celery 0.4, worker 0.5 (stamps)",
-    "wake": "half take 6 ms; no core is full, the API takes a sixth of one (CPU time): the tail is the machine's",
-    "backlog": "Postgres takes 9.7 us of CPU a job of 100,000 queued, 10.9 of a million: an index level more (buffers)",
+    "latency": "three commits take half of it, half of that is fsync; API a fifth, worker a sixth, Redis an eighth",
+    "wake": "half take half of it; no core is full, the API takes a sixth of one (CPU time): the tail is the machine's",
+    "backlog": "Postgres takes 12 % more CPU a job of a million queued than of 100,000: an index level more (buffers)",
     "memory": "",
     "collate": "",
     "payload": "",
-    "scale": "a batch of 50 ms comes 51.3 ms after the last alone, 52.1 beside 15 others on two cores (rates)",
+    "scale": "from one batch of 50 ms to the next 3 % are lost alone, 4 beside 15 others on two cores (rates)",
     "streams": "",
-    "swap": "predict takes 1.5 s of 2.3, two or three loads 0.5; of LRU's 3.3 the same 1.5, eight loads 1.5 (stamps)",
-    "webhooks": "one courier takes a whole core (CPU time)",
+    "swap": "predict takes two thirds, two or three loads a fifth; of LRU's time each takes 45 %, by eight loads",
+    "webhooks": "",
     "batches": "chores take 44 % of a line's CPU and Postgres 40, one behind the other (CPU time)",
 }

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from bench.measure import measure, quantile, row
+from bench.measure import OURS, measure, quantile, row
 from bench.plan import Plan
 from bench.receiver import Receiver
 from bench.report import write
@@ -73,9 +74,11 @@ def main(plan: Plan) -> None:
         "100 that answer": lambda: slowest(rounds),
     }
     late = measure("p99", lambda: slowest(rounds, "hang", "drip", "fail"), beside, plan.runs, lambda ms: f"{ms:.1f} ms")
+    a_second, cpu = rates.of(lambda it: it.a_second), rates.of(lambda it: it.cpu)
+    busy = median(a_second.values[OURS]) * median(cpu.values[OURS]) / 1e6
     rows = [
-        row("deliveries/s from one courier", "deliveries/s", rates.of(lambda it: it.a_second)),
-        row("CPU of a delivery in the courier", "us", rates.of(lambda it: it.cpu), better="lower"),
+        row("deliveries/s from one courier", "deliveries/s", a_second, note=f"the courier takes {busy:.0%} of a core"),
+        row("CPU of a delivery in the courier", "us", cpu, better="lower"),
         row(
             "97 that answer beside one that hangs, one that drips, one that fails: p99",
             "ms",

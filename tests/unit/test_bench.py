@@ -1,6 +1,7 @@
 """What the benches make of their figures: rows, verdicts, the pages."""
 
 import os
+import re
 import sys
 import time
 from dataclasses import replace
@@ -130,6 +131,11 @@ def test_the_latest_deliveries_count_however_late_they_are(monkeypatch: pytest.M
 
 def test_each_bench_has_a_place_for_its_wall() -> None:
     assert set(WALLS) == {*BENCHES, *NAMED} - {"costs"}
+
+
+@pytest.mark.parametrize(("name", "wall"), WALLS.items())
+def test_a_wall_tells_shares_and_no_seconds_of_another_hour(name: str, wall: str) -> None:
+    assert not re.search(r"\d (us|s)\b", wall)
 
 
 @pytest.mark.parametrize("name", page.PAGES)
