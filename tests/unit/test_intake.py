@@ -141,6 +141,45 @@ def test_what_waits_keeps_the_next_message_in_redis(intake: Intake, monkeypatch:
     assert second.acknowledged.wait(PATIENCE)
 
 
+def test_what_waits_for_company_is_taken_once_the_device_is_free(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake._batcher.serve({ECHO: Limits(4, 3600.0)})
+    looks, side = looked(intake, monkeypatch), Side(intake, idle=False)
+    assert looks.acquire(timeout=PATIENCE)
+    # As what is fetched in bulk, of which nobody waits for an acknowledgement.
+    intake.put(queue.Queue("echo", "1", Priority.NORMAL), [queue.Message((new_uuid().hex,))])
+    intake.ring()
+    assert looks.acquire(timeout=PATIENCE)
+    side._idle = True
+    intake.ran(ECHO, 0.001)
+    assert side.took.acquire(timeout=PATIENCE)
+
+
+def test_so_many_messages_are_fetched_at_once_as_fill_the_room(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they carried of late: each fetch is a round trip."""
+    asked, source = list[int](), queue.Queue("echo", "1", Priority.NORMAL)
+
+    def lmpop(*_: object, count: int, **__: object) -> None:
+        asked.append(count)
+
+    monkeypatch.setattr(intake._client, "lmpop", lmpop)
+    room = intake._room(ECHO)
+    intake.fill([source.name])
+    for _ in range(99):
+        intake.put(source, [queue.Message((new_uuid().hex,))])
+    intake._batcher.drain()
+    intake.fill([source.name])
+    assert asked == [room // queue.BUNDLE, pytest.approx(room, abs=1)]
+
+
+def test_what_was_let_go_does_not_come_back_before_a_batch_is_wanted(intake: Intake) -> None:
+    source, message = queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid().hex,))
+    assert intake.put(source, [message]) == []
+    assert intake.drain() == list(message.ids)
+    assert intake.put(source, [message]) == [message]
+
+
 def test_what_is_held_back_keeps_nothing_else_in_redis(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "fill", lambda names: intake.ring())
     side, name = Side(intake), queue.Queue("echo", "1", Priority.NORMAL).name

@@ -166,6 +166,29 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]
     assert each.stock.places()["b@1"]["error"] is None
 
 
+def test_failures_that_are_not_in_a_row_fail_no_job() -> None:
+    each = shelf(layered("a"), layered("b"), budget=BYTES, host=0)
+    each.fill()
+    for _ in range(TRIES):
+        Layered.trouble["b"] = OSError("the weights are not there")
+        with pytest.raises(LoadFailed) as failed:
+            bring(each, B)
+        assert not failed.value.final
+        Layered.trouble.clear()
+        bring(each, B)
+        bring(each, A)
+
+
+def test_what_nobody_knew_the_size_of_makes_room_once_it_is_there() -> None:
+    each = shelf(layered("a"), layered("b"), budget=BYTES)
+    Layered.trouble["b"] = OSError("the weights are not there")
+    each.fill()
+    Layered.trouble.clear()
+    bring(each, B)
+    assert each.stock.holds(B)
+    assert each.stock.held() == BYTES
+
+
 def test_a_load_that_runs_out_of_memory_is_tried_again_alone(events: list[str]) -> None:
     each = shelf(layered("a"), layered("b", memory=BYTES // 2), budget=BYTES)
 
