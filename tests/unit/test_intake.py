@@ -317,6 +317,15 @@ def test_what_is_paused_does_not_keep_the_rest_from_coming_after_what_takes_long
     assert message.acknowledged.wait(PATIENCE)
 
 
+def test_what_is_paused_while_it_waits_leaves_celerys_window_to_the_others(intake: Intake) -> None:
+    acknowledged = threading.Event()
+    message = queue.Message((new_uuid().hex,))
+    assert intake.put(queue.Queue("echo", "1", Priority.NORMAL), [message], acknowledged.set) == []
+    assert not acknowledged.is_set()
+    intake.pause(frozenset({ECHO}))
+    assert acknowledged.is_set()
+
+
 def test_what_is_paused_or_not_served_is_not_asked_for_and_goes_back(intake: Intake) -> None:
     here, unknown = queue.Queue("echo", "1", Priority.NORMAL), queue.Queue("unknown", "1", Priority.NORMAL)
     assert (intake.hears(here.name), intake.hears(unknown.name)) == (True, False)

@@ -20,7 +20,7 @@ from tundish.ids import new_uuid
 from tundish.job import Code
 from tundish.outcome import Canceled, Failed, Item
 from tundish.settings import Settings
-from workers.batch import Target
+from workers.batch import AHEAD, Target
 from workers.claim import Claim
 from workers.gpu import Cpu
 from workers.lead import SLOW
@@ -200,6 +200,22 @@ def test_the_time_of_a_batch_counts_where_something_came_of_it() -> None:
     nothing = [Failed(Code.MODEL_LOAD_FAILED, "it is no number"), Canceled()]
     assert not replace(predicted(0), results=nothing).ran
     assert replace(predicted(0), results=[*nothing, None]).ran
+
+
+@pytest.mark.parametrize(("took", "told"), [(2 * AHEAD, ["look again", "run"]), (AHEAD / 2, ["run", "look again"])])
+def test_behind_a_batch_that_takes_a_while_the_next_one_is_claimed_as_it_begins(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, took: float, told: list[str]
+) -> None:
+    """Of what takes no time it was claimed before."""
+    heard = list[str]()
+    cast(Mock, pipeline._intake).ring.side_effect = lambda: heard.append("look again")
+    monkeypatch.setattr(pipeline, "_custody", Mock())
+    monkeypatch.setattr(pipeline, "_run", lambda prepared: heard.append("run"))
+    pipeline._lead.took(ECHO, took)
+    pipeline._upcoming.put(prepared())
+    pipeline._upcoming.end()
+    pipeline._predict_all()
+    assert heard[:2] == told
 
 
 @pytest.fixture
