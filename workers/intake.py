@@ -44,6 +44,7 @@ class Intake:
         self._held: list[Callable[[], None]] = []
         self._closed = False
         self._full = False
+        self._passed: set[Target] = set()  # of what came while the device was taken for long, and went back
         self._silent_since = float("inf")
         self._idle: Callable[[], bool] | None = None  # of who waits for a batch
         shelf.changed = self.ring
@@ -78,6 +79,8 @@ class Intake:
                     room -= takes * len(ids)
                 if len(ids) < len(message.ids):
                     left.append(replace(message, ids=message.ids[len(ids) :]))
+            if left and self._taken(target):
+                self._passed.add(target)
             return left
 
     def pause(self, targets: frozenset[Target]) -> None:
@@ -131,6 +134,9 @@ class Intake:
                     continue
                 if full:
                     self._let_go()
+                    passed, self._passed = self._passed, set()
+                    for target in passed:  # Redis may be waited on without it
+                        self.consumers.soon(partial(self._refill, target))
                     self.consumers.soon()  # it may have been told to leave everything
                 choice = self._choose(now, idle())
                 if draft := self._batcher.take(now, idle=idle(), among=choice and choice.targets):
@@ -154,8 +160,9 @@ class Intake:
         return None if self._shelf.complete else self._shelf.choose(self._batcher.waiting(now), now, idle)
 
     def hears(self, name: str) -> bool:
-        """Whether Redis is asked for a queue now: not for what no batch would come of; and while not all models fit on
-        the device, those that wait for their turn leave in Redis, for other workers, what there is no room for."""
+        """Whether Redis is asked for a queue now: not for what no batch would come of. While not all models are on the
+        device, what there is no room for is left in Redis, for other workers; but for one that is there until a message
+        of its came in vain: else the next job after a batch that took long would wait until Redis is asked again."""
         source = queue.Queue.parse(name)
         if source is None:
             return True
@@ -163,7 +170,8 @@ class Intake:
             target = Target(source.model, source.version)
             if self._shelf.complete:
                 return target in self._batcher and self._batcher.allowed(target, time.monotonic())
-            return self._room(target) > 0
+            in_vain = target in self._passed and self._taken(target)
+            return not in_vain and self._more(target) > 0
 
     def eager(self, target: Target) -> bool:
         """Whether its next message is taken at once: what may follow it need not be fetched first."""
@@ -243,8 +251,15 @@ class Intake:
 
     def _room(self, target: Target) -> int:
         """How many more of its ids are wanted. While the device is taken for long: of what waits for its turn on it."""
-        taken = self._closed or (self._full and self._shelf.stock.holds(target))
-        return 0 if taken or not self._due(target) else self._batcher.room(target)
+        return 0 if self._taken(target) else self._more(target)
+
+    def _taken(self, target: Target) -> bool:
+        """Whether the device is taken for long, and the target is on it already."""
+        return self._full and self._shelf.stock.holds(target)
+
+    def _more(self, target: Target) -> int:
+        """How many more of its ids there is room for, whatever runs."""
+        return 0 if self._closed or not self._due(target) else self._batcher.room(target)
 
     def _wanted(self, target: Target) -> int:
         """How many messages fill the room for a target; 0 where there is none."""

@@ -253,24 +253,42 @@ def test_a_job_that_must_be_alone_takes_the_room_of_a_batch(intake: Intake, one_
     assert tuple(id for message in left for id in message.ids) == ids[1:], "other workers idle meanwhile"
 
 
-def test_celery_asks_again_after_a_batch_that_took_long_on_a_device_that_does_not_hold_all(
+def test_what_comes_behind_a_batch_that_takes_long_is_heard_at_once_on_a_device_that_does_not_hold_all(
     intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was told to leave all queues meanwhile, and waits for nothing."""
+    """Celery asks Redis for some queues and waits for a second: one that it left out would be heard only then."""
     monkeypatch.setattr(Shelf, "complete", False)
     monkeypatch.setattr(Shelf, "choose", lambda *_: None)
-    over, woken = threading.Event(), threading.Event()
-    monkeypatch.setattr(intake.consumers, "soon", woken.set)
-    threading.Thread(target=intake.take, args=(lambda: False, over.is_set), daemon=True).start()
-    name = queue.Queue("echo", "1", Priority.NORMAL).name
-    wait_until(lambda: not intake.hears(name), "nothing is fetched")
-    assert not woken.is_set()
+    source, message = queue.Queue("echo", "1", Priority.NORMAL), queue.Message((new_uuid().hex,))
+    name = source.name
+    asked, over, woken = threading.Event(), threading.Event(), threading.Event()
+    soon, filled = list[Callable[[], None]](), list[set[str]]()
+
+    def ready() -> bool:
+        asked.set()
+        return over.is_set()
+
+    def call_soon(verb: Callable[[], None] = woken.set) -> None:
+        soon.append(verb)
+        verb()
+
+    monkeypatch.setattr(intake.consumers, "soon", call_soon)
+    monkeypatch.setattr(intake.consumers, "names", lambda: [name])
+    monkeypatch.setattr(intake, "fill", filled.append)
+    threading.Thread(target=intake.take, args=(lambda: False, ready), daemon=True).start()
+    assert asked.wait(PATIENCE)
+    intake.ring()  # it has the lock until it waits
+    assert intake.hears(name), "it waits for the batch, and for no answer of Redis"
+    assert intake.put(source, [message]) == [message], "others may be idle"
+    assert not intake.hears(name), "it would come, and go back, over and over"
     with monkeypatch.context() as patch:
         patch.setattr(Stock, "holds", lambda *_: False)
         assert intake.hears(name), "what waits for its turn is fetched"
+    assert not soon
     over.set()
     intake.ring()
-    assert woken.wait(PATIENCE)
+    assert woken.wait(PATIENCE), "it was told to leave this queue, and may wait for nothing"
+    assert filled == [{name}]
     assert intake.hears(name)
 
 
