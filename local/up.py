@@ -220,25 +220,30 @@ def _welcome(system: System) -> str:
         "  Ctrl-C stops it; ./dev down does so from elsewhere, ./dev ps shows its processes",
     ]
     _, missing = system.api.readiness()
-    lines += [f"  note:          {note}" for note in (missing, *_unloaded(system.api)) if note]
+    lines += [f"  note:          {note}" for note in (missing, *_unloaded(system.api).values()) if note]
     return "\n".join(lines)
 
 
-def _unloaded(api: Api) -> list[str]:
-    """Why models could not be loaded: they are in the catalog, and their jobs would fail."""
+def _unloaded(api: Api) -> dict[str, str]:
+    """Why models could not be loaded, by name and version: they are in the catalog, and their jobs would fail."""
     workers: list[dict[str, Any]] = api.get("/v1/workers")["data"]
-    errors = {lies.get("error") for each in workers for lies in each["places"].values()}
-    return sorted(error.partition("\n")[0] for error in errors if error)
+    places = [place for each in workers for place in each["places"].items()]
+    errors = {target: lies["error"] for target, lies in places if lies.get("error")}
+    return {target: error.partition("\n")[0] for target, error in sorted(errors.items())}
 
 
 def curl(api: Api) -> str:
     """A line that submits a job to the first model that is served and has an example, and waits for its result; where
     none has one, a line that shows the models."""
     models: list[dict[str, Any]] = api.get("/v1/models")["data"]
-    shown = [
-        (model["name"], version["example"]) for model in models for version in model["versions"] if version["workers"]
-    ]
-    known = {name: example for name, example in shown if example is not None}
+    unloaded = _unloaded(api)
+    known = {
+        _asked(model, version["version"]): version["example"]
+        for model in models
+        for version in model["versions"]
+        if version["workers"] and version["example"] is not None
+        if f"{model['name']}@{version['version']}" not in unloaded
+    }
     key = ["-H", "Authorization: Bearer " + api.key] if api.key else []
     if not known:
         return shlex.join(["curl", f"{api.url}/v1/models", *key])
@@ -246,6 +251,12 @@ def curl(api: Api) -> str:
     body = json.dumps({"model": name, "input": known[name]})
     words = ["curl", f"{api.url}/v1/jobs", "-H", "Content-Type: application/json", "-H", "Prefer: wait=10", *key]
     return shlex.join([*words, "-d", body])
+
+
+def _asked(model: dict[str, Any], version: str) -> str:
+    """How a job asks for a version: the name alone may mean another one."""
+    means = model["aliases"]["default"]["weights"]
+    return str(model["name"]) if set(means) == {version} else f"{model['name']}@{version}"
 
 
 def _detach(arguments: list[str]) -> int:

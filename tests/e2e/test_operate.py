@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from local.place import Place, alive, read_state
 from local.say import Stop
 from local.supervise import Child, Supervisor
 from local.watchdog import end
+from local.up import curl
 from tests.local import TREE, Local, wait_until
 
 
@@ -312,6 +314,31 @@ def test_what_will_surprise_is_told_at_the_start(local: Local, tmp_path: Path) -
         assert "up: TUNDISH_TIMOUT is no setting; do you mean TUNDISH_TIMEOUT?\n" in said
         assert "  note:          redis does not answer (ConnectionError): jobs are accepted and wait\n" in said
         assert "  note:          broken@1 cannot be loaded: OSError: the weights are not there\n" in said
+
+
+@dataclass(frozen=True)
+class Told(Api):
+    """An API that tells of models, and of what could not be loaded."""
+
+    models: Sequence[Any] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, path: str) -> Any:
+        places = {target: {"error": error} for target, error in self.errors.items()}
+        return {"data": self.models if path == "/v1/models" else [{"places": places}] * 2}
+
+
+def told(name: str, means: str, *versions: str) -> dict[str, Any]:
+    """A model of which a worker serves these versions, and whose name alone means another or one of them."""
+    served = [{"version": each, "workers": [1], "example": {"of": each}} for each in versions]
+    return {"name": name, "aliases": {"default": {"weights": {means: 100}}}, "versions": served}
+
+
+def test_the_line_to_try_asks_for_what_is_served_and_could_be_loaded() -> None:
+    assert '"model": "first", "input": {"of": "1"}' in curl(Told("http://a", models=[told("first", "1", "1")]))
+    assert '"model": "first@2", "input": {"of": "2"}' in curl(Told("http://a", models=[told("first", "1", "2")]))
+    both = [told("first", "1", "1"), told("second", "1", "1")]
+    assert '"model": "second"' in curl(Told("http://a", models=both, errors={"first@1": "the weights are not there"}))
 
 
 def test_what_is_missing_when_time_is_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
