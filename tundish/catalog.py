@@ -150,12 +150,20 @@ def _class(module: str, name: str) -> Any:
         named = module.removeprefix("./").removesuffix(".py").replace("/", ".")
         raise CatalogError(f"{module}:{name} names a file; write its module: {named}:{name}")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         own = f"{module}.".startswith(f"{error.name}.")
         remedy = "is it on PYTHONPATH?" if own else f"what has it is installed by {sys.executable} -m pip install …"
         raise CatalogError(f"{module}:{name}: there is no module {error.name}; {remedy}") from error
-    except AttributeError as error:
-        raise CatalogError(f"{module}:{name}: {error}") from error
     except SystemExit as error:
         raise CatalogError(f"{module} ends the process that imports it ({error}); does it run as a script?") from error
+    try:
+        return getattr(found, name)
+    except AttributeError as error:
+        models = [each.__name__ for each in vars(found).values() if _is_model(each) and each.__module__ == module]
+        there = f"; it defines {', '.join(models)}" if models else ""
+        raise CatalogError(f"{module}:{name}: there is no {name} in {module}{there}") from error
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Model)

@@ -94,12 +94,13 @@ class Settings:
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
     """What to tell of the variables that are named as settings and are none."""
-    known = [f"TUNDISH_{field.name.upper()}" for field in fields(Settings)]
-    strange = sorted(name for name in environment if name.startswith("TUNDISH_") and name not in known)
+    known = [field.name.upper() for field in fields(Settings)]
+    given = sorted(name.removeprefix("TUNDISH_") for name in environment if name.startswith("TUNDISH_"))
     told: list[str] = []
-    for name in strange:
-        near = get_close_matches(name, known, 1)
-        told.append(f"{name} is no setting" + (f"; do you mean {near[0]}?" if near else ""))
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)  # without what they all begin with, by which each is near each
+            told.append(f"TUNDISH_{name} is no setting" + (f"; do you mean TUNDISH_{near[0]}?" if near else ""))
     return told
 
 

@@ -324,7 +324,8 @@ def test_a_file_that_names_no_model_says_what_to_write(tmp_path: Path, text: str
         ("models/count.py:Count", "names a file; write its module: models.count:Count"),
         (".such:Model", "has no package; write package.module:Class"),
         ("tests.unit.script:Model", "ends the process that imports it"),
-        ("tests.unit.test_sdk:Nothing", "Nothing"),
+        ("tests.unit.test_sdk:Nothing", "there is no Nothing in tests.unit.test_sdk; it defines Twice, Later"),
+        ("tests.local:Nothing", "there is no Nothing in tests.local$"),
         ("tests.unit.test_sdk:Point", "is not a subclass"),
         ("tests.unit.test_sdk:Twice,Twice", "twice@1 is named twice"),
     ],
@@ -343,6 +344,15 @@ def test_what_a_model_imports_and_is_not_installed_is_told_from_the_model(
         load_models("needy:Needy", tmp_path)
     remedy = f"what has it is installed by {sys.executable} -m pip install …"
     assert str(refused.value) == f"needy:Needy: there is no module not_installed; {remedy}"
+
+
+def test_a_module_that_lacks_something_while_it_is_imported_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking.py").write_text("import json\njson.nothing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AttributeError, match="nothing"):  # with its lines
+        load_models("lacking:Lacking", tmp_path)
 
 
 def test_a_description_holds_what_the_catalog_shows() -> None:

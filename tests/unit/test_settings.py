@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tundish.settings import SettingError, Settings
+from tundish.settings import SettingError, Settings, unknown
 
 TREE = Path(__file__).parents[2]
 
@@ -87,3 +87,11 @@ def _shown(default: object) -> str:
 def test_all_that_is_missing_is_named_at_once() -> None:
     with pytest.raises(SettingError, match=r"^set TUNDISH_DATABASE_URL, TUNDISH_BLOB_URL; "):
         Settings(redis_url="redis://x").demand("database_url", "redis_url", "blob_url")
+
+
+def test_what_is_no_setting_is_told_with_the_one_that_is_meant_where_there_is_one() -> None:
+    given = {"TUNDISH_WORKER": "3", "TUNDISH_TIMOUT": "5", "TUNDISH_PORT": "1", "PATH": "/"}
+    assert unknown(given) == [
+        "TUNDISH_TIMOUT is no setting; do you mean TUNDISH_TIMEOUT?",
+        "TUNDISH_WORKER is no setting",
+    ]
