@@ -7,6 +7,7 @@ A codec is made once a type. numpy, torch and pydantic are imported only where a
 import dataclasses
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from tundish.file import File
 from tundish.media import JSON, OCTETS, TEXT, is_media_type
 from tundish.model import DefinitionError, Model, types_of
-from tundish.pointers import fault_of, pointer_to
+from tundish.pointers import escape, fault_of, pointer_to
 
 
 class DecodeError(ValueError):
@@ -139,11 +140,26 @@ class _Json(Codec):
         try:
             body = self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise EncodeError(str(error)) from error
+            raise EncodeError(self._unwritable(value) or str(error)) from error
         # NaN and infinities are written as null: only a body that has one is searched for them.
         if b"null" in body and not _finite(value):
-            raise EncodeError("the output holds NaN or an infinite number")
+            raise EncodeError(_no_number(value))
         return body
+
+    def _unwritable(self, value: Any) -> str | None:
+        """Of what type the first part is that has no JSON, and where it lies."""
+        with suppress(RecursionError):
+            for at, leaf in _leaves(value):
+                try:
+                    self._encode(leaf)
+                except TypeError:
+                    what = f"{type(leaf).__module__}.{type(leaf).__qualname__}".removeprefix("builtins.")
+                    place = f" at {at}" if at else ""
+                    remedy = "; give its tolist()" if hasattr(leaf, "tolist") else ""
+                    return f"the output holds a value of type {what}{place}, which has no JSON{remedy}"
+                except (ValueError, OverflowError):
+                    return None
+        return None
 
 
 class _Pydantic(Codec):
@@ -174,11 +190,11 @@ class _Pydantic(Codec):
         if not isinstance(value, self._type):
             raise EncodeError(f"the output is of type {type(value).__name__}, not {self._type.__name__}")
         try:
-            finite, body = _finite(value.model_dump()), value.model_dump_json(by_alias=True)  # as the schema has it
+            dumped, body = value.model_dump(), value.model_dump_json(by_alias=True)  # as the schema has it
         except ValueError as error:
             raise EncodeError(str(error)) from error
-        if not finite:
-            raise EncodeError("the output holds NaN or an infinite number")
+        if not _finite(dumped):
+            raise EncodeError(_no_number(dumped))
         return bytes(body.encode())
 
 
@@ -258,12 +274,34 @@ def _close(part: Any) -> None:
 def _finite(value: Any) -> bool:
     if isinstance(value, float):
         return value - value == 0
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(_finite, value))
+    inside = _inside(value)
+    return inside is None or all(map(_finite, inside.values()))
+
+
+def _no_number(value: Any) -> str:
+    """Of what is not finite."""
+    at = next(at for at, leaf in _leaves(value) if not _finite(leaf))
+    return f"the output holds NaN or an infinite number{f' at {at}' if at else ''}"
+
+
+def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """What in a value holds nothing itself, each with a pointer to it."""
+    inside = _inside(value)
+    if inside is None:
+        yield at, value
+        return
+    for step, each in inside.items():
+        yield from _leaves(each, f"{at}/{escape(str(step))}")
+
+
+def _inside(value: Any) -> dict[Any, Any] | None:
+    """What a value holds, by where in it; None for what holds nothing."""
     if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if dataclasses.is_dataclass(value):
-        return all(_finite(getattr(value, each.name)) for each in dataclasses.fields(value))
+        return value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return dict(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     if isinstance(value, msgspec.Struct):
-        return all(_finite(getattr(value, name)) for name in value.__struct_fields__)
-    return True
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    return None

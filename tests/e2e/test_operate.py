@@ -26,8 +26,8 @@ from local.http import Api
 from local.place import Place, alive, read_state
 from local.say import Stop
 from local.supervise import Child, Supervisor
-from local.watchdog import end
 from local.up import curl
+from local.watchdog import end
 from tests.local import TREE, Local, wait_until
 
 

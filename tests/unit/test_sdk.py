@@ -197,12 +197,30 @@ def test_a_field_may_have_the_name_of_a_keyword_of_schemas() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_an_output_that_is_no_number_is_refused(value: float) -> None:
-    with pytest.raises(EncodeError, match="NaN"):
+    with pytest.raises(EncodeError, match=r"NaN or an infinite number at /y$"):
         codec_for(Point).encode(Point(1, value))
-    with pytest.raises(EncodeError, match="NaN"):
-        codec_for(dict[str, list[float]]).encode({"a": [1.0, value]})
+    with pytest.raises(EncodeError, match=r"NaN or an infinite number at /a~1b/1$"):
+        codec_for(dict[str, list[float]]).encode({"a/b": [1.0, value]})
+    with pytest.raises(EncodeError, match=r"NaN or an infinite number$"):
+        codec_for(float).encode(value)
     with pytest.raises(EncodeError, match="NaN"):
         codec_for(numpy.ndarray).encode(numpy.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"scores": [0.5, numpy.float32(1)]}, r"type numpy.float32 at /scores/1, which .* JSON; give its tolist\(\)$"),
+        ({"scores": torch.ones(2)}, r"type torch.Tensor at /scores, which .* JSON; give its tolist\(\)$"),
+        ({"of": Point(1, numpy.zeros(2))}, r"type numpy.ndarray at /of/y, which .* JSON; give its tolist\(\)$"),  # type: ignore[arg-type]  # that is the point
+        ({"of": {"a": 1, "b": object()}}, "type object at /of/b, which has no JSON$"),
+        ({"of": "\ud800"}, "surrogates"),
+        ({(1, 2): 1}, "keys"),
+    ],
+)
+def test_what_has_no_json_is_told_with_its_place(output: dict[Any, Any], message: str) -> None:
+    with pytest.raises(EncodeError, match=message):
+        codec_for(dict).encode(output)
 
 
 def test_a_null_in_an_output_is_kept() -> None:
