@@ -225,7 +225,7 @@ class Pipeline:
             claimed = self._running = prepared.claim
             if self._pending() >= AHEAD:
                 self._intake.ring()  # there is room for one more
-            with self._watch.batch():
+            with self._watch.batch(claimed.target):
                 prediction = self._run(prepared)
             self._running = None
             if claimed.hold:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,7 +37,9 @@ class Watch:
     def __init__(self, on_long: Callable[[], None], on_overdue: Callable[[], None]) -> None:
         self._on_long = on_long
         self._on_overdue = on_overdue
+        self._runs, self._thread = "", 0  # whose batch, and the thread that runs it
         self._began = float("inf")
+        self._timeout = 0.0  # of the call that runs
         self._deadline = float("inf")
         self._beside = float("inf")  # that of what another thread runs
         self._told = float("inf")  # the last deadline that was passed
@@ -45,8 +48,9 @@ class Watch:
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Guard the block, which runs a batch in one predict call or in several."""
+    def batch(self, of: object) -> Iterator[None]:
+        """Guard the block, which runs a batch of a model in one predict call or in several."""
+        self._runs, self._thread = str(of), threading.get_ident()
         self._began = time.monotonic()
         try:
             yield
@@ -67,7 +71,7 @@ class Watch:
     def __call__(self, timeout: float) -> Iterator[None]:
         """Guard the block, which may take `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._deadline = deadline
+        self._timeout, self._deadline = timeout, deadline
         self._arm(deadline + PATIENCE)
         try:
             yield
@@ -123,9 +127,16 @@ class Watch:
         if over > 0:
             if deadline != self._told:
                 self._told = deadline
-                log.error("predict is over its time-out")
+                log.error("%s: predict is over its time-out of %g s", self._runs, self._timeout)
             self._on_overdue()  # again: it may have failed, and a heart-beat on its way takes it back
         if over > PATIENCE:
-            log.critical("predict hangs: this worker ends, its batch goes on elsewhere")
             faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+            log.critical(
+                "%s: predict hangs: this worker ends, its batch goes on elsewhere%s", self._runs, self._where()
+            )
             os._exit(HUNG)
+
+    def _where(self) -> str:
+        """The lines in which it hangs; what all threads do is a page."""
+        frame = sys._current_frames().get(self._thread)
+        return "\n" + "".join(traceback.format_stack(frame)).rstrip() if frame else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from workers.exits import HUNG
 from workers.watch import PATIENCE, TIMER, Watch
 
 HOLDS_THE_GIL = """
@@ -71,13 +72,36 @@ def test_what_runs_beside_for_too_long_ends_no_process_whose_threads_run(timer: 
         assert timer[0] >= time.monotonic() + PATIENCE - 1
 
 
+HANGS = """
+import threading
+from workers import watch
+
+watch.PATIENCE = 0.0
+watched = watch.Watch(lambda: None, lambda: None)
+
+def the_authors_predict():
+    threading.Event().wait()
+
+with watched.batch("echo@1"), watched(0.0):
+    the_authors_predict()
+"""
+
+
+def test_the_last_that_a_hung_process_says_is_whose_predict_hangs_and_where() -> None:
+    ran = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, check=False)
+    assert ran.returncode == HUNG
+    last = ran.stderr.rpartition("echo@1: predict hangs")[2]
+    assert "in the_authors_predict" in last
+    assert "Thread" not in last, "the others come before"
+
+
 def test_that_a_call_is_over_its_time_out_is_said_again_and_again_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A statement may fail, and a heart-beat that was on its way takes it back."""
     said: Queue[str] = Queue()
     watch = Watch(lambda: None, lambda: said.put("over"))
-    with watch(0.0):
+    with watch.batch("echo@1"), watch(0.0):
         for _ in range(3):
             said.get(timeout=PATIENCE / 2)  # before the process is ended
-    assert caplog.messages == ["predict is over its time-out"]
+    assert caplog.messages == ["echo@1: predict is over its time-out of 0 s"]
