@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from tundish import device
+
 #: Redis pub/sub channel on which the ids of jobs that said something wake who listens to them.
 CHANNEL = "tundish:events"
 #: Events of one job that are kept at most, and their bytes: the oldest go first.
@@ -68,8 +70,8 @@ def piece_data(piece: Any, attempt: int, run: int = 1) -> bytes:
     try:
         text = json.dumps(piece, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         data = f'{{"piece":{text},"attempt":{attempt}{again}}}'.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Unfit(f"a piece is what JSON can carry, text, numbers, lists and dicts: {error}") from error
+    except Exception as error:  # of what an author's type raises too
+        raise Unfit(f"a piece is what JSON can carry, text, numbers, lists and dicts: {device.said(error)}") from error
     if len(text) > LARGEST or len(data) > LARGEST + 64:
         raise Unfit(f"a piece has at most {LARGEST} bytes as JSON: emit smaller ones, or return it")
     return data
@@ -77,7 +79,7 @@ def piece_data(piece: Any, attempt: int, run: int = 1) -> bytes:
 
 def log_data(text: str) -> bytes:
     """The data of a `log` event; a text that is too long is cut."""
-    cut = str(text).encode("utf-8", "replace")[:LARGEST].decode("utf-8", "ignore")
+    cut = device.said(text).encode("utf-8", "replace")[:LARGEST].decode("utf-8", "ignore")
     return json.dumps({"text": cut}, ensure_ascii=False).encode()
 
 
@@ -105,8 +107,8 @@ def fraction_of(value: Any) -> float:
     """A progress from 0 to 1. Raises Unfit for what is no number."""
     try:
         fraction = float(value)
-    except (TypeError, ValueError) as error:
-        raise Unfit(f"progress is a number from 0 to 1: {error}") from error
+    except Exception as error:  # a tensor's are of any kind
+        raise Unfit(f"progress is a number from 0 to 1: {device.said(error)}") from error
     if not math.isfinite(fraction):
         raise Unfit(f"progress is a number from 0 to 1, not {fraction}")
     return min(1.0, max(0.0, fraction))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,26 @@ def test_data_of_several_lines_is_one_event() -> None:
 def test_a_piece_that_json_cannot_carry_is_refused(piece: Any) -> None:
     with pytest.raises(Unfit, match="a piece"):
         piece_data(piece, 1)
+
+
+class Mute(dict[str, int]):
+    """What an author's own type may be."""
+
+    def items(self) -> Any:
+        raise KeyError("none")
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def __float__(self) -> float:
+        raise RuntimeError
+
+
+def test_nothing_that_a_model_says_fails_its_batch() -> None:
+    for saying, wrong in ((partial(piece_data, attempt=1), Mute(a=1)), (fraction_of, Mute()), (fraction_of, 10**400)):
+        with pytest.raises(Unfit):
+            saying(wrong)
+    assert json.loads(log_data(Mute())) == {"text": "Mute"}  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_piece_tells_its_run_from_the_second_on() -> None:
