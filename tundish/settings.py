@@ -18,6 +18,7 @@ _SCHEMES = {
     "TUNDISH_DATABASE_URL": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "TUNDISH_REDIS_URL": ("redis://", "rediss://", "unix://"),
     "TUNDISH_PUBLIC_URL": ("http://", "https://"),
+    "TUNDISH_S3_ENDPOINT_URL": ("http://", "https://"),
 }
 _CHOICES = {
     "TUNDISH_LOG_FORMAT": ("json", "text"),

@@ -41,6 +41,7 @@ def test_a_number_that_is_none_is_named(value: str) -> None:
         ("LOG_FORMAT", "xml", "TUNDISH_LOG_FORMAT is 'xml'; set it to json or text"),
         ("DATABASE_URL", "mysql://me:secret@there/x", "TUNDISH_DATABASE_URL is no such URL; set it to postgresql://…"),
         ("PUBLIC_URL", "example.com", "TUNDISH_PUBLIC_URL is no such URL; set it to http://… or https://…"),
+        ("S3_ENDPOINT_URL", "there:8333", "TUNDISH_S3_ENDPOINT_URL is no such URL; set it to http://… or https://…"),
         ("REDIS_URL", "there:6379", "TUNDISH_REDIS_URL is no such URL; set it to redis://…"),
     ],
 )
