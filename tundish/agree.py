@@ -1,6 +1,6 @@
 """Whether two outputs agree: a job's and its shadow's. Pure.
 
-Numbers are close where |a - b| <= ATOL + RTOL * |b|, as numpy.allclose has it: another build of the same model on
+Numbers are close where |a - b| <= ATOL + RTOL * |a|, as numpy.allclose(b, a) has it: another build of the same model on
 another device differs by no more. Outputs of like shape have a largest difference, and a cosine over all their numbers;
 anything else is told apart by equality.
 """
