@@ -50,8 +50,10 @@ class Place:
         """Made once, so that signed URLs outlive a restart."""
         path = self.root / "secret"
         if not path.exists():
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+            part = self.root / "secret.part"
+            with os.fdopen(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
+            part.replace(path)
         return path.read_text()
 
     def write_state(self, state: dict[str, Any]) -> None:

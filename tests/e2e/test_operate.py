@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -246,6 +247,20 @@ def test_what_has_ended_and_nobody_waits_for_keeps_no_watchdog() -> None:
         end(process.pid, signal.SIGTERM, grace=20)
         assert time.monotonic() - began < 10
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_secret_that_the_disk_did_not_take_is_made_again(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Place(tmp_path / "place")) as place:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                place.secret()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert len(place.secret()) == 64
+        assert place.secret() == place.secret()
+        assert (place.root / "secret").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_path_too_long_for_a_socket(local: Local, tmp_path: Path) -> None:
