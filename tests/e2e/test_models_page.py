@@ -17,7 +17,7 @@ def test_the_page_of_many_models_does_what_it_says(tmp_path: Path) -> None:
     commands = [
         each for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL) for each in block.split("$ ")[1:]
     ]
-    assert len(commands) == 17
+    assert len(commands) == 18
     local = Local(tmp_path / "data", {"TUNDISH_MODELS": "words:Words1,Words2"}, here=tmp_path)
     with local.running():
         for each in commands:

@@ -1,9 +1,11 @@
 """The model SDK: types, codecs, the catalog of models, and running one with no service."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, make_dataclass
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -383,3 +385,15 @@ def test_a_description_holds_what_the_catalog_shows() -> None:
 def test_an_example_that_is_no_input_is_told(example: Any) -> None:
     with pytest.raises(DefinitionError, match=r"\.example is .*; set it to an input, .*Point"):
         describe(Served(type("Wrong", (Twice,), {"example": example})))
+
+
+def test_the_page_of_models_lists_what_a_class_may_say_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    section = page.partition("## What a class may say")[2].partition("\n## ")[0]
+    shown: dict[str, str | None] = {}
+    for names, defaults in re.findall(r"^\| (`[^|]*)\|([^|]*)\|", section, re.MULTILINE):
+        shown |= dict(zip_longest(re.findall(r"\w+", names), filter(None, defaults.strip().split(", "))))
+    said = {name for name in {*vars(Model), *Model.__annotations__} if not name.startswith("_")}
+    assert shown.keys() == said - {"load", "predict"}
+    defaults = {name: str(value) for name, value in vars(Model).items() if name in shown and not callable(value)}
+    assert {name: default for name, default in shown.items() if default} == defaults | {"cost": "1"}
