@@ -27,7 +27,8 @@ def of_json(known: Known, value: object, raw: msgspec.Raw, at: str, explained: i
     version = known.version
     if version.input_type not in CHECKED:
         elsewhere = f"send it to /v1/models/{version.model}/jobs, or by an upload"
-        raise WrongType("unsupported_media_type", f"{version.model} takes {version.input_type}; {elsewhere}")
+        taken = "bytes of any type" if version.input_type == OCTETS else version.input_type
+        raise WrongType("unsupported_media_type", f"{version.model} takes {taken}, not JSON; {elsewhere}")
     known.check(value, at, explained)
     return Input(str(value).encode(), TEXT) if version.input_type == TEXT else Input(bytes(raw), JSON)
 
