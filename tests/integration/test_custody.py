@@ -148,6 +148,18 @@ def test_batches_that_are_claimed_together_start_one_by_one(custody: Custody, en
     assert [status(engine, id) for id in ids] == [Status.QUEUED] + [Status.RUNNING] * 2 + [Status.QUEUED] * 2
 
 
+def test_nothing_is_recorded_together_with_a_job_on_its_last_attempt(custody: Custody, engine: store.Engine) -> None:
+    ids = submit(engine, 3)
+    with engine.begin() as connection:
+        last = Settings().max_attempts - 1
+        connection.execute(text("UPDATE jobs SET deaths = :last WHERE id = :id"), {"last": last, "id": ids[1]})
+    taken = custody.take([Draft(Target("m", "1"), (id.hex,)) for id in ids], begin=False)
+    assert [(each.jobs[0].id, each.more) for each in taken] == [(ids[0], True), (ids[1], False), (ids[2], False)]
+    assert custody.lone
+    custody.let_go([taken[1].id])
+    assert not custody.lone
+
+
 def test_claims_whose_answer_is_lost_are_all_given_back(
     custody: Custody, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

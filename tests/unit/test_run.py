@@ -218,6 +218,50 @@ def test_behind_a_batch_that_takes_a_while_the_next_one_is_claimed_as_it_begins(
     assert heard[:2] == told
 
 
+@pytest.mark.parametrize(("last", "told"), [(True, ["run", "wait", "run", "wait"]), (False, ["run", "run"])])
+def test_nothing_runs_before_the_end_of_a_last_attempt_is_recorded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, last: bool, told: list[str]
+) -> None:
+    heard = list[str]()
+
+    def run(batch: Prepared) -> Prediction:
+        if not heard:
+            pipeline._upcoming.put(prepared())
+            pipeline._upcoming.end()
+        heard.append("run")
+        return replace(predicted(1), claim=batch.claim)
+
+    monkeypatch.setattr(pipeline, "_custody", Mock(**{"last.return_value": last}))
+    monkeypatch.setattr(pipeline._recorded, "wait_for", lambda recorded: heard.append("wait"))
+    monkeypatch.setattr(pipeline, "_run", run)
+    pipeline._upcoming.put(prepared())
+    pipeline._predict_all()
+    assert heard == told
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_claim_starts_as_it_is_made_unless_what_is_fetched_may_come_in_between(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr(pipeline, "_custody", custody := Mock())
+    pipeline._tools.shelf.fill()
+    pipeline._upcoming.hungry = True
+    if waits:
+        pipeline._waits.begin(ECHO)
+    pipeline._take([])
+    custody.take.assert_called_once_with([], begin=not waits)
+
+
+def test_what_was_fetched_is_waited_for_no_more(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_fetcher", Mock(**{"parts.return_value": [fetched := claimed()]}))
+    monkeypatch.setattr(pipeline, "_prepare", ready := Mock())
+    pipeline._waits.begin(ECHO)
+    pipeline._fetch(fetched)
+    ready.assert_called_once_with(fetched)
+    assert not pipeline._waits.some
+    assert cast(Mock, pipeline._intake).hold_back.call_args.args[0] == ECHO
+
+
 @pytest.fixture
 def together(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     """The claims that are taken at once, by the only statement."""
@@ -256,9 +300,11 @@ def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
     pipeline: Pipeline, together: list[Claim], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = Mock()
+    monkeypatch.setattr(pipeline._tools.shelf, "dropped", dropped := Mock())
     monkeypatch.setattr(pipeline, "_prepare_now", lambda claim: claim is not together[0])
     monkeypatch.setattr(pipeline, "_fetch_later", later)
     pipeline._claim()
     later.assert_called_once_with(replace(together[0], more=False))
+    dropped.assert_called_once_with(ECHO)  # or nothing is drafted until it is there
     assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
     assert pipeline._upcoming.take() is None
