@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.models import Inverted, Made, Octets, Wish
+from tests.models import Echo, Inverted, Made, Octets, Wish
 from tests.shelves import NO_ARTIFACTS
 from tundish import execute
 from tundish.blobs import Directory, upload_key
@@ -105,6 +105,29 @@ def test_what_was_overwritten_or_is_gone_fails_alone(blobs: Directory, model: An
     assert [each.code for each in others] == [Code.INPUT_UNAVAILABLE] * 2
     assert "no longer" in others[0].message
     assert "overwritten" in others[1].message
+
+
+@pytest.mark.parametrize(
+    ("max_body", "given", "looked_at"), [(100, {}, False), (9, {}, True), (100, {"input_url": "x"}, True)]
+)
+def test_what_no_submit_has_seen_is_checked(
+    blobs: Directory, max_body: int, given: dict[str, str], looked_at: bool
+) -> None:
+    """A larger body comes by an upload."""
+    twice = job(body=b'{"value": 1, "value": 2}', content_type="application/json", **given)
+    claim = Claim(new_uuid(), Target("echo", "1"), [twice])
+    [found] = prepare(Entry.of(Served(Echo)).loaded, claim, blobs, timeout=1.0, max_body=max_body).inputs
+    assert isinstance(found, Failed) == looked_at
+    assert not looked_at or (found.code, "value" in found.message) == (Code.INVALID_INPUT, True)
+
+
+def test_a_predict_takes_its_jobs_time_out_else_its_models_else_the_workers(blobs: Directory) -> None:
+    class Patient(Octets):
+        timeout = 7.0
+
+    jobs = job(body=BODY, timeout=3.0), job(body=BODY)
+    assert [item.timeout for item in prepared(Patient, blobs, *jobs).items] == [3.0, 7.0]
+    assert [item.timeout for item in prepared(Octets, blobs, *jobs).items] == [3.0, 1.0]
 
 
 def test_an_input_that_the_disk_does_not_hold_fails_alone(blobs: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
