@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 import redis
@@ -22,6 +23,24 @@ from workers.chores.__main__ import work
 from workers.claim import Custody
 from workers.connect import redis_client
 from workers.intake import unpack
+
+
+def test_a_look_begins_where_the_last_one_ended_and_now_and_then_at_all_that_is_open(
+    engine: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = list[tuple[UUID, UUID]](), store.survey
+
+    def noted(connection: store.Connection, settled: UUID, *, since: UUID) -> dict[queue.Queue, store.Surveyed]:
+        looks.append((since, settled))
+        return look(connection, settled, since=since)
+
+    monkeypatch.setattr(store, "survey", noted)
+    tools, chore = Tools(Settings(), engine, emptied, None), survey.Survey()  # type: ignore[arg-type]  # no blobs
+    for _ in range(3):
+        chore.run(tools)
+    chore._whole_at = 0.0
+    chore.run(tools)
+    assert [since for since, _ in looks] == [store.FIRST, looks[0][1], looks[1][1], store.FIRST]
 
 
 def test_a_lost_message_is_found_between_two_looks_at_all_that_is_open(

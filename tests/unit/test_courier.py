@@ -11,6 +11,7 @@ import pytest
 from tundish import store
 from workers.courier import ROWS, Courier
 from workers.lanes import FIRST, SLOW_AT_ONCE, Kind
+from workers.settle import Settler
 from workers.verdict import Answer
 
 A = UUID(int=1)
@@ -163,3 +164,25 @@ def test_a_stop_ends_though_postgres_is_away(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(store, "run", is_away)
     monkeypatch.setattr("workers.courier.WRITE", 0.1)
     asyncio.run(run())
+
+
+def test_an_endpoint_is_disabled_once_for_its_owner_may_enable_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    disabled = list[set[store.Gone]]()
+
+    async def here(engine: object, verb: Any, *given: Any) -> None:
+        verb(None, *given)
+
+    monkeypatch.setattr(store, "run", here)
+    monkeypatch.setattr(store, "settle", lambda connection, page: None)
+    monkeypatch.setattr(store, "disable_endpoints", lambda connection, gone: disabled.append(gone))
+
+    async def run() -> None:
+        nobody: Any = None
+        settler, settled = Settler(nobody), store.Settled(A, 0, "", "{}", "dead")
+        settler.add(settled, store.Gone(A, "https://a.example"))
+        await settler.write()
+        settler.add(settled)
+        await settler.write()
+
+    asyncio.run(run())
+    assert disabled == [{store.Gone(A, "https://a.example")}]
