@@ -6,10 +6,12 @@ two together.
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,9 +19,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEMES = {
     "TUNDISH_DATABASE_URL": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "TUNDISH_REDIS_URL": ("redis://", "rediss://", "unix://"),
+    "TUNDISH_BLOB_URL": ("file://", "s3://"),
+    "TUNDISH_S3_ENDPOINT_URL": ("http://", "https://"),
     "TUNDISH_PUBLIC_URL": ("http://", "https://"),
     "TUNDISH_S3_ENDPOINT_URL": ("http://", "https://"),
 }
+#: What stands in headers and in URLs of ours.
+_LINKED = ("TUNDISH_PUBLIC_URL", "TUNDISH_S3_ENDPOINT_URL")
+_PLAIN = re.compile("[!-~]+")
 _CHOICES = {
     "TUNDISH_LOG_FORMAT": ("json", "text"),
     "TUNDISH_LOG_LEVEL": ("debug", "info", "warning", "error"),
@@ -110,11 +117,13 @@ def _parse(variable: str, text: str, default: object) -> object:
     if kind is tuple:
         return _networks(variable, text)
     if kind not in (int, float):
-        # A URL may hold a password, and is not shown.
-        if variable in _SCHEMES and not text.startswith(_SCHEMES[variable]):
-            raise SettingError(
-                f"{variable} is no such URL; set it to {' or '.join(f'{s}…' for s in _SCHEMES[variable])}"
-            )
+        if kind is str and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise SettingError(f"{variable} is not UTF-8") from None
+        if variable in _SCHEMES:
+            _check_url(variable, text)
         if variable in _CHOICES and text not in _CHOICES[variable]:
             raise SettingError(f"{variable} is {text!r}; set it to {' or '.join(_CHOICES[variable])}")
         return kind(text)  # type: ignore[call-arg]  # a str or a Path
@@ -130,6 +139,23 @@ def _parse(variable: str, text: str, default: object) -> object:
     if variable == "TUNDISH_PORT" and number > 65535:
         raise SettingError(f"{variable} is {text!r}; set it to a port, 1 to 65535")
     return number
+
+
+def _check_url(variable: str, text: str) -> None:
+    """A URL may hold a password, and is not shown."""
+    if not text.startswith(_SCHEMES[variable]):
+        raise SettingError(f"{variable} is no such URL; set it to {' or '.join(f'{s}…' for s in _SCHEMES[variable])}")
+    if variable == "TUNDISH_DATABASE_URL":  # its driver takes a password as it is
+        scheme, _, rest = text.partition("?")[0].partition("://")
+        text = f"{scheme}://{rest.rpartition('@')[2]}"
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        hint = "in a name or a password percent-encode / ? # [ ] @"
+        raise SettingError(f"{variable} is no URL, its host or port is none; {hint}") from None
+    if variable in _LINKED and not (host and _PLAIN.fullmatch(text)):
+        raise SettingError(f"{variable} is {text!r}; set it to a URL with a host, of ASCII without spaces")
 
 
 def _networks(variable: str, text: str) -> tuple[Network, ...]:

@@ -43,6 +43,16 @@ def test_a_number_that_is_none_is_named(value: str) -> None:
         ("PUBLIC_URL", "example.com", "TUNDISH_PUBLIC_URL is no such URL; set it to http://… or https://…"),
         ("S3_ENDPOINT_URL", "there:8333", "TUNDISH_S3_ENDPOINT_URL is no such URL; set it to http://… or https://…"),
         ("REDIS_URL", "there:6379", "TUNDISH_REDIS_URL is no such URL; set it to redis://…"),
+        ("REDIS_URL", "redis://:secret#1@there:6379", "TUNDISH_REDIS_URL is no URL, its host or port"),
+        ("REDIS_URL", "redis://there:99999", "TUNDISH_REDIS_URL is no URL"),
+        ("DATABASE_URL", "postgresql://me:secret@there:x/y", "TUNDISH_DATABASE_URL is no URL"),
+        ("BLOB_URL", "/data", "TUNDISH_BLOB_URL is no such URL; set it to file://… or s3://…"),
+        ("BLOB_URL", "s3://[x", "TUNDISH_BLOB_URL is no URL"),
+        ("S3_ENDPOINT_URL", "there:9000", "TUNDISH_S3_ENDPOINT_URL is no such URL; set it to http://… or https://…"),
+        ("PUBLIC_URL", "http://", "TUNDISH_PUBLIC_URL is 'http://'; set it to a URL with a host, of ASCII"),
+        ("PUBLIC_URL", "http://例え.jp", "TUNDISH_PUBLIC_URL is 'http://例え.jp'; set it to a URL"),
+        ("PUBLIC_URL", "http://a b", "TUNDISH_PUBLIC_URL is 'http://a b'; set it to a URL with a host, of ASCII"),
+        ("API_KEY", "\udcff", "TUNDISH_API_KEY is not UTF-8"),
     ],
 )
 def test_a_value_that_a_setting_cannot_have_is_named(name: str, value: str, message: str) -> None:
@@ -50,6 +60,20 @@ def test_a_value_that_a_setting_cannot_have_is_named(name: str, value: str, mess
         Settings.from_environment({f"TUNDISH_{name}": value})
     assert str(refused.value).startswith(message)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "postgresql://me:se/cr#et@there:5432/x"),
+        ("DATABASE_URL", "postgresql://me@/x?host=/run/a@b:c"),
+        ("REDIS_URL", "redis://:se%23cret@there:6379/1"),
+        ("REDIS_URL", "unix:///run/valkey.sock?db=7"),
+        ("BLOB_URL", "file:///a b/é"),
+    ],
+)
+def test_a_url_that_its_reader_takes_is_taken(name: str, url: str) -> None:
+    assert getattr(Settings.from_environment({f"TUNDISH_{name}": url}), name.lower()) == url
 
 
 def test_networks_are_listed_with_commas() -> None:
