@@ -19,8 +19,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEMES = {
     "TUNDISH_DATABASE_URL": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "TUNDISH_REDIS_URL": ("redis://", "rediss://", "unix://"),
-    "TUNDISH_BLOB_URL": ("file://", "s3://"),
-    "TUNDISH_S3_ENDPOINT_URL": ("http://", "https://"),
     "TUNDISH_PUBLIC_URL": ("http://", "https://"),
     "TUNDISH_S3_ENDPOINT_URL": ("http://", "https://"),
 }
@@ -153,7 +151,7 @@ def _check_url(variable: str, text: str) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         hint = "in a name or a password percent-encode / ? # [ ] @"
-        raise SettingError(f"{variable} is no URL, its host or port is none; {hint}") from None
+        raise SettingError(f"{variable} is no URL: its host or port cannot be read; {hint}") from None
     if variable in _LINKED and not (host and _PLAIN.fullmatch(text)):
         raise SettingError(f"{variable} is {text!r}; set it to a URL with a host, of ASCII without spaces")
 

@@ -195,7 +195,7 @@ def test_blobs_lie_private_and_whole(directory: Directory, tmp_path: Path) -> No
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
 
 
-@pytest.mark.parametrize("url", ["", "ftp://x", "file://host/dir", "s3:///prefix", "/dir"])
+@pytest.mark.parametrize("url", ["", "ftp://x", "file://host/dir", "s3:///prefix", "/dir", "s3://[x"])
 def test_a_blob_url_that_is_none(url: str) -> None:
     with pytest.raises(SettingError, match="TUNDISH_BLOB_URL"):
         open_blobs(Settings(blob_url=url))

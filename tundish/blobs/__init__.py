@@ -9,9 +9,9 @@ Only `s3.py` knows boto3, and it is imported when an S3 URL is opened: a directo
 """
 
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tundish.blobs.directory import Arrival, Directory
 from tundish.blobs.interface import (
@@ -57,16 +57,20 @@ __all__ = [
 ]
 
 
+_BUCKET = re.compile("[A-Za-z0-9._-]+")
+
+
 def open_blobs(settings: Settings) -> Blobs:
     """The store of TUNDISH_BLOB_URL. Raises SettingError."""
-    url = urlsplit(settings.blob_url)
-    folder = settings.blob_url.partition(":")[2].removeprefix("//")  # as it stands: a # or ? in it is no more than that
-    if url.scheme == "file" and folder.startswith("/"):
+    scheme, _, rest = settings.blob_url.partition(":")
+    place = rest.removeprefix("//")
+    if scheme == "file" and place.startswith("/"):  # as it stands: a # or ? in it is no more than that
         # Without any secret the API serves loopback alone, and a URL holds as long as its process.
         secret = (settings.secret or settings.api_key).encode() or os.urandom(32)
-        return Directory(Path(folder), sha256(b"tundish blobs" + secret).digest(), settings.public_url)
-    if url.scheme == "s3" and url.netloc:
+        return Directory(Path(place), sha256(b"tundish blobs" + secret).digest(), settings.public_url)
+    bucket, _, prefix = place.partition("/")
+    if scheme == "s3" and _BUCKET.fullmatch(bucket):
         from tundish.blobs.s3 import S3
 
-        return S3(url.netloc, url.path.strip("/"), settings.s3_endpoint_url)
+        return S3(bucket, prefix.strip("/"), settings.s3_endpoint_url)
     raise SettingError(f"TUNDISH_BLOB_URL is {settings.blob_url!r}; set it to file:///directory or s3://bucket/prefix")
