@@ -136,12 +136,15 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         return error_json(Code.EXPIRED, _EXPIRED)
     try:
         known, shadow = lineup.route(batch.model)
+        named, type = f"{known.version.model}@{known.version.version}", known.version.input_type
+        if type not in (JSON, TEXT):  # its alias was moved since the batch was made
+            return error_json(Code.INVALID_INPUT, f"{named} takes {type}, and a batch file holds JSON")
         known.check(value, "")
     except Refused as refused:
         return error_json(Code.INVALID_INPUT, refused.detail, refused.details)
     except NotFound as missing:
         return error_json(Fault.MODEL_GONE, missing.detail)
-    text = known.version.input_type == TEXT
+    text = type == TEXT
     body = str(value).encode() if text else bytes(line.input)
     job = store.NewJob(
         # Of the database's now: an id of a host whose clock is behind would be too old to be stored.

@@ -2,6 +2,7 @@
 second."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -27,6 +28,7 @@ from tundish import store
 from tundish.batchfile import Status
 from tundish.blobs import key
 from tundish.catalog import Served, describe
+from tundish.routing import Routing
 from workers.chores import Tools
 from workers.expand import PAGE, begin, expand
 
@@ -57,6 +59,20 @@ def test_a_file_is_expanded_though_the_clock_is_wrong(
     id = made(tools, jsonl("abc"))
     set_clock(monkeypatch, ahead)
     assert expanded(tools, id).total == len(stored(tools)) == 3
+
+
+@on_a_directory
+def test_a_line_that_draws_a_version_which_takes_no_json_is_refused(tools: Tools) -> None:
+    """An alias may be moved while a file is expanded."""
+    with tools.engine.begin() as connection:
+        takes_bytes = replace(describe(Served(Echo)), version="2", input_type="application/octet-stream")
+        store.register(connection, [replace(takes_bytes, input_schema=None)])
+        store.route(connection, "echo", "default", Routing({"2": 1}))
+    expanded(tools, id := made(tools, jsonl("a")))
+    assert not stored(tools)
+    [error] = file_of(tools, settle(tools, id).errors)
+    assert (error["custom_id"], error["error"]["code"]) == ("a", "invalid_input")
+    assert "echo@2 takes application/octet-stream" in error["error"]["message"]
 
 
 @on_a_directory
