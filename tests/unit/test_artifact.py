@@ -404,6 +404,7 @@ def test_a_folder_is_read_whole(folder: Path) -> None:
         (lambda folder: (folder / "model.py").touch(), "code comes with"),
         (lambda folder: (folder / "a.pt").write_bytes(WEIGHTS), "--checkpoints"),
         (lambda folder: (folder / "a.txt").write_bytes(pickle.dumps(Runs(), 0)), "a.txt is refused: it is a pickle"),
+        (lambda folder: (folder / "/".join("d" * 200)).mkdir(parents=True), "lies too deep"),
         (lambda folder: (folder / "sub" / "a.txt").unlink(), "from 1 to 1000 files"),
         (lambda folder: [(folder / f"{n}.txt").touch() for n in range(FILES_MAX)], "over 1000 files"),
     ],

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from tundish.artifact.manifest import FILES_MAX, Listed, Manifest, check_path
+from tundish.artifact.manifest import FILES_MAX, PATH_MAX, Listed, Manifest, check_path
 from tundish.artifact.refused import Refused
 from tundish.artifact.screen import judge, kind_of
 from tundish.blobs import CHUNK, BlobMissing, Blobs, artifact_key
@@ -59,6 +59,8 @@ def _walk(folder: Path, within: str) -> Iterator[str]:
             if each.is_symlink():
                 raise Refused(f"{path} is a symbolic link; put the file itself there")
             if each.is_dir(follow_symlinks=False):
+                if len(path) > PATH_MAX:
+                    raise Refused(f"{path[:300]!r} lies too deep: a file's path has {PATH_MAX} characters at most")
                 yield from _walk(Path(each.path), f"{path}/")
             elif each.is_file(follow_symlinks=False):
                 yield path
