@@ -8,6 +8,7 @@ first, it loses the body. Where a client waits to be asked for a body that nobod
 that body. And what is not HTTP it answers in plain text, before what was asked before."""
 
 import asyncio
+from collections.abc import Collection
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -43,7 +44,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]  # all of one that it uses
-        self.flow = _Flow(self)
+        self.flow = _Flow(self.transport, self.pipeline)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -206,14 +207,15 @@ class Protocol(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Reads on where nothing that was read waits for its turn: who pipelines fills no memory."""
+    """Reads on where nothing that was read waits for its turn in the pipeline: who pipelines fills no memory. It does
+    not know its protocol, which goes with its connection and waits for no collector."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        super().__init__(protocol.transport)
-        self._protocol = protocol
+    def __init__(self, transport: asyncio.Transport, pipeline: Collection[object]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        if not self._protocol.pipeline:
+        if not self._pipeline:
             super().resume_reading()
 
 

@@ -1,6 +1,8 @@
 """Who is hung up on for not reading, and who for not going on."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -122,6 +124,19 @@ def test_a_connection_is_kept_for_a_while_after_its_last_answer() -> None:
     clock.ring(50)
     assert client.closed
     assert clock.now == IDLE + 50
+
+
+def test_a_connection_goes_at_once_with_all_that_it_held() -> None:
+    """Thousands of them come and go between two looks of the garbage collector."""
+    gc.disable()
+    try:
+        protocol, _, _ = connected()
+        gone = weakref.ref(protocol)
+        protocol.connection_lost(None)
+        del protocol
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_who_is_about_to_say_more_is_not_idle() -> None:
