@@ -57,12 +57,17 @@ def slowest(rounds: int, *bad: str) -> float:
         endpoints = _register(bench, [receiver.url(f"{number}/{word}") for number, word in enumerate(words)])
         _tell(bench, endpoints)
         time.sleep(1)
-        receiver.seconds.clear()
-        for _ in range(rounds):
-            _tell(bench, endpoints)
-            time.sleep(PAUSE)
-        until(lambda: len(receiver.seconds) >= rounds * good, bench.system.place.logs)  # the latest count
-        return quantile(receiver.seconds, 0.99) * 1000
+        return told(receiver, lambda: _tell(bench, endpoints), rounds, good, bench.system.place.logs)
+
+
+def told(receiver: Receiver, tell: Callable[[], None], rounds: int, good: int, logs: Path) -> float:
+    """The same of `good` deliveries that each call of `tell` leads to: the latest count, however late they are."""
+    receiver.seconds.clear()
+    for _ in range(rounds):
+        tell()
+        time.sleep(PAUSE)
+    until(lambda: len(receiver.seconds) >= rounds * good, logs)
+    return quantile(receiver.seconds, 0.99) * 1000
 
 
 def main(plan: Plan) -> None:

@@ -6,11 +6,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from bench import page, report, scaling, system, table, webhooks
+from bench import page, report, scaling, system, table
 from bench.__main__ import BENCHES, NAMED
 from bench.measure import OURS, Measured, Row, compare, measure, quantile, row
 from bench.peers.environment import CannotRun
@@ -114,19 +113,6 @@ def test_the_cpu_of_a_process_is_told_finer_than_in_ticks() -> None:
         while time.process_time() < began + 0.002:
             pass
         assert 0 < system._cpu(os.getpid()) - before <= time.process_time() - began
-
-
-def test_the_latest_deliveries_count_however_late_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = [3.0, 0.1, 0.1]
-    receiver = Mock(seconds=[])
-    monkeypatch.setattr(webhooks, "ENDPOINTS", 3)
-    monkeypatch.setattr(webhooks, "Receiver", lambda: receiver)
-    monkeypatch.setattr(webhooks, "started", MagicMock())
-    monkeypatch.setattr(webhooks, "_register", Mock())
-    monkeypatch.setattr(webhooks, "_tell", Mock())
-    # Nothing has come in the second after the first round; then one at each look.
-    monkeypatch.setattr("time.sleep", lambda seconds: seconds < 1 and late and receiver.seconds.append(late.pop()))
-    assert webhooks.slowest(1) == 3000.0
 
 
 def test_each_bench_has_a_place_for_its_wall() -> None:
