@@ -125,9 +125,13 @@ class Bench:
                 os.kill(pid, signal.SIGCONT)
 
     def wait_for_all(self, count: int) -> float:
-        """Seconds since 1970, by the database's clock, when all of `count` jobs were stored."""
+        """Seconds since 1970, by the database's clock, when all of `count` jobs were stored. Raises RuntimeError where
+        some are not long after the last of them."""
         ended, at = self.wait_for(self.ids[-1])
+        until = time.monotonic() + STUCK
         while ended < count:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{count - ended} of {count} jobs have not ended; see {self.system.place.logs}")
             time.sleep(LOOK)
             ended, at = self._ended()
         return at
