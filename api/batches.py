@@ -14,7 +14,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from api.http import content_type, encoded, known_parameters, page, page_before, page_limit, parsed, read_body
-from api.inputs import CHECKED
 from api.once import keyed
 from api.options import ModelName, Options, Seconds, metadata_json, unfit
 from api.parts import Parts
@@ -106,8 +105,9 @@ class Batches:
             raise unfit(error, "a batch") from error
         options = Options(webhook=asked.webhook, expires_in=asked.expires_in, metadata=asked.metadata)
         self._parts.rules.check(options)
-        version = (await self._parts.models.route(asked.model)).known.version
-        if version.input_type not in CHECKED:
+        known = (await self._parts.models.route(asked.model)).known
+        if not known.in_json:
+            version = known.version
             detail = f"{version.model} takes {version.input_type}, and a batch file holds JSON; submit job by job"
             raise WrongType("unsupported_media_type", detail)
         expires_in = self._parts.rules.expires_in(options)

@@ -70,7 +70,7 @@ class Submitter:
             return await self._uploaded(tenant, routed, asked)
         assert isinstance(value, dict)  # the decoder took it as an object
         assert isinstance(asked.input, msgspec.Raw)  # it is the source
-        taken = inputs.of_json(routed.known, value["input"], asked.input, "/input")
+        taken = Input(*routed.known.carried(value["input"], asked.input, "/input"))
         return await self._one(tenant, routed, asked, taken)
 
     async def body(
@@ -96,7 +96,7 @@ class Submitter:
         for index, (raw, input) in enumerate(zip(asked.inputs, value["inputs"], strict=True)):
             routed = await self._models.route(asked.model, asked.sticky_key)
             try:
-                taken = inputs.of_json(routed.known, input, raw, f"/inputs/{index}", explained)
+                taken = Input(*routed.known.carried(input, raw, f"/inputs/{index}", explained))
             except Refused as problem:
                 held = values(input, explained)
                 explained -= held if held <= explained else 0
@@ -135,7 +135,7 @@ class Submitter:
         options, known = self._options(asked), routed.known
         pinned = await self._pins.pin(tenant, str(asked.upload))
         inputs.check_type(known, pinned.content_type)
-        if known.version.input_type in inputs.CHECKED and pinned.size <= self._max_body:
+        if known.in_json and pinned.size <= self._max_body:
             inputs.of_body(known, pinned.content_type, await self._pins.read(pinned))
         return _new(tenant, routed, options, Input(None, pinned.content_type), pinned)
 

@@ -6,9 +6,11 @@ from itertools import islice
 from typing import NamedTuple
 
 import jsonschema_rs
+import msgspec
 
 from tundish import store
-from tundish.errors import NotFound, Refused
+from tundish.errors import NotFound, Refused, WrongType
+from tundish.media import JSON, OCTETS, TEXT
 from tundish.model import NAME
 from tundish.pointers import escape
 from tundish.routing import Routing
@@ -30,6 +32,22 @@ class Known:
     def of(cls, version: store.Version) -> "Known":
         schema = version.input_schema
         return cls(version, None if schema is None else jsonschema_rs.validator_for(schema))
+
+    @property
+    def in_json(self) -> bool:
+        """Whether its inputs may stand within JSON: they are what is checked before a worker has them."""
+        return self.version.input_type in (JSON, TEXT)
+
+    def carried(self, value: object, raw: msgspec.Raw, at: str, most: int = EXPLAINED) -> tuple[bytes, str]:
+        """An input that stands within JSON, checked, as a job carries it: its bytes, `raw` bit for bit but for a text,
+        which is the string's characters; and their content type. Raises Refused as `check` does, and WrongType."""
+        if not self.in_json:
+            model, takes = self.version.model, self.version.input_type
+            elsewhere = f"send it to /v1/models/{model}/jobs, or by an upload"
+            takes = "bytes of any type" if takes == OCTETS else takes
+            raise WrongType("unsupported_media_type", f"{model} takes {takes}, not JSON; {elsewhere}")
+        self.check(value, at, most)
+        return (str(value).encode(), TEXT) if self.version.input_type == TEXT else (bytes(raw), JSON)
 
     def check(self, value: object, at: str, most: int = EXPLAINED) -> None:
         """Raises Refused with a pointer (RFC 6901) to each fault, `at` before it; of over `most` values with `at`

@@ -17,11 +17,10 @@ import redis
 from tundish import queue, store
 from tundish.batchfile import LINES_MAX, BadLine, Fault, Line, RawLine, count, lines, parse
 from tundish.blobs import BlobMissing, key
-from tundish.errors import NotFound, Refused
+from tundish.errors import NotFound, Refused, WrongType
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Priority, error_json
 from tundish.lineup import Lineup
-from tundish.media import JSON, TEXT
 from workers.chores import Tools
 
 log = logging.getLogger(__name__)
@@ -136,16 +135,13 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         return error_json(Code.EXPIRED, _EXPIRED)
     try:
         known, shadow = lineup.route(batch.model)
-        named, type = f"{known.version.model}@{known.version.version}", known.version.input_type
-        if type not in (JSON, TEXT):  # its alias was moved since the batch was made
-            return error_json(Code.INVALID_INPUT, f"{named} takes {type}, and a batch file holds JSON")
-        known.check(value, "")
+        body, content_type = known.carried(value, line.input, "")
     except Refused as refused:
         return error_json(Code.INVALID_INPUT, refused.detail, refused.details)
+    except WrongType as wrong:  # its alias was moved since the batch was made
+        return error_json(Code.INVALID_INPUT, wrong.detail)
     except NotFound as missing:
         return error_json(Fault.MODEL_GONE, missing.detail)
-    text = type == TEXT
-    body = str(value).encode() if text else bytes(line.input)
     job = store.NewJob(
         # Of the database's now: an id of a host whose clock is behind would be too old to be stored.
         id=new_uuid(batch.expires_at - timedelta(seconds=left)),
@@ -154,7 +150,7 @@ def _job(lineup: Lineup, batch: store.BatchRow, line: Line, value: object, left:
         version=known.version.version,
         priority=PRIORITY,
         expires_in=left,
-        content_type=TEXT if text else JSON,
+        content_type=content_type,
         size=len(body),
         body=body,
     )

@@ -72,7 +72,7 @@ def test_a_line_that_draws_a_version_which_takes_no_json_is_refused(tools: Tools
     assert not stored(tools)
     [error] = file_of(tools, settle(tools, id).errors)
     assert (error["custom_id"], error["error"]["code"]) == ("a", "invalid_input")
-    assert "echo@2 takes application/octet-stream" in error["error"]["message"]
+    assert "echo takes bytes of any type, not JSON" in error["error"]["message"]
 
 
 @on_a_directory
