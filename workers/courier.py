@@ -160,7 +160,7 @@ class Courier:
 
 async def serve(settings: Settings, stopped: asyncio.Event) -> None:
     """Run until `stopped`."""
-    engine = store.async_engine(settings.database_url, 4, scans=False)
+    engine = store.async_engine(settings.database_url, 4, planned_once=True)
     client = redis.asyncio.Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=15
     )

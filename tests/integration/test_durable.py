@@ -17,8 +17,8 @@ def test_the_sessions_of_workers_and_of_the_api_lose_nothing(database_url: str) 
 def test_a_bench_finds_a_session_that_waits_for_no_disk(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = connect._connect
 
-    def careless(statement: int, by_ids: bool) -> dict[str, Any]:
-        made = given(statement, by_ids)
+    def careless(*asked: Any) -> dict[str, Any]:
+        made = given(*asked)
         return {**made, "options": made["options"] + " -c synchronous_commit=off"}
 
     monkeypatch.setattr(connect, "_connect", careless)

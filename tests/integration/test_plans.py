@@ -1,5 +1,6 @@
 """How Postgres goes about the statements of the hot path: one partition, no nested loops, HOT updates."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -255,3 +256,24 @@ def test_a_day_that_the_marks_have_passed_is_dropped_without_a_look_at_its_jobs(
         assert not store.is_open(connection, name)
 
     assert rows_read(engine, look) == 0
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_look_at_the_outbox_is_planned_once(database_url: str, retried: bool) -> None:
+    rooms: dict[str, Any] = {"quick": {}, "quick_limit": 9, "others": {}, "unknown": 9, "others_limit": 9}
+    plans = text(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE statement LIKE '%lanes%' AND statement NOT LIKE '%pg_prepared_statements%'"
+    )
+
+    def look(connection: store.Connection) -> list[int]:
+        store.take(connection, retried=retried, after=UUID(int=0), lease=30.0, **rooms)
+        return list(connection.execute(plans).one())
+
+    async def run() -> list[list[int]]:
+        engine = store.async_engine(database_url, 1, planned_once=True)
+        found = [await store.run(engine, look) for _ in range(3)]
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(run()) == [[1, 0], [2, 0], [3, 0]]

@@ -47,10 +47,12 @@ _STATEMENT, _STALLED = 8, 9.0
 _API_STATEMENT, _API_STALLED, _API_POOL = 5, 6.0, 2.0
 
 
+#: One plan of a statement serves all calls, also one that was made while the tables were empty: so none may scan a
+#: table. To plan what the courier takes costs Postgres 10 ms, and eight times so before it takes one plan by itself.
+_PLANNED_ONCE = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
 #: For connections whose statements all take arrays of ids. The planner guesses that few ids come, and that fewer of
-#: their jobs run, and nests a loop in a loop: record took 713 ms for 1,024 jobs, and so it takes 26. One plan serves
-#: all calls, also one that was made while the tables were empty: so none may scan a table.
-_BY_IDS = " -c enable_nestloop=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
+#: their jobs run, and nests a loop in a loop: record took 713 ms for 1,024 jobs, and so it takes 26.
+_NO_LOOPS = " -c enable_nestloop=off"
 
 
 def engine(url: str, pool: int = 4, *, by_ids: bool = False, autocommit: bool = False) -> Engine:
@@ -79,21 +81,17 @@ def autocommit(engine: Engine) -> Engine:
 
 
 def async_engine(
-    url: str, pool: int = 8, *, by_ids: bool = False, scans: bool = True, autocommit: bool = False
+    url: str, pool: int = 8, *, by_ids: bool = False, planned_once: bool = False, autocommit: bool = False
 ) -> AsyncEngine:
-    """For the API and the courier; `by_ids` and `autocommit` as for `engine`. Without `scans` no plan reads a whole
-    table where an index would do: those of the courier are made while the outbox is small, and hold when it is
-    large."""
-    connect = _connect(_API_STATEMENT, by_ids)
-    if not scans:
-        connect["options"] += " -c enable_seqscan=off"
+    """For the API and the courier; `by_ids` and `autocommit` as for `engine`. `planned_once` is for statements that are
+    few and of which each comes again and again: one plan of each holds, whatever the tables hold by then."""
     made = create_async_engine(
         _dialect(url),
         pool_size=pool,
         max_overflow=0,
         pool_use_lifo=True,
         pool_timeout=_API_POOL,
-        connect_args=connect,
+        connect_args=_connect(_API_STATEMENT, by_ids, planned_once),
         hide_parameters=True,
         **_transactions(autocommit),
     )
@@ -137,14 +135,17 @@ def _transactions(autocommit: bool) -> dict[str, Any]:
     return {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True} if autocommit else {}
 
 
-def _connect(statement: int, by_ids: bool) -> dict[str, Any]:
+def _connect(statement: int, by_ids: bool, planned_once: bool = False) -> dict[str, Any]:
+    once = by_ids or planned_once
     return {
         "connect_timeout": 5,
-        "prepare_threshold": 3,
+        "prepare_threshold": 0 if once else 3,
         # No statement here is worth a second core, nor machine code: the cost of a forced plan says nothing.
         "options": "-c max_parallel_workers_per_gather=0 -c jit=off"
         f" -c statement_timeout={statement * 1000} -c lock_timeout=5000"
-        " -c idle_in_transaction_session_timeout=15000 -c TimeZone=UTC" + (_BY_IDS if by_ids else ""),
+        " -c idle_in_transaction_session_timeout=15000 -c TimeZone=UTC"
+        + (_PLANNED_ONCE if once else "")
+        + (_NO_LOOPS if by_ids else ""),
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
