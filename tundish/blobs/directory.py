@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256 as new_sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
@@ -80,14 +81,14 @@ class Directory(Blobs):
     def copy(self, key: str, to: str, content_type: str, etag: str | None = None) -> None:
         with _usable(self._root):
             source, path = self._path(key), self._path(to)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            above = _make(path.parent)
             try:
                 os.link(source, path)  # what lies there may be replaced, and is never changed: one file serves both
             except FileNotFoundError:
                 raise BlobMissing(f"no blob {key}") from None
             except FileExistsError:
                 pass
-            _sync(path.parent)
+            _sync(path.parent, *above)
         _pinned(key, self.stat(to), etag)
 
     def delete_prefix(self, prefix: str) -> None:
@@ -165,7 +166,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._above = _make(self.folder)
         descriptor, name = tempfile.mkstemp(prefix="part-", dir=self.folder)
         self.file = os.fdopen(descriptor, "wb")
         self._name = Path(name)
@@ -175,7 +176,7 @@ class _Part:
         self.file.flush()
         os.fsync(self.file.fileno())
         os.rename(self._name, self._path)
-        _sync(self.folder)
+        _sync(self.folder, *self._above)
 
     def discard(self) -> None:
         """Remove what was not kept."""
@@ -234,9 +235,18 @@ def _usable(root: object) -> Iterator[None]:
         raise BlobUnavailable(f"the blob directory {root} cannot be used: {error.strerror or error}") from error
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _make(folder: Path) -> list[Path]:
+    """Make a folder, and those above that it lacks; those that are to be synced for it, the deepest first."""
+    missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return [each.parent for each in missing]
+
+
+def _sync(*folders: Path) -> None:
+    """The names in them are durable."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
