@@ -218,7 +218,7 @@ async def resolve(destination: Destination, allowed: Sequence[Network], look_up:
     try:
         return judge(destination, addresses, allowed)
     except Refused as refused:
-        log.info("refused: %s is at %s", destination.name, ", ".join(addresses), extra={"reason": str(refused)})
+        log.info("%s is at %s: %s", destination.name, ", ".join(addresses), refused)
         raise
 
 

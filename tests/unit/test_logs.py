@@ -1,14 +1,18 @@
 """Logs: lines of JSON and of text."""
 
+import ast
 import io
 import json
 import logging
 import re
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
 from tundish import logs
+
+TREE = Path(__file__).parents[2]
 
 
 def test_a_line_of_json_carries_ids_and_the_traceback() -> None:
@@ -36,6 +40,17 @@ def test_a_line_of_text_is_for_a_person() -> None:
         logs.configure("", "debug", stream)
     logging.getLogger("api").info("again")
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO     api: again", stream.getvalue().splitlines()[1])
+
+
+def test_what_a_line_is_given_beside_its_words_is_shown() -> None:
+    parsed = [
+        ast.parse(path.read_text()) for part in ("api", "tundish", "workers") for path in (TREE / part).rglob("*.py")
+    ]
+    calls = [
+        each for tree in parsed for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "extra"
+    ]
+    given = [each.value for each in calls if isinstance(each.value, ast.Dict)]
+    assert {ast.literal_eval(name) for names in given for name in names.keys if name} == set(logs.IDS)
 
 
 def test_what_fails_again_and_again_is_told_as_it_begins_and_once_it_is_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import threading
 from collections.abc import Sequence
@@ -92,6 +93,15 @@ def test_a_name_that_cannot_be_resolved_is_told_as_one_that_is_private() -> None
         said.add(str(refused.value))
     assert len(said) == 1
     assert "10.0.0.1" not in said.pop()
+
+
+def test_the_log_says_where_a_name_leads_and_why_that_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async def look_up(name: str) -> Sequence[str]:
+        return ["10.0.0.1", "8.8.8.8"]
+
+    with caplog.at_level(logging.INFO, "tundish.outbound"), pytest.raises(outbound.Refused) as refused:
+        asyncio.run(outbound.resolve(outbound.parse("https://private.test/"), [], look_up))
+    assert caplog.messages == [f"private.test is at 10.0.0.1, 8.8.8.8: {refused.value}"]
 
 
 @pytest.mark.parametrize(
