@@ -1,4 +1,4 @@
-"""Logs: lines of JSON for machines, text on a terminal. Ids of requests, jobs and batches come by `extra`."""
+"""Logs: lines of JSON for machines, text on a terminal. Ids of requests, jobs and the like come by `extra`."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 #: What `extra` may carry into a line.
-IDS = ("request", "job", "batch", "worker", "delivery")
+IDS = ("request", "job", "claim", "batch", "worker", "delivery")
 
 
 class JsonLines(logging.Formatter):

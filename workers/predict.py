@@ -74,6 +74,6 @@ def predict(
     runtime = Runtime(device, loaded.ceilings, loaded.making, watch, folder)
     results = execute.run(loaded.model, prepared.items, inputs, reporter, runtime, plan)
     predict_ms = (time.monotonic() - began) * 1000
-    log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"batch": str(claim.id)})
+    log.debug("%d jobs in %.1f ms", len(results), predict_ms, extra={"claim": str(claim.id)})
     left = start.after(results) if quick else results
     return None if left is None else Prediction(claim, predict_ms, left, loaded.writes, prepared.folder)

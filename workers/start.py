@@ -31,7 +31,7 @@ class Start:
             return values
         started, claim = self._answer(), self._prepared.claim
         if started is None:
-            log.warning("a claim ran out before its batch started", extra={"batch": str(claim.id)})
+            log.warning("a claim ran out before its batch started", extra={"claim": str(claim.id)})
             return None
         if started.heard:
             self._announce(started.dropped)
