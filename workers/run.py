@@ -52,7 +52,8 @@ log = logging.getLogger(__name__)
 BROKEN = 5.0
 #: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
 WAITED = 60.0
-OVERDUE = "saying that a claim is over its time-out"
+#: What may have to wait, as the log says it.
+PARTING, OVERDUE = "parting a claim", "saying that a claim is over its time-out"
 #: Seconds after an error of the device in which its driver tells that it is gone.
 TOLD = 1.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
@@ -121,7 +122,7 @@ class Pipeline:
     def _claim(self) -> None:
         tools = self._tools
         while drafts := self._intake.take(self.idle, self._ready):
-            claims = self._persist(self._take, drafts) or []
+            claims = self._persist("claiming a batch", self._take, drafts) or []
             if not claims:
                 tools.shelf.dropped(drafts[0].target)
             until = time.monotonic() + SLOW
@@ -160,7 +161,7 @@ class Pipeline:
         here = [job for job in claimed.jobs if not job.input_url]
         if 0 < len(here) < len(claimed.jobs):
             part = replace(claimed, id=new_uuid(), jobs=here)
-            self._persist(self._custody.part, claimed, part)
+            self._persist(PARTING, self._custody.part, claimed, part)
             if not self._prepare_now(part):
                 given_back.append(part.id)
         self._custody.give_back(given_back, again=False)
@@ -168,7 +169,7 @@ class Pipeline:
     def _fetch(self, claimed: Claim) -> None:
         for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
             if part.id != claimed.id:
-                self._persist(self._custody.part, claimed, part)
+                self._persist(PARTING, self._custody.part, claimed, part)
             self._prepare(part)
             del part  # it is large, and the next one may take long
         self._waits.end(claimed.target)
@@ -204,7 +205,13 @@ class Pipeline:
         if loaded and (loaded.reads.in_files or not claimed.folder):
             settings = tools.settings
             return self._persist(
-                prepare, loaded, claimed, tools.blobs, timeout=settings.timeout, max_body=settings.max_body
+                "reading the inputs of a batch",
+                prepare,
+                loaded,
+                claimed,
+                tools.blobs,
+                timeout=settings.timeout,
+                max_body=settings.max_body,
             )
         self._custody.give_back([claimed.id])
         return None
@@ -260,6 +267,7 @@ class Pipeline:
             with tools.shelf.lend(claimed.target):
                 tools.pace.brought(1000 * (time.monotonic() - began))
                 return self._persist(
+                    "starting a batch",
                     predict,
                     tools.by_ids,
                     tools.kept,
@@ -272,7 +280,7 @@ class Pipeline:
                     public_url=settings.public_url,
                 )
         except LoadFailed as failure:
-            left = self._persist(tools.elsewhere.look) if failure.final else None
+            left = self._persist("asking what others serve", tools.elsewhere.look) if failure.final else None
             if left is not None and claimed.target not in left:
                 return unloaded(prepared, str(failure))
             self._custody.give_back([claimed.id])
@@ -284,6 +292,7 @@ class Pipeline:
         while predictions := self._predicted.take():
             tools.events.settle()
             recorded = persist(
+                "recording what has run",
                 record,
                 tools.kept,
                 tools.by_ids,

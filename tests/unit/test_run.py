@@ -134,7 +134,7 @@ def test_of_many_that_were_fetched_at_once_two_are_collated_before_their_turn(
 
 
 def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_moment(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries, away = list[int](), threading.Event()
 
@@ -156,13 +156,14 @@ def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_m
     assert away.wait(PATIENCE)
     pipeline._threads = [recording]
     assert pipeline.stop(PATIENCE)
+    assert "recording what has run has to wait: it restarts" in caplog.messages
     assert list(custody.let_go.call_args.args[0]) == [last.claim.id]
 
 
 def test_what_no_store_takes_within_the_grace_is_given_back(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.run.record", Mock(__name__="record", side_effect=BlobUnavailable("it is away")))
+    monkeypatch.setattr("workers.run.record", Mock(side_effect=BlobUnavailable("it is away")))
     custody = pipeline._custody = Mock()
     pipeline._predicted.put(predicted(1))
     pipeline._threads = [threading.Thread(target=pipeline._record, daemon=True)]
