@@ -52,7 +52,7 @@ def load(served: Served, device: str, cache: Cache) -> Model[Any, Any]:
     return model
 
 
-def fetch(served: Served, cache: Cache) -> None:
+def pull(served: Served, cache: Cache) -> None:
     """Pull the artifact of a model that is loaded later: then nobody waits for it. What goes wrong is told then."""
     if served.model.artifact is not None:
         try:

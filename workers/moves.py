@@ -16,7 +16,7 @@ from tundish.execute import DeviceLost
 from tundish.tune import records
 from workers.entry import Entry, Place
 from workers.gpu import Device
-from workers.load import fetch, load, unload, warm_up
+from workers.load import load, pull, unload, warm_up
 from workers.share import Share
 from workers.weights import Weights
 
@@ -35,9 +35,9 @@ class Moves:
         self._cache = cache
         self._share = share
 
-    def fetch(self, entry: Entry) -> None:
-        """Pull what its load needs. It moves nothing: others may have the device."""
-        fetch(entry.served, self._cache)
+    def pull(self, entry: Entry) -> None:
+        """What its load needs. It moves nothing: others may have the device."""
+        pull(entry.served, self._cache)
 
     def load(self, entry: Entry) -> None:
         """From nowhere to the device. Raises what the model's `load` raises, and DeviceLost."""

@@ -160,7 +160,7 @@ class Shelf:
         that they lie in host memory. What does not load is told in the log, and when a job asks for it."""
         for target in sorted(self.stock.entries, key=lambda each: not self.stock.entries[each].pinned):
             entry = self.stock.entries[target]
-            self._moves.fetch(entry)
+            self._moves.pull(entry)
             with self._alone():
                 if entry.known is None or entry.size <= self.stock.free():
                     self._fill(target)
@@ -230,7 +230,7 @@ class Shelf:
         self._moving = True
         try:
             if entry.place is Place.NOWHERE:
-                self._moves.fetch(entry)  # while others may load
+                self._moves.pull(entry)  # while others may load
             with self._alone():
                 self._bring_alone(target, leaving)
         except NoRoom as failure:
