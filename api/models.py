@@ -1,4 +1,4 @@
-"""The catalog as the API holds it: which version a `model` means, and whether an input is one of its inputs."""
+"""The catalog as the API holds it: kept up to date, asked which version a `model` means, and shown."""
 
 import asyncio
 import logging

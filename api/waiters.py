@@ -1,7 +1,7 @@
 """Who waits for news of a job: notices through Redis wake them, and a slow central poll backs those of a job's end.
 
-A process subscribes to notices of jobs while somebody waits, and no longer: each is a wake-up, a sixth of what a lone
-job took of the API.
+A process subscribes to notices of jobs while somebody waits, and little longer: each is a wake-up, a sixth of what a
+lone job took of the API.
 """
 
 import asyncio

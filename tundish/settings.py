@@ -60,7 +60,7 @@ class Settings:
     max_rss: int = 0  # bytes of memory past which a worker is replaced; 0: never
     max_device_memory: int = 0  # bytes that a worker takes of its device past which it is replaced; 0: never
     public_url: str = ""  # links are absolute with it, else relative
-    secret: str = ""  # signs blob URLs; every process must have the same. Empty: derived from api_key
+    secret: str = ""  # signs blob URLs; every API process must have the same. Empty: derived from api_key
     lease: float = 30.0  # seconds that a claim holds without a heart-beat
     timeout: float = 300.0  # seconds of one predict
     max_attempts: int = 3  # worker deaths that a job survives, plus one

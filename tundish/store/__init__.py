@@ -1,7 +1,8 @@
 """Every statement of the jobs' way through Postgres, as verbs.
 
-A verb takes a Connection inside a transaction. Workers and chores call it; the API and the courier, which are async,
-hand it to `run`, so that each statement is written once.
+A verb takes a Connection: inside a transaction or, where it is one statement, one on which each commits itself. Workers
+and chores call it; the API and the courier, which are async, hand it to `run` or to an `AsyncKept`, so that each
+statement is written once.
 
 Two rules keep the hot path fast. No update of a job or a claim touches an indexed column (they stay HOT). And each
 statement that names ids says `id BETWEEN` their smallest and largest: `id = ANY` alone does not prune partitions under
