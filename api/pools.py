@@ -20,8 +20,6 @@ from tundish.view import rfc3339
 LOST_FOR = 3600.0
 #: States of a worker that takes jobs.
 WORKING = ("idle", "busy")
-#: Seconds after which what a worker measured is forgotten, with its row.
-MEASURED = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class Pools:
             await parts.run(store.backlog),
             await parts.run(store.running),
             await parts.run(store.arrivals, within=scaling.QUIET),
-            await parts.run(store.workers, seen_within=MEASURED, lost_after=parts.settings.lease),
+            await parts.run(store.workers, seen_within=store.WORKER_KEPT, lost_after=parts.settings.lease),
         )
 
 

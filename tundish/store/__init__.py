@@ -28,6 +28,7 @@ from tundish.store.batches import (
     take_batch,
 )
 from tundish.store.catalog import (
+    WORKER_KEPT,
     Catalog,
     Worker,
     catalog,
@@ -170,6 +171,7 @@ __all__ = [
     "LAST",
     "LIFE",
     "QUANTILES",
+    "WORKER_KEPT",
     "Answer",
     "Arrivals",
     "AsyncEngine",

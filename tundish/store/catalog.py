@@ -125,6 +125,8 @@ class Worker:
     seen_at: datetime | None = None
 
 
+#: Seconds that a worker's row, with what it measured, is kept after it was last seen.
+WORKER_KEPT = 86400.0
 #: What a worker writes once, and what changes with each heart-beat.
 _FIXED = "id pool device host pid".split()
 _CHANGING = "models state memory_total memory_used batch_size jobs_per_s job_ms places".split()
@@ -157,8 +159,8 @@ def workers(connection: Connection, *, seen_within: float, lost_after: float | N
     return [Worker(*row) for row in rows]
 
 
-def forget_workers(connection: Connection, unseen_for: float) -> None:
-    """Delete what has not been seen for so many seconds."""
+def forget_workers(connection: Connection) -> None:
+    """Delete what has not been seen for WORKER_KEPT seconds."""
     connection.execute(
-        text("DELETE FROM workers WHERE seen_at < now() - :unseen * interval '1 second'"), {"unseen": unseen_for}
+        text("DELETE FROM workers WHERE seen_at < now() - :unseen * interval '1 second'"), {"unseen": WORKER_KEPT}
     )

@@ -4,7 +4,6 @@ from tundish import store
 from workers.chores import Tools
 
 EVERY = 600.0
-UNSEEN = 86400.0
 #: Seconds that an answer is kept at least.
 ANSWERS = 86400.0
 
@@ -13,5 +12,5 @@ def run(tools: Tools) -> int:
     with tools.engine.begin() as connection:
         if not store.lock(connection, "forget"):
             return 0
-        store.forget_workers(connection, UNSEEN)
+        store.forget_workers(connection)
         return store.forget_answers(connection, max(ANSWERS, tools.settings.retention))
