@@ -5,13 +5,13 @@ import signal
 import threading
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 from workers.chores import Chore, Tools
-from workers.chores.__main__ import RETRY, Schedule, _once, heed
+from workers.chores.__main__ import MORE, RETRY, Schedule, _once, heed
 
 PATIENCE = 10.0
 
@@ -40,6 +40,12 @@ def test_one_thread_waits_for_what_is_due_and_the_others_for_it() -> None:
         assert Counter(each.result(PATIENCE) for each in waiting) == {one: 1, None: 3}
 
 
+def test_a_chore_that_moved_something_is_due_again_soon() -> None:
+    moved, tools = [3, 0], cast(Any, None)
+    waits = [_once(Chore("paged", 60.0, lambda tools: moved.pop(0)), tools) for _ in range(2)]
+    assert waits == [MORE, 60.0]
+
+
 def test_a_chore_that_has_to_wait_is_told_once_and_when_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     away = [redis.ConnectionError("gone"), redis.ConnectionError("gone")]
 
@@ -48,7 +54,7 @@ def test_a_chore_that_has_to_wait_is_told_once_and_when_it_goes_on(caplog: pytes
             raise away.pop()
         return 0
 
-    tools: Any = None
+    tools = cast(Any, None)
     with caplog.at_level(logging.INFO, "workers.chores"):
         waits = [_once(Chore("late", 60.0, run), tools) for _ in range(4)]
     assert waits == [RETRY, RETRY, 60.0, 60.0]

@@ -28,7 +28,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """`run` does its work in pages, or all that is due, and says how many it moved; it is called again at once where it
+    """`run` does its work in pages, or all that is due, and says how many it moved; it is called again soon where it
     moved anything."""
 
     name: str

@@ -45,9 +45,12 @@ BLOBS = _chores(retention, uploads)
 #: They read and write whole files: no sweep waits for them, and a long one does not wait for another.
 FILES = _chores(batches)
 FILE_THREADS = 4
-_outage = logs.Outage(log)
+#: Seconds until a chore that moved something is due again: there may be more of it.
+MORE = 0.1
 #: Seconds to wait after Postgres, Redis or the blob store failed.
 RETRY = 2.0
+
+_outage = logs.Outage(log)
 
 
 def main() -> int:
@@ -122,8 +125,7 @@ def _serve(schedule: Schedule, tools: Tools) -> None:
 
 
 def _once(chore: Chore, tools: Tools) -> float:
-    """Run a chore; the seconds until it is due again. A chore that moved jobs may have more of them: it is due at
-    once."""
+    """Run a chore; the seconds until it is due again."""
     try:
         moved = chore.run(tools)
     except (store.StoreError, redis.RedisError, BlobUnavailable) as error:
@@ -132,7 +134,7 @@ def _once(chore: Chore, tools: Tools) -> float:
     _outage.over(chore.name)
     if moved:
         log.info("%s: %d moved", chore.name, moved)
-    return 0.1 if moved else chore.every
+    return MORE if moved else chore.every
 
 
 if __name__ == "__main__":
