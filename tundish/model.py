@@ -222,7 +222,7 @@ def check(model: type[Model[Any, Any]]) -> None:
             raise DefinitionError(
                 f"{model.__qualname__}.{attribute} is {value!r}; set it to a string that matches {NAME.pattern}"
             )
-    if not isinstance(model.max_batch, int) or model.max_batch < 1:
+    if not _count(model.max_batch):
         raise DefinitionError(f"{model.__qualname__}.max_batch is {model.max_batch!r}; set it to 1 or more")
     for attribute in ("pinned", "half", "compile", "cuda_graphs"):
         if not isinstance(value := getattr(model, attribute), bool):
@@ -231,7 +231,7 @@ def check(model: type[Model[Any, Any]]) -> None:
         raise DefinitionError(f"{model.__qualname__}.memory is {model.memory!r}; set it to bytes, or to None")
     if not isinstance(model.pad_to, (list, tuple)) or not all(map(_count, model.pad_to)):
         raise DefinitionError(f"{model.__qualname__}.pad_to is {model.pad_to!r}; set it to sizes of 1 or more: (8, 64)")
-    if model.max_cost is not None and (not isinstance(model.max_cost, int) or model.max_cost < 1):
+    if model.max_cost is not None and not _count(model.max_cost):
         raise DefinitionError(f"{model.__qualname__}.max_cost is {model.max_cost!r}; set it to 1 or more, or to None")
     if model.output_type is not None and not is_media_type(str(model.output_type)):
         raise DefinitionError(f"{model.__qualname__}.output_type is {model.output_type!r}; set it to a media type")
