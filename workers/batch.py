@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
+from tundish.job import Priority
 from tundish.model import Model
 
 #: Seconds of work that a worker claims at once. Of what takes longer nothing is fetched before it can be claimed.
@@ -238,7 +239,7 @@ class Batcher:
         # Jobs that must be alone go first in their line, and their priority is not kept: by themselves they are normal.
         heads = list(line.heads())
         if line.alone:
-            heads.append((1, line.alone[0][1]))
+            heads.append((Priority.NORMAL, line.alone[0][1]))
         return min(heads)
 
     @staticmethod

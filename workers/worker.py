@@ -187,9 +187,8 @@ class Worker:
         self._end(exits.LOST)
 
     def _memory(self) -> tuple[int, int] | None:
-        return (
-            None if self._pipeline.lost else self._shelf.stock.memory()
-        )  # a device that is gone may hang whoever asks
+        # A device that is gone may hang whoever asks.
+        return None if self._pipeline.lost else self._shelf.stock.memory()
 
     # How it ends.
 
