@@ -227,7 +227,9 @@ class Supervisor:
     def said(self, name: str) -> str:
         """Where the log of a child lies, and how it ends, less what earlier ones said there."""
         log = self._place.log(name)
-        said = log.read_bytes()[self._children[name].logged :].decode(errors="replace")
+        with log.open("rb") as file:
+            file.seek(self._children[name].logged)
+            said = file.read().decode(errors="replace")
         lines = "".join(f"\n    {line}" for line in said.splitlines()[-5:])
         return f"its log {log} ends with:{lines}"
 
