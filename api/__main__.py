@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from api.app import create
 from api.wire import Protocol
@@ -62,25 +63,7 @@ def main() -> int:
         return 2
     logs.configure(settings.log_format, settings.log_level)
     openfiles.allow()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=Protocol,
-            ws="none",
-            proxy_headers=False,  # nothing here asks for the client's address
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.grace),
-            backlog=2048,
-            # Over the minute after which most clients and load balancers hang up by themselves: where the server is the
-            # first to do so, a request that is under way meanwhile fails.
-            timeout_keep_alive=75,
-        ),
-        app.stop,
-    )
+    server = _Server(_config(app, settings), app.stop)
     # uvicorn raises the signal that stopped it once more, for who had a handler before: to have stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -97,6 +80,25 @@ def main() -> int:
             print(f"api: {where} cannot be used, see above; set TUNDISH_PORT, or TUNDISH_HOST", file=sys.stderr)
         raise
     return 0 if server.started else 1
+
+
+def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Protocol,
+        ws="none",
+        proxy_headers=False,  # nothing here asks for the client's address
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.grace),
+        backlog=2048,
+        # Over the minute after which most clients and load balancers hang up by themselves: where the server is the
+        # first to do so, a request that is under way meanwhile fails.
+        timeout_keep_alive=75,
+    )
 
 
 if __name__ == "__main__":
