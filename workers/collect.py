@@ -30,7 +30,7 @@ AHEAD, AHEAD_BYTES = 16, 1 << 20
 
 _CANCELED = error_json(Fault.CANCELED, "it was canceled, or its batch was")
 _DELETED = error_json(Fault.DELETED, "the job was deleted before the batch had ended")
-_GONE = error_json(Code.INPUT_UNAVAILABLE, "the output is no longer in the blob store")
+_GONE = error_json(Fault.DELETED, "the output is no longer in the blob store")
 
 _encode = msgspec.json.Encoder().encode
 _NONE = UUID(int=0)

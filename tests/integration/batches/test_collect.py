@@ -54,7 +54,7 @@ def test_outputs_lie_in_one_file_a_line_each_and_what_is_no_json_is_null(tools: 
     ]
     assert [len(json.dumps(each["output"])) for each in outputs] == [12, 12, 4, 1013, 3_000_013]
     [error] = file_of(tools, done.errors)
-    assert (error["line"], error["error"]["code"]) == (6, "input_unavailable")
+    assert (error["line"], error["error"]["code"]) == (6, "deleted")
     with tools.engine.begin() as connection:
         [body] = connection.execute(text("SELECT body FROM deliveries")).scalars()
     assert json.loads(body)["data"]["counts"]["succeeded"] == 5
