@@ -77,7 +77,7 @@ class SubmitBatch(Options, kw_only=True):
 
 
 class Rules:
-    """Checks of options that a type cannot say. `pointer` leads to a field: `/webhook` in a body."""
+    """Checks of options that a type cannot say."""
 
     def __init__(self, retention: float, allowed: Sequence[Network]) -> None:
         self._retention = retention
@@ -102,9 +102,8 @@ class Rules:
         """Raises Refused."""
         if options.webhook is not None:
             self.check_url("webhook", options.webhook)
-        for name in ("webhook", "sticky_key"):
-            if "\0" in (getattr(options, name) or ""):
-                raise _refused(f"/{name}", "holds a NUL character")
+        if "\0" in (options.sticky_key or ""):
+            raise _refused("/sticky_key", "holds a NUL character")
         if not options.metadata:
             return
         sizes = [(len(key.encode()), len(value.encode())) for key, value in options.metadata.items()]
