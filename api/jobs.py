@@ -35,7 +35,7 @@ from api.http import (
     seconds,
     unless_gone,
 )
-from api.once import keyed
+from api.once import Keyed, keyed
 from api.parts import Parts
 from api.patience import no_blobs, of_blobs
 from api.reads import Found, told
@@ -237,11 +237,13 @@ class Jobs:
             await self._parts.flush.send(new, at)
         log.debug("accepted %d jobs", len(new), extra={"request": request.state.request_id})
         wait = preferred_wait(request) if show == self._one else None
-        if wait is None:
-            return answer
-        # It was accepted: where it cannot be looked at, or was deleted meanwhile, the answer is the first one.
+        return answer if wait is None else await self._waited(request, key, new[0].id, answer, wait)
+
+    async def _waited(self, request: Request, key: Keyed | None, id: UUID, answer: Response, wait: float) -> Response:
+        """The answer to a submit with the job once it has ended, or as it is after `wait` seconds. It was accepted:
+        where it cannot be looked at, or was deleted meanwhile, the `answer` is the first one."""
         with suppress(NotFound, Unavailable):
-            now = await unless_gone(request, self._ended(request, new[0].id, wait))
+            now = await unless_gone(request, self._ended(request, id, wait))
             if now is not None:
                 shown = await self._running(now, {"location": answer.headers["location"]})
                 if not now.status.terminal:
