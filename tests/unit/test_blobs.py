@@ -158,6 +158,8 @@ def test_a_copy_is_of_what_was_pinned(directory: Directory) -> None:
         with pytest.raises(BlobChanged):
             call()
     with pytest.raises(BlobMissing):
+        directory.stat(second)  # nobody would delete what nobody asked for
+    with pytest.raises(BlobMissing):
         directory.copy(key(1, new_uuid(), 0, "input"), second, "text/plain")
 
 

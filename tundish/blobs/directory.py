@@ -88,8 +88,12 @@ class Directory(Blobs):
                 raise BlobMissing(f"no blob {key}") from None
             except FileExistsError:
                 pass
+            try:
+                _pinned(key, _stat(path.stat()), etag)
+            except BlobChanged:
+                path.unlink()
+                raise
             _sync(path.parent, *above)
-        _pinned(key, self.stat(to), etag)
 
     def delete_prefix(self, prefix: str) -> None:
         folder = self._folder(prefix.rstrip("/"))
