@@ -73,7 +73,7 @@ def read(bench: Bench, count: int) -> None:
     load.run(load.Order(bench.system.settings.port, load.requests(raw), count=count), 200)
 
 
-def idle(bench: Bench, books: Books, what: str, seconds: float) -> None:
+def idle(books: Books, what: str, seconds: float) -> None:
     books.begin()
     time.sleep(seconds)
     books.enter(what, seconds)
@@ -127,10 +127,10 @@ def measured(bench: Bench, plan: Plan) -> dict[str, float]:
     books.enter("read together", many)
     held = connections(bench)
     # Both at the end: what a system does that has just started, or has just drained, is no part of what a worker costs.
-    idle(bench, books, "idle with workers", seconds)
+    idle(books, "idle with workers", seconds)
     for worker in workers:
         bench.stop_worker(worker)
-    idle(bench, books, "idle", seconds)
+    idle(books, "idle", seconds)
     beats = {
         f"{part} beat": max(0.0, books.figures[f"{part} idle with workers"] - books.figures[f"{part} idle"])
         / IDLE_WORKERS
