@@ -45,9 +45,7 @@ def test_workers_are_killed_under_load(rig: Rig, load: Load, observer: Observer,
     assert outcome("worker SIGKILL", load, observer, kills).wrong == []
 
 
-def test_a_job_that_kills_its_process_is_quarantined_alone(
-    rig: Rig, load: Load, observer: Observer, times: Times
-) -> None:
+def test_a_job_that_kills_its_process_is_quarantined_alone(load: Load, observer: Observer, times: Times) -> None:
     killers = max(3, times(10))  # fewer do not meet each other's neighbours
     for _ in range(killers):
         load.submit(1, do="die")

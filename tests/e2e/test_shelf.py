@@ -153,7 +153,7 @@ def test_two_workers_share_a_device_and_what_one_held_comes_back_when_it_is_kill
         assert there(dead=killed.pid)[other.pid] == 2
 
 
-def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start: Start, tmp_path: Path) -> None:
+def test_what_a_worker_cannot_hold_is_left_to_one_that_can(system: Local, start: Start) -> None:
     with system.client(KEY) as client:
         small = start(2000)
         assert "large@1" not in serving(system)[small.pid]

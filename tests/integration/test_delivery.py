@@ -353,7 +353,7 @@ def test_a_delivery_that_is_none_is_not_replayed(client: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "delivery_not_found")
 
 
-def test_the_log_has_pages(client: httpx.Client, receiver: Receiver, register: Any) -> None:
+def test_the_log_has_pages(client: httpx.Client, register: Any) -> None:
     made = register("/pages", ["job.canceled"])
     ids = [client.post(f"/v1/webhooks/{made['id']}/ping").json()["id"] for _ in range(3)]
     seen: list[str] = []

@@ -207,7 +207,7 @@ def test_kubernetes_gives_a_workers_cache_a_volume_that_it_does_not_fill(
 
 
 def test_keda_asks_for_what_the_api_serves(
-    manifests: dict[tuple[str, str], dict[str, Any]], system: Local, client: httpx.Client
+    manifests: dict[tuple[str, str], dict[str, Any]], client: httpx.Client
 ) -> None:
     scaled = manifests["ScaledObject", "worker-gpu"]["spec"]
     target = manifests["Deployment", scaled["scaleTargetRef"]["name"]]

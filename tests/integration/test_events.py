@@ -328,9 +328,7 @@ def test_who_reads_slowly_gets_it_all_later_and_nothing_gathers_for_it(
     play(settings, scene)
 
 
-def test_a_page_is_small_and_large_events_are_read_a_few_at_a_time(
-    settings: Settings, engine: store.Engine, client: redis.Redis
-) -> None:
+def test_a_page_is_small_and_large_events_are_read_a_few_at_a_time(settings: Settings, client: redis.Redis) -> None:
     job = new_uuid()
     said, sink = Said(job, 1), Events(client, kept=100)
     for size in [15_000] * 20 + [1] * 20:

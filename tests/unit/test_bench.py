@@ -119,8 +119,8 @@ def test_each_bench_has_a_place_for_its_wall() -> None:
     assert set(WALLS) == {*BENCHES, *NAMED} - {"costs"}
 
 
-@pytest.mark.parametrize(("name", "wall"), WALLS.items())
-def test_a_wall_tells_shares_and_no_seconds_of_another_hour(name: str, wall: str) -> None:
+@pytest.mark.parametrize("wall", WALLS.values(), ids=WALLS)
+def test_a_wall_tells_shares_and_no_seconds_of_another_hour(wall: str) -> None:
     assert not re.search(r"\d (us|s)\b", wall)
 
 

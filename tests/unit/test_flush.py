@@ -32,7 +32,7 @@ async def refused(each: flush.Flush, jobs: Sequence[store.NewJob]) -> Unavailabl
     return error.value
 
 
-def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_rows_are_refused() -> None:
     async def run() -> None:
         each = never_flushed()
         waiting = asyncio.create_task(each.submit([job()] * flush.WAITING))

@@ -146,7 +146,7 @@ def test_beside_pinned_models_there_is_less_room() -> None:
         bring(each, B)
 
 
-def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end(events: list[str]) -> None:
+def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end() -> None:
     followed: list[set[Target]] = []
     Layered.trouble["b"] = OSError("the disk")
     each = shelf(layered("a"), layered("b"), follow=lambda targets: followed.append(set(targets)))
@@ -325,7 +325,7 @@ def test_an_exchange_loads_all_first_and_then_unloads_what_was_here(events: list
     assert each.stock.memory() == (2 * BYTES, 2 * BYTES)
 
 
-def test_one_that_is_exchanged_while_somebody_asks_for_it_breaks_nothing(events: list[str]) -> None:
+def test_one_that_is_exchanged_while_somebody_asks_for_it_breaks_nothing() -> None:
     class Exchanged(dict[Target, Any]):
         def __contains__(self, target: object) -> bool:
             there = super().__contains__(target)
