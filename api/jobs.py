@@ -298,7 +298,8 @@ class Jobs:
         before = moment(given, "created_before")
         ends = [page_before(given)]
         if before:
-            ends.append(floor_uuid(before))
+            # An id tells milliseconds: one of that which `before` lies within was made before it.
+            ends.append(floor_uuid(before + timedelta(microseconds=999)))
         # An id of the very millisecond `after` was not made after it.
         since = floor_uuid(max(after, oldest) + timedelta(milliseconds=1))
         return store.Search(before=min(ends), since=since, **_filters(given))

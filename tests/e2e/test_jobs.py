@@ -4,9 +4,10 @@ import http.client
 import json
 import re
 import socket
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -290,6 +291,16 @@ def test_a_list_has_20_jobs_unless_it_says_otherwise_of_a_time_that_it_may_name(
     assert listed(limit=100, cursor=page["next_cursor"]) == {"data": first[:1], "next_cursor": None}
     assert listed(limit=100, created_before=second[0]["created_at"])["data"] == first[::-1]
     assert listed(limit=100, created_after=first[-1]["created_at"])["data"] == second[::-1]
+
+
+def test_a_time_may_lie_within_the_millisecond_of_a_job(client: httpx.Client) -> None:
+    run = {"metadata.run": uuid4().hex}
+    job = client.post("/v1/models/echo/jobs", json={"value": 1}, params=run).json()
+    made = datetime.fromisoformat(job["created_at"])
+    for microseconds, before, after in ((-1, 0, 1), (0, 0, 0), (1, 1, 0), (999, 1, 0)):
+        at = (made + timedelta(microseconds=microseconds)).isoformat()
+        for name, count in (("created_before", before), ("created_after", after)):
+            assert len(client.get("/v1/jobs", params={**run, name: at}).json()["data"]) == count, (microseconds, name)
 
 
 def test_a_long_poll_waits_for_a_minute_at_most_and_says_so(client: httpx.Client) -> None:
