@@ -17,7 +17,7 @@ from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadat
 from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from api.pins import Pinned, Pins
 from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
-from tundish.errors import Conflict, Problem, Refused
+from tundish.errors import Conflict, Problem, Refused, WrongType
 from tundish.ids import new_uuid
 from tundish.job import Status
 from tundish.lineup import EXPLAINED, Routed, values
@@ -97,6 +97,8 @@ class Submitter:
             routed = await self._models.route(asked.model, asked.sticky_key)
             try:
                 taken = Input(*routed.known.carried(input, raw, f"/inputs/{index}", explained))
+            except WrongType as problem:  # of the version that it drew
+                answers.append(Refusal(index, problem))
             except Refused as problem:
                 held = values(input, explained)
                 explained -= held if held <= explained else 0

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from tests.local import wait_until
 from tundish import store
 from tundish.ids import from_text
+from tundish.routing import Routing
 
 
 @pytest.fixture
@@ -92,6 +93,27 @@ def test_ten_thousand_inputs_are_jobs_in_their_order(client: TestClient, engine:
         stored = connection.execute(text("SELECT id, convert_from(body, 'UTF8')::int AS input FROM requests")).all()
     assert told == [("queued", id) for id, _ in sorted(stored, key=attrgetter("input"))]
     assert sorted(each.input for each in stored) == list(range(10_000))
+
+
+def test_an_input_that_draws_a_version_which_takes_no_json_is_refused_alone(
+    client: TestClient, engine: store.Engine
+) -> None:
+    octets = "application/octet-stream"
+    with engine.begin() as connection:
+        store.register(connection, [store.Version("m", "2", "default", octets, octets, None, None, 8, 0.0)])
+        store.route(connection, "m", "both", Routing({"1": 1, "2": 1}))
+    answer = client.post("/v1/jobs:batch", json={"model": "m:both", "inputs": list(range(40))})
+    assert answer.status_code == 202
+    data = answer.json()["data"]
+    taken = [from_text("job", each["id"]) for each in data if "id" in each]
+    refused = [(index, each["error"]) for index, each in enumerate(data) if "error" in each]
+    assert 0 < len(taken) < len(data) == len(taken) + len(refused)
+    for index, error in refused:
+        assert (error["code"], error["index"]) == ("unsupported_media_type", index)
+        assert error["message"].startswith("m takes bytes of any type, not JSON")
+    with engine.begin() as connection:
+        assert set(connection.scalars(text("SELECT id FROM jobs WHERE version = '1'"))) == set(taken)
+        assert connection.scalar(text("SELECT count(*) FROM jobs")) == len(taken)
 
 
 def test_of_one_input_more_nothing_is_stored(client: TestClient, engine: store.Engine) -> None:
