@@ -38,6 +38,12 @@ class ModelVersion(msgspec.Struct):
     paused: bool
 
 
+class VersionShown(ModelVersion, rename={"model_name": "name"}, kw_only=True):
+    """One by itself, with the `name` of its model."""
+
+    model_name: str
+
+
 class ModelShown(msgspec.Struct, rename={"model_name": "name"}):
     model_name: str
     aliases: dict[str, Alias]
@@ -112,7 +118,7 @@ class Comparison(msgspec.Struct):
     shadows: list[Shadowed]
 
 
-TYPES = [ModelShown, ModelList, ModelVersion, AliasPut, Alias, Comparison]
+TYPES = [ModelShown, ModelList, VersionShown, AliasPut, Alias, Comparison]
 
 VERSION = {**MODEL, "name": "version", "example": "1"}
 _REFUSES = "401 404 422 503"
@@ -123,7 +129,7 @@ def _halt(summary: str, parameters: list[dict[str, Any]], shown: dict[str, Any])
 
 
 _MODEL = answer("the model", "ModelShown")
-_VERSION = answer("the version", "ModelVersion")
+_VERSION = answer("the version", "VersionShown")
 PATHS = {
     "/v1/models": {
         "get": call("The catalog", answers={"200": answer("all models", "ModelList")}, refuses="401 422 503")

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 
@@ -71,6 +73,41 @@ def test_the_document_is_openapi_and_names_every_call(system: Local) -> None:
         if not route.path.startswith("/v1/blobs/")
     }
     assert {each for each in named if " /v1/" in each} == served
+
+
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        ("/v1/jobs/{id}", "/v1/jobs/{id}"),
+        ("/v1/jobs?limit=1", "/v1/jobs"),
+        ("/v1/models", "/v1/models"),
+        ("/v1/models/echo", "/v1/models/{model}"),
+        ("/v1/models/echo/versions/1", "/v1/models/{model}/versions/{version}"),
+        ("/v1/models/echo/compare", "/v1/models/{model}/compare"),
+        ("/v1/workers", "/v1/workers"),
+        ("/v1/pools", "/v1/pools"),
+        ("/v1/pools/default", "/v1/pools/{name}"),
+        ("/v1/webhooks/default", "/v1/webhooks/default"),
+        ("/v1/jobs/x", "/v1/jobs/{id}"),
+    ],
+)
+def test_an_answer_has_no_field_that_the_document_does_not_name(client: httpx.Client, path: str, call: str) -> None:
+    document = client.get("/openapi.json").json()
+    id = client.post("/v1/jobs", json={"model": "echo", "input": {"value": 1}}).json()["id"]
+    answer = client.get(path.format(id=id))
+    [content] = document["paths"][call]["get"]["responses"][str(answer.status_code)]["content"].values()
+    schema = {**content["schema"], "components": closed(document["components"])}
+    assert not [error.message for error in jsonschema_rs.Draft202012Validator(schema).iter_errors(answer.json())]
+
+
+def closed(schema: Any) -> Any:
+    """Whose objects take no fields that they do not name."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    shut = {"additionalProperties": False} if "properties" in schema else {}
+    return shut | {name: closed(each) for name, each in schema.items()}
 
 
 def test_the_page_needs_no_internet(system: Local) -> None:
