@@ -1,8 +1,12 @@
 """Signed URLs of the blob directory. With S3 there is nothing to serve: its URLs lead to the bucket."""
 
+import os
+from typing import BinaryIO
+
 from starlette.requests import Request
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from api.http import known_parameters
 from api.parts import Parts
@@ -43,7 +47,7 @@ class BlobFiles:
             raise NotFound("not_found", str(error)) from error
         except BlobUnavailable as error:
             raise no_blobs() from error
-        return _File(found.path, headers={**INERT, "content-type": found.content_type})
+        return _File(found.file, {**INERT, "content-type": found.content_type})
 
     async def put(self, request: Request) -> Response:
         """The body of an upload, to the disk as it arrives."""
@@ -75,7 +79,17 @@ class BlobFiles:
 
 
 class _File(FileResponse):
-    """Starlette's, but for a range that it refuses, in plain text."""
+    """Starlette's, of a file that is open and may be deleted meanwhile; and but for a range that it refuses, in plain
+    text."""
+
+    def __init__(self, file: BinaryIO, headers: dict[str, str]) -> None:
+        descriptor = file.fileno()
+        super().__init__(f"/dev/fd/{descriptor}", headers=headers, stat_result=os.fstat(descriptor))
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:

@@ -214,7 +214,7 @@ def test_a_blob_whose_directory_does_not_answer_is_waited_for_no_longer_than_oth
     answers = threading.Event()
     with serve(secret="s", blob_url=f"file://{tmp_path}") as client:
         url = open_blobs(Settings(secret="s", blob_url=f"file://{tmp_path}")).get_url("1/a/b", "text/plain")
-        monkeypatch.setattr(Directory, "stat", lambda *_: answers.wait(10))
+        monkeypatch.setattr(Directory, "open_signed", lambda *_: answers.wait(10))
         assert client.get(url).status_code == 503
         assert not answers.is_set()
         answers.set()

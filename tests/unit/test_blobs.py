@@ -1,5 +1,6 @@
 """Blobs in a directory, and which store a URL names."""
 
+import asyncio
 import os
 import resource
 import shutil
@@ -7,10 +8,16 @@ import stat
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message, Scope
 
+from api.blobs import BlobFiles
+from api.parts import Parts
 from tundish.blobs import (
     BadSignature,
     BlobChanged,
@@ -99,7 +106,8 @@ def test_a_signed_url_opens_one_blob_for_a_while(directory: Directory) -> None:
     url = urlsplit(directory.get_url(name, "text/plain"))
     given = {name: values[0] for name, values in parse_qs(url.query).items()}
     path = unquote(url.path).removeprefix("/v1/blobs/")
-    assert directory.open_signed(path, given).path.read_bytes() == b"body"
+    with directory.open_signed(path, given).file as file:
+        assert file.read() == b"body"
     for other, change in (
         (path.replace("/1/output", "/2/output"), {}),
         (path, {"expires": "99999999999"}),
@@ -113,6 +121,45 @@ def test_a_signed_url_opens_one_blob_for_a_while(directory: Directory) -> None:
     signature = directory._sign("GET", path, "text/plain", "1000")
     with pytest.raises(BadSignature, match="expired"):
         directory.open_signed(path, {"type": "text/plain", "expires": "1000", "signature": signature})
+
+
+@pytest.mark.parametrize(
+    ("method", "range", "piece"),
+    [("GET", "", b"body"), ("GET", "bytes=1-2", b"od"), ("GET", "bytes=0-0,2-2", b"\r\n\r\nd\r\n"), ("HEAD", "", b"")],
+    ids=["all of it", "a part", "two parts", "its head"],
+)
+def test_a_blob_that_is_deleted_as_it_is_served_is_served_as_it_was(
+    directory: Directory, method: str, range: str, piece: bytes
+) -> None:
+    job = new_uuid()
+    name = key(1, job, 1, "output")
+    directory.put(name, b"body", "text/plain")
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "query_string": urlsplit(directory.get_url(name, "text/plain")).query.encode(),
+        "headers": [(b"range", range.encode())] if range else [],
+        "path_params": {"key": name},
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return await asyncio.Future[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def serve() -> None:
+        answer = await BlobFiles(cast(Parts, SimpleNamespace(blobs=directory))).get(Request(scope))
+        directory.delete_prefix(job_prefix(1, job))
+        await answer(scope, receive, send)
+
+    asyncio.run(serve())
+    begun, *rest = sent
+    assert begun["status"] == (206 if range else 200)
+    body = b"".join(each["body"] for each in rest)
+    assert piece in body
+    assert method == "HEAD" or dict(begun["headers"])[b"content-length"] == b"%d" % len(body)
 
 
 def test_a_signed_put_takes_what_it_was_made_for(directory: Directory, tmp_path: Path) -> None:

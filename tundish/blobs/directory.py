@@ -36,7 +36,9 @@ GET, PUT = ("type", "expires"), ("type", "size", "sha256", "expires")
 
 
 class Found(NamedTuple):
-    path: Path
+    """A blob that is open: whoever deletes it does not end who reads it."""
+
+    file: BinaryIO
     content_type: str
 
 
@@ -62,10 +64,7 @@ class Directory(Blobs):
     @contextmanager
     def reading(self, key: str, etag: str | None = None, at: int = 0) -> Iterator[BinaryIO]:
         with _usable(self._root):
-            try:
-                opened = self._path(key).open("rb", buffering=0)
-            except FileNotFoundError:
-                raise BlobMissing(f"no blob {key}") from None
+            opened = self._opened(key)
         with guarded(opened, partial(_usable, self._root)) as file:
             _pinned(key, _stat(os.fstat(opened.fileno())), etag)
             opened.seek(at)
@@ -116,8 +115,8 @@ class Directory(Blobs):
     def open_signed(self, key: str, given: Mapping[str, str]) -> Found:
         """What the signed query of a GET leads to. Raises BadSignature, BlobMissing and BlobUnavailable."""
         signed = self._signed("GET", key, given, GET)
-        self.stat(key)
-        return Found(self._path(key), signed["type"])
+        with _usable(self._root):
+            return Found(self._opened(key), signed["type"])
 
     def receive(self, key: str, given: Mapping[str, str]) -> "Arrival":
         """Take what the signed query of a PUT allows. Raises BadSignature and BlobMissing."""
@@ -153,6 +152,13 @@ class Directory(Blobs):
             yield part
         finally:
             part.discard()
+
+    def _opened(self, key: str) -> BinaryIO:
+        """Raises BlobMissing."""
+        try:
+            return self._path(key).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise BlobMissing(f"no blob {key}") from None
 
     def _folder(self, prefix: str) -> Path:
         parts = prefix.split("/")
