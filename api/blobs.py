@@ -100,6 +100,12 @@ class _File(FileResponse):
         except RangeNotSatisfiable as error:
             raise OutOfRange("range_not_satisfiable", f"the file ends after {file_size} bytes") from error
 
+    @classmethod
+    def _parse_ranges(cls, range_: str, file_size: int) -> list[tuple[int, int]]:
+        """Of several, those that begin in the file, where any does (RFC 9110, 15.5.17)."""
+        found = super()._parse_ranges(range_, file_size)
+        return [each for each in found if each[0] < file_size] or found
+
 
 async def _receive(request: Request, arrival: Arrival, given: dict[str, str]) -> None:
     if request.headers.get("content-type", "") != given["type"]:
