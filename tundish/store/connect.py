@@ -26,6 +26,7 @@ __all__ = [
     "async_engine",
     "autocommit",
     "bare",
+    "demoted",
     "engine",
     "lock_timed_out",
     "run",
@@ -118,6 +119,12 @@ def lock_timed_out(error: Exception) -> bool:
     return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
 
 
+def demoted(error: BaseException | None) -> bool:
+    """Whether the server of a connection takes no writes, as one whose place another has taken: the next connection may
+    lead to that one, and this one never does."""
+    return getattr(error, "sqlstate", None) == "25006"
+
+
 def bare(error: BaseException) -> None:
     """Take the statement out of the text of an error that is not its fault: while Postgres is away, forty lines of SQL
     a try would bury in the log what ails it."""
@@ -127,6 +134,8 @@ def bare(error: BaseException) -> None:
 
 
 def _told(context: ExceptionContext) -> None:
+    if demoted(context.original_exception):
+        context.is_disconnect = True
     if context.sqlalchemy_exception and (context.is_disconnect or context.connection is None):
         bare(context.sqlalchemy_exception)
 
@@ -139,6 +148,7 @@ def _connect(statement: int, by_ids: bool, planned_once: bool = False) -> dict[s
     once = by_ids or planned_once
     return {
         "connect_timeout": 5,
+        "target_session_attrs": "read-write",  # a standby's rows may be old
         "prepare_threshold": 0 if once else 3,
         # No statement here is worth a second core, nor machine code: the cost of a forced plan says nothing.
         "options": "-c max_parallel_workers_per_gather=0 -c jit=off"

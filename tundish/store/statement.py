@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 
 from tundish.store import stall
 from tundish.store.arrays import ARRAYS, Array
-from tundish.store.connect import bare
+from tundish.store.connect import bare, demoted
 
 
 class _ArrayDumper(psycopg.adapt.Dumper):
@@ -97,11 +97,12 @@ class Statement:
                 raise self._told(connection, error) from error
 
     def _told(self, connection: Connection, error: BaseException) -> BaseException:
-        """The error as SQLAlchemy tells it. A connection that broke, or was left in the middle, is used no more."""
+        """The error as SQLAlchemy tells it. A connection that broke, was left in the middle, or leads to a server that
+        takes no writes is used no more."""
         driver, dialect = connection.connection.dbapi_connection, connection.dialect
         errors: type[Exception] = dialect.loaded_dbapi.Error
         known = isinstance(error, errors)
-        gone = not known or dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
+        gone = not known or demoted(error) or dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
         if gone:
             if known:  # the server went away: those that are older are broken, too
                 connection.engine.pool._invalidate(connection.connection, error)
