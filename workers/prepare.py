@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from tundish import execute, strictjson
-from tundish.blobs import BlobChanged, BlobMissing, Blobs
+from tundish.blobs import BlobChanged, BlobMissing, Blobs, BlobUnavailable
 from tundish.errors import Refused
 from tundish.file import File
 from tundish.ids import to_text
@@ -26,6 +26,9 @@ from workers.folders import DiskFull, Folder
 from workers.load import Loaded
 
 log = logging.getLogger(__name__)
+
+#: Seconds that an input is asked for which its store does not give, although the store itself can be used.
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,30 @@ class Prepared:
         return None if self.ahead.exception() else self.ahead.result()
 
 
-def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_body: int) -> Prepared:
+class Patience:
+    """Since when the store of blobs does not give inputs of a claim, although it can be used. What ails one of them, as
+    a damaged disk or a lost key, may stay, and no neighbour waits for it for good."""
+
+    def __init__(self) -> None:
+        self._since: dict[UUID, float] = {}
+
+    def ends(self, job: UUID, blobs: Blobs) -> bool:
+        """An input was not given once more. Raises BlobUnavailable where that ails the store, which is waited for."""
+        try:
+            blobs.check()
+        except BlobUnavailable:
+            self._since.clear()
+            raise
+        now = time.monotonic()
+        return now >= self._since.setdefault(job, now) + PATIENCE
+
+
+def prepare(
+    loaded: Loaded, claim: Claim, blobs: Blobs, patience: Patience, *, timeout: float, max_body: int
+) -> Prepared:
     """A predict may take the job's own time-out, else its model's, else `timeout` seconds. What no submit has seen is
-    checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable."""
+    checked here: what lay at a URL, and what is over `max_body` bytes. Raises BlobUnavailable, and may be called again
+    then, with the same `patience`."""
     began = time.monotonic()
     timeout = loaded.known.version.timeout or timeout
     try:
@@ -62,7 +86,7 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     into = folder if loaded.reads.in_files else None
     missing: dict[int, Failed] = {}
     items: list[Item] = []
-    for job, body in zip(claim.jobs, _bodies(claim, blobs, into), strict=True):
+    for job, body in zip(claim.jobs, _bodies(claim, blobs, into, patience), strict=True):
         if isinstance(body, bytes) and (job.input_url or len(body) > max_body):
             body = _checked(loaded.known, body)
         if isinstance(body, Failed):
@@ -75,16 +99,16 @@ def prepare(loaded: Loaded, claim: Claim, blobs: Blobs, *, timeout: float, max_b
     return Prepared(claim, loaded, items, inputs, folder, time.monotonic() - began)
 
 
-def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None) -> list[bytes | File | Failed]:
+def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None, patience: Patience) -> list[bytes | File | Failed]:
     """The input of each job, as a file where there is a folder for it; Failed where it has none."""
     found: dict[UUID, bytes | File | Failed] = dict(claim.failed)
     away = [job for job in claim.jobs if (job.blob is not None or folder) and job.id not in found]
-    read = transfers.each(partial(_read, blobs=blobs, folder=folder), away, lambda job: job.size)
+    read = transfers.each(partial(_read, blobs=blobs, folder=folder, patience=patience), away, lambda job: job.size)
     found |= {job.id: body for job, body in zip(away, read, strict=True)}
     return [(found and found.get(job.id)) or job.body or b"" for job in claim.jobs]
 
 
-def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File | Failed:
+def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None, patience: Patience) -> bytes | File | Failed:
     """An input that is not in the row, or shall be a file."""
     try:
         return folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
@@ -92,6 +116,10 @@ def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None) -> bytes | File 
         return _unavailable(job, error, "the upload was overwritten after the job was submitted; submit it again")
     except BlobMissing as error:
         return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
+    except BlobUnavailable as error:
+        if not patience.ends(job.id, blobs):
+            raise
+        return _unavailable(job, error, "the blob store does not give the input; submit it again")
     except DiskFull as error:
         return _unavailable(job, error, str(error))
     except MemoryError:

@@ -37,7 +37,7 @@ from workers.notify import Notifier
 from workers.pace import Pace
 from workers.persist import Persist
 from workers.predict import Prediction, predict, unloaded
-from workers.prepare import Prepared, prepare
+from workers.prepare import Patience, Prepared, prepare
 from workers.record import record
 from workers.shelf import LoadFailed, Shelf
 from workers.upcoming import Upcoming
@@ -210,6 +210,7 @@ class Pipeline:
                 loaded,
                 claimed,
                 tools.blobs,
+                Patience(),
                 timeout=settings.timeout,
                 max_body=settings.max_body,
             )

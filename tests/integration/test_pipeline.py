@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import Queue
@@ -15,13 +16,14 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.integration.stored import QUEUE, WORKER, submit
+from tests.integration.stored import QUEUE, WORKER, read, submit
 from tests.local import Local, wait_until
 from tests.shelves import NO_ARTIFACTS, alone
 from tundish import Batch, Model, Reject, queue, store
-from tundish.blobs import Directory
+from tundish.blobs import Directory, job_prefix, key
 from tundish.catalog import Served
 from tundish.ids import new_uuid
+from tundish.job import Status
 from tundish.outcome import Canceled
 from tundish.settings import Settings
 from workers import connect
@@ -332,3 +334,33 @@ def test_a_batch_that_takes_long_is_full_though_each_message_brings_one_job(
     [draft] = taken.get(timeout=10)
     assert list(draft.ids) == [first, *rest[:3]]
     assert client.llen(QUEUE.name) == 1
+
+
+def test_an_input_that_its_store_cannot_read_fails_alone_and_holds_nobody_up(
+    pipeline: Pipeline, intake: Intake, engine: store.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.persist.RETRY", 0.0)
+    monkeypatch.setattr("workers.prepare.PATIENCE", 0.1)
+    damaged, other = submit(engine, 2)
+    name = key(1, damaged, 0, "input")
+    Directory(tmp_path, b"").put(name, b"1", "application/json")
+    [blob] = [path for path in (tmp_path / job_prefix(1, damaged)).rglob("*") if path.is_file()]
+    blob.unlink()
+    blob.mkdir()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE requests SET body = NULL, blob = :blob WHERE id = :id"),
+                           {"blob": name, "id": damaged})  # fmt: skip
+    intake.ran(TARGET, 0.01)
+    pipeline.start()
+    for id in (damaged, other):
+        assert not intake.put(QUEUE, [queue.Message((id.hex,), alone=True)])
+    intake.ring()
+
+    def ended(id: UUID) -> store.JobRow | None:
+        job = read(engine, id)
+        return job if job and job.status.terminal else None
+
+    failed, succeeded = (wait_until(partial(ended, id), "it ended") for id in (damaged, other))
+    assert (failed.status, succeeded.status) == (Status.FAILED, Status.SUCCEEDED)
+    assert b"input_unavailable" in (failed.error or b"")
+    assert pipeline.stop(20)

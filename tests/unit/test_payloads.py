@@ -30,7 +30,7 @@ from workers.claim import Claim
 from workers.entry import Entry
 from workers.folders import Folders
 from workers.load import load, warm_up
-from workers.prepare import Prepared, prepare
+from workers.prepare import Patience, Prepared, prepare
 
 BODY = b"\0\xff" * 1000
 UPLOAD = upload_key(1, new_uuid())
@@ -59,7 +59,9 @@ def job(**given: Any) -> ClaimedJob:
 
 def prepared(model: Any, blobs: Directory, *jobs: ClaimedJob) -> Prepared:
     target = Target(model.name, model.version)
-    return prepare(Entry.of(Served(model)).loaded, Claim(new_uuid(), target, jobs), blobs, timeout=1.0, max_body=1)
+    return prepare(
+        Entry.of(Served(model)).loaded, Claim(new_uuid(), target, jobs), blobs, Patience(), timeout=1.0, max_body=1
+    )
 
 
 def full(*_: object, **__: object) -> None:
@@ -116,7 +118,7 @@ def test_what_no_submit_has_seen_is_checked(
     """A larger body comes by an upload."""
     twice = job(body=b'{"value": 1, "value": 2}', content_type="application/json", **given)
     claim = Claim(new_uuid(), Target("echo", "1"), [twice])
-    [found] = prepare(Entry.of(Served(Echo)).loaded, claim, blobs, timeout=1.0, max_body=max_body).inputs
+    [found] = prepare(Entry.of(Served(Echo)).loaded, claim, blobs, Patience(), timeout=1.0, max_body=max_body).inputs
     assert isinstance(found, Failed) == looked_at
     assert not looked_at or (found.code, "value" in found.message) == (Code.INVALID_INPUT, True)
 
@@ -145,7 +147,7 @@ def test_a_batch_that_the_disk_takes_no_folder_for_fails(
 ) -> None:
     loaded, batch = Entry.of(Served(model)).loaded, Claim(new_uuid(), Target("m", "1"), [job(body=b"{}")] * 2)
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    found = prepare(loaded, batch, blobs, timeout=1.0, max_body=1)
+    found = prepare(loaded, batch, blobs, Patience(), timeout=1.0, max_body=1)
     assert found.folder is None
     assert [each.code for each in found.inputs] == [Code.INPUT_UNAVAILABLE] * 2
     assert "No space left" in found.inputs[0].message
@@ -171,7 +173,7 @@ def test_an_input_whose_folder_is_gone_fails_alone(blobs: Directory) -> None:
     folder = loaded.folders.new()
     folder.path.rmdir()
     batch = Claim(new_uuid(), Target("m", "1"), [job(body=BODY)], folder=folder)
-    [failed] = prepare(loaded, batch, blobs, timeout=1.0, max_body=1).inputs
+    [failed] = prepare(loaded, batch, blobs, Patience(), timeout=1.0, max_body=1).inputs
     assert failed.code == Code.INPUT_UNAVAILABLE
 
 
