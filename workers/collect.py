@@ -17,11 +17,12 @@ import msgspec
 from tundish import outbox, store
 from tundish.batchfile import Counts, Fault, verdict
 from tundish.batchview import JSONL
-from tundish.blobs import CHUNK, BlobMissing, batch_prefix
+from tundish.blobs import CHUNK, BlobMissing, BlobUnavailable, batch_prefix
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Status, error_json
 from tundish.media import JSON
 from workers.chores import Tools
+from workers.unreadable import give_up
 
 #: Lines that are read at once.
 PAGE = 250
@@ -30,7 +31,7 @@ AHEAD, AHEAD_BYTES = 16, 1 << 20
 
 _CANCELED = error_json(Fault.CANCELED, "it was canceled, or its batch was")
 _DELETED = error_json(Fault.DELETED, "the job was deleted before the batch had ended")
-_GONE = error_json(Fault.DELETED, "the output is no longer in the blob store")
+_GONE = error_json(Fault.DELETED, "the output is no longer in the blob store, or cannot be read")
 
 _encode = msgspec.json.Encoder().encode
 _NONE = UUID(int=0)
@@ -85,7 +86,7 @@ def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
     seen = _Seen()
     with ThreadPoolExecutor(AHEAD) as pool:
         for line, fetched in _ahead(tools, pool, _lines(tools, batch)):
-            if line.status is Status.SUCCEEDED and _write_output(tools, files, line, fetched):
+            if line.status is Status.SUCCEEDED and _write_output(tools, batch, files, line, fetched):
                 seen.succeeded += 1
             elif line.status is Status.CANCELED or (line.job is None and line.error is None):
                 seen.canceled += 1
@@ -123,9 +124,9 @@ def _ahead(
     yield from waiting
 
 
-def _write_output(tools: Tools, files: _Files, line: store.LineRow, fetched: _Fetched) -> bool:
+def _write_output(tools: Tools, batch: store.BatchRow, files: _Files, line: store.LineRow, fetched: _Fetched) -> bool:
     """As a job shows it: JSON as it is, a text as a string of JSON, null for all else. False, and nothing is written,
-    where the output is gone."""
+    where the output is gone, or is given up. Raises BlobUnavailable."""
     file, at = files.outputs, files.outputs.tell()
     file.write(
         b'{"custom_id":%b,"id":%b,"output":' % (_encode(line.custom_id), _encode(to_text("job", line.job or _NONE)))
@@ -138,7 +139,8 @@ def _write_output(tools: Tools, files: _Files, line: store.LineRow, fetched: _Fe
             file.writelines(_quoted(_body(tools, line, fetched)))
         else:
             file.write(b"null")
-    except BlobMissing:
+    except (BlobMissing, BlobUnavailable) as error:
+        give_up(tools, batch, error)
         _cut(file, at)
         return False
     except UnicodeDecodeError:

@@ -16,12 +16,13 @@ import redis
 
 from tundish import queue, store
 from tundish.batchfile import LINES_MAX, BadLine, Fault, Line, RawLine, count, lines, parse
-from tundish.blobs import BlobMissing, key
+from tundish.blobs import BlobMissing, BlobUnavailable, key
 from tundish.errors import NotFound, Refused, WrongType
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, Priority, error_json
 from tundish.lineup import Lineup
 from workers.chores import Tools
+from workers.unreadable import give_up
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def begin(tools: Tools, batch: store.BatchRow) -> None:
     try:
         with tools.blobs.reading(batch.blob, batch.etag) as file:
             total = count(file)
-    except BlobMissing:
+    except (BlobMissing, BlobUnavailable) as error:
+        give_up(tools, batch, error)
         _break(tools, batch, _gone())
         return
     if total > LINES_MAX:
@@ -77,7 +79,8 @@ def expand(tools: Tools, lineup: Lineup, batch: store.BatchRow, seconds: float) 
                 batch = batch._replace(at_line=page.lines[-1].line, at_byte=page.end)
                 if time.monotonic() - taken > seconds:
                     return
-    except BlobMissing:
+    except (BlobMissing, BlobUnavailable) as error:
+        give_up(tools, batch, error)
         _break(tools, batch, _gone())
 
 
@@ -203,5 +206,5 @@ def _break(tools: Tools, batch: store.BatchRow, fault: bytes, total: int | None 
 
 
 def _gone() -> bytes:
-    message = "the upload was overwritten, or is gone; upload the file again and make a new batch"
+    message = "the upload was overwritten, is gone, or cannot be read; upload the file again and make a new batch"
     return error_json(Code.INPUT_UNAVAILABLE, message)

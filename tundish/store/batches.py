@@ -66,6 +66,11 @@ class BatchRow(NamedTuple):
         return Counts(self.total, queued, self.running, self.succeeded, self.failed, self.canceled)
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more of it is started."""
+        return self.cancel_requested or self.left_s <= 0
+
+    @property
     def expanded(self) -> bool:
         """Whether all of its lines that ever will be have become jobs, or were refused."""
         return self.fault is not None or (self.status is Status.RUNNING and self.at_byte == self.size)

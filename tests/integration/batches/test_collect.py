@@ -231,3 +231,27 @@ def test_a_batch_that_breaks_keeps_no_other_waiting(
     assert read(tools, broken).status is Status.RUNNING
     run(tools)
     assert [settle(tools, each).status for each in (broken, other)] == [Status.SUCCEEDED] * 2
+
+
+@on_a_directory
+@pytest.mark.parametrize("size", [5, 3_000_000], ids=["fetched ahead", "copied"])
+def test_an_output_that_its_store_cannot_read_is_not_waited_for_once_its_batch_is_over(
+    tools: Tools, tmp_path: Path, size: int
+) -> None:
+    """While a batch has not ended, retention drops nothing that is newer."""
+    expanded(tools, id := made(tools, jsonl("ab")))
+    tools.blobs.put("1/20260101/damaged", b"1", "application/json")
+    [blob] = (tmp_path / "1" / "20260101").iterdir()
+    blob.unlink()
+    blob.mkdir()
+    run(tools, 1)
+    run(tools, 1, body=None, blob="1/20260101/damaged", size=size)
+    turn(tools)
+    turn(tools)
+    assert not read(tools, id).status.terminal
+    with tools.engine.begin() as connection:
+        connection.execute(text("UPDATE batches SET expires_at = now()"))
+    done = settle(tools, id)
+    assert (done.status, done.counts.succeeded, done.counts.failed) == (Status.SUCCEEDED, 1, 1)
+    [error] = file_of(tools, done.errors)
+    assert (error["line"], error["error"]["code"]) == (2, "deleted")

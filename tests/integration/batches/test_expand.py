@@ -2,8 +2,11 @@
 second."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -21,6 +24,7 @@ from tests.integration.batches.steps import (
     run,
     settle,
     stored,
+    turn,
 )
 from tests.integration.stored import set_clock
 from tests.models import Echo
@@ -178,3 +182,34 @@ def test_large_inputs_are_blobs_before_their_rows_are_written(tools: Tools) -> N
         [(id, blob, size)] = connection.execute(text("SELECT id, blob, size FROM requests WHERE body IS NULL")).all()
     assert (blob, size) == (key(1, id, 0, "input"), len(large))
     assert tools.blobs.get(blob) == large
+
+
+def cancel(connection: store.Connection, id: UUID) -> None:
+    store.cancel_batch(connection, 1, id)
+
+
+def expire(connection: store.Connection, id: UUID) -> None:
+    connection.execute(text("UPDATE batches SET expires_at = now() WHERE id = :id"), {"id": id})
+
+
+@on_a_directory
+@pytest.mark.parametrize("over", [cancel, expire])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_file_that_its_store_cannot_read_is_not_waited_for_once_its_batch_is_over(
+    tools: Tools, tmp_path: Path, over: Callable[[store.Connection, UUID], None], counted: bool
+) -> None:
+    """While a batch has not ended, retention drops nothing that is newer."""
+    id = made(tools, jsonl("ab"))
+    if counted:
+        begin(tools, read(tools, id))
+    [upload] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    upload.unlink()
+    upload.mkdir()
+    turn(tools)
+    assert not read(tools, id).expanded
+    with tools.engine.begin() as connection:
+        over(connection, id)
+    done = settle(tools, id)
+    assert (done.status, done.total) == (Status.FAILED, 2 if counted else 0)
+    [error] = file_of(tools, done.errors)
+    assert error["error"]["code"] == "input_unavailable"

@@ -1,0 +1,14 @@
+"""Unreadable: a blob of a batch that its store does not give, although the store itself can be used. It is waited for
+until the batch is over, and no longer: retention keeps all that is newer than a batch which has not ended."""
+
+from tundish import store
+from tundish.blobs import BlobError, BlobUnavailable
+from workers.chores import Tools
+
+
+def give_up(tools: Tools, batch: store.BatchRow, error: BlobError) -> None:
+    """Nobody reads the blob any more. Raises BlobUnavailable where it may yet be read."""
+    if isinstance(error, BlobUnavailable):
+        if not batch.over:
+            raise error
+        tools.blobs.check()
