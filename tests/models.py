@@ -1,5 +1,6 @@
 """Models that do as they are told, for the tests."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -27,6 +28,18 @@ class Echo(Model[Value, Value]):
 
     def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
         return list(batch)
+
+
+class Pooled(Model[Value, Value]):
+    """Gives back what it got, by way of a process that it forks."""
+
+    name = "pooled"
+    version = "1"
+    timeout = 5.0
+
+    def predict(self, batch: Batch[Value]) -> list[Value | Reject]:
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return [Value(each) for each in pool.map(abs, [item.value for item in batch])]
 
 
 @dataclass

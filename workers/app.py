@@ -2,6 +2,7 @@
 runs, and hears that it shall stop."""
 
 import logging
+import os
 import signal
 import socket
 import warnings
@@ -138,6 +139,14 @@ def heed(close: Callable[..., None]) -> None:
     signal.signal(signal.SIGTERM, early)
     signal.signal(signal.SIGINT, early)
     worker_shutting_down.connect(close, weak=False)
+    os.register_at_fork(after_in_child=_unheed)
+
+
+def _unheed() -> None:
+    """What a model forks off is no worker: a pool of processes that it closes is told to end by SIGTERM, and waited
+    for."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run(app: Celery, name: str) -> bool:

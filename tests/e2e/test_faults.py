@@ -12,7 +12,7 @@ from tests.local import Local, ended, wait_until
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    models = "tests.models:Echo,Gated,Hanging"
+    models = "tests.models:Echo,Gated,Hanging,Pooled"
     local = Local(tmp_path_factory.mktemp("faults"), {"TUNDISH_LEASE": "2", "TUNDISH_MODELS": models})
     with local.running():
         yield local
@@ -70,3 +70,10 @@ def test_a_running_job_is_let_go_where_its_model_asks(client: httpx.Client, tmp_
     assert (asked["status"], asked["cancel_requested"]) == ("running", True)
     done = ended(client, job["id"])
     assert (done["status"], done["cancel_requested"], done["output"]) == ("canceled", True, None)
+
+
+def test_a_model_may_fork_processes_and_end_them(client: httpx.Client) -> None:
+    """What is forked off a worker is no worker: a signal to end ends it."""
+    job = client.post("/v1/jobs", json={"model": "pooled", "input": {"value": 7}}).json()
+    done = ended(client, job["id"])
+    assert (done["status"], done["output"]) == ("succeeded", {"value": 7}), done
