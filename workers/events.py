@@ -153,9 +153,10 @@ class Events:
             self._lost = 0
 
     def _send(self, taken: list[Event]) -> list[Exception]:
-        """Write events, and wake who listens. What Redis refused; that it has a number already is none of it: an
-        earlier try came through, or a later attempt has begun."""
-        pipeline = self._client.pipeline(transaction=False)
+        """Write events, and wake who listens; all or nothing, for what is written and not told when to expire would
+        stay for good. What Redis refused; that it has a number already is none of it: an earlier try came through, or a
+        later attempt has begun."""
+        pipeline = self._client.pipeline(transaction=True)
         for event in taken:
             said = event.said
             said.largest = max(said.largest, len(event.data))

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import math
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,50 @@ def test_without_redis_events_are_lost_and_nobody_waits(caplog: pytest.LogCaptur
         sink.settle()
     assert time.monotonic() - began < 2
     assert "events of running jobs were lost" in caplog.text
+
+
+@contextmanager
+def cut_after(path: str, size: int) -> Iterator[str]:
+    """A way to the server on this socket, that breaks for good once so many bytes went there."""
+
+    def carry(source: socket.socket, sink: socket.socket, left: float) -> None:
+        with suppress(OSError):
+            while left > 0 and (data := source.recv(int(min(left, 65536)))):
+                sink.sendall(data)
+                left -= len(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        near, _ = listener.accept()
+        listener.close()
+        with near, socket.socket(socket.AF_UNIX) as far:
+            far.connect(path)
+            answers = threading.Thread(target=carry, args=(far, near, math.inf))
+            answers.start()
+            carry(near, far, size)
+            answers.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/7"
+        serving.join()
+
+
+def test_what_a_worker_had_written_when_it_was_cut_off_does_not_stay_for_good(
+    system: Local, client: redis.Redis
+) -> None:
+    """As where it is killed while it writes."""
+    said = Said(new_uuid(), 1)
+    with cut_after(system.ps()["valkey"]["url"].removeprefix("unix://"), 100_000) as url:
+        sink = Events(connect.redis_client(url, patience=1), 100)
+        with sink._changed:  # so that they go in one write
+            for _ in range(200):
+                sink.put(said, Kind.OUTPUT, piece_data("x" * 1000, 1))
+        sink.settle()
+    assert client.ttl(events.key(said.job)) != -1
 
 
 class Divided(Model[int, int]):
