@@ -17,7 +17,7 @@ from tests.integration.delivered import (
     rows,
     take,
 )
-from tests.integration.stored import claim, end, set_clock, start, submit
+from tests.integration.stored import HUNG, LOST, claim, end, run_out, set_clock, start, submit
 from tundish import outbox, store
 from tundish.ids import new_uuid
 from tundish.job import Code, Priority, Status
@@ -105,6 +105,22 @@ def test_jobs_of_a_batch_file_and_shadows_tell_nothing_of_their_own(engine: stor
             connection.execute(text(f"UPDATE requests SET {column} = :id WHERE id = :id"), {"id": id})
     finish(engine, ids, tmp_path, Done(b"1", "application/json"))
     assert [row[0] for row in rows(engine)] == [ids[2]]
+
+
+def test_the_ends_of_many_jobs_at_once_are_told_in_time(engine: store.Engine) -> None:
+    """As of workers that died together while all that they ran was to be canceled. Where it is not in time, a sweep
+    comes upon the same claims again, and upon no others."""
+    endpoint(engine)
+    claimed = [claim(engine, submit(engine, 500))[0] for _ in range(20)]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET cancel_requested = true"))
+    run_out(engine, *claimed)
+    with engine.begin() as connection:
+        ended = store.reap(connection, store.Judgement(3, LOST, HUNG)).ended
+        connection.execute(text("SET LOCAL statement_timeout = 2000"))
+        outbox.announce(connection, ended, "")
+    assert {event for (event,) in rows(engine, "event")} == {"job.canceled"}
+    assert len(rows(engine)) == len(ended) == 10_000
 
 
 def test_a_body_is_under_20_kb_whatever_the_job_holds(engine: store.Engine) -> None:
