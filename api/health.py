@@ -81,6 +81,8 @@ class Health:
             revision = await self._parts.run(store.revision)
             if revision != self._head:
                 return f"at revision {revision}, this release needs {self._head}: run the release process"
+            if not await self._parts.run(store.takes_writes):
+                return "takes no writes: it is read-only"
             missing = await self._parts.run(store.missing_days)
             behind = (await self._parts.run(store.clock) - datetime.now(UTC)).total_seconds()
         except Unavailable as error:

@@ -29,15 +29,28 @@ def test_who_goes_by_another_time_than_postgres_is_not_ready(
     if ahead == "-9 days":  # no chore has made this day yet
         with engine.begin() as connection:
             connection.execute(text(f"DROP TABLE jobs_{datetime.now(UTC):%Y%m%d}"))
+    assert told in asyncio.run(asked(system, database_url))
+
+
+def test_whose_postgres_takes_no_writes_is_not_ready(system: Local, database_url: str) -> None:
+    """As one that became so, on a full disk, after the API had connected."""
+
+    def demote(connection: store.Connection) -> None:
+        connection.execute(text("SELECT set_config('default_transaction_read_only', 'on', false)"))
+
+    assert "takes no writes" in asyncio.run(asked(system, database_url, demote))
+
+
+async def asked(
+    system: Local, database_url: str, before: Callable[[store.Connection], None] = lambda connection: None
+) -> str:
+    """What an API tells of its database, after something was done over its connection."""
     settings = Settings(
         database_url=database_url, redis_url=system.ps()["valkey"]["url"], blob_url="file:///nowhere", api_key="key"
     )
-
-    async def asked() -> str:
-        parts = build(settings)
-        try:
-            return await Health(parts)._database()
-        finally:
-            await parts.readers.dispose()
-
-    assert told in asyncio.run(asked())
+    parts = build(settings)
+    try:
+        await parts.run(before)
+        return await Health(parts)._database()
+    finally:
+        await parts.readers.dispose()

@@ -135,7 +135,16 @@ from tundish.store.jobs import (
 from tundish.store.kept import AsyncKept, Kept
 from tundish.store.lines import LineRow, NewLine, add_lines, cancel_lines, count_lines, names_taken, read_lines
 from tundish.store.load import Arrivals, Backlog, Undelivered, arrivals, backlog, running, undelivered
-from tundish.store.partitions import drop_day, is_open, make_partitions, missing_days, past_days, release_lock, revision
+from tundish.store.partitions import (
+    drop_day,
+    is_open,
+    make_partitions,
+    missing_days,
+    past_days,
+    release_lock,
+    revision,
+    takes_writes,
+)
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
     FIRST,
@@ -323,6 +332,7 @@ __all__ = [
     "survey",
     "take",
     "take_batch",
+    "takes_writes",
     "tenants",
     "to_cancel",
     "undelivered",

@@ -90,6 +90,11 @@ def missing_days(connection: Connection) -> list[str]:
     return sorted(wanted - existing)
 
 
+def takes_writes(connection: Connection) -> bool:
+    """Whether Postgres does, over this connection: one on a full disk may be made to refuse them."""
+    return bool(connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off")
+
+
 def revision(connection: Connection) -> str | None:
     """The migration that the database is at; None where none ever ran."""
     if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
