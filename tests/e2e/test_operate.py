@@ -211,6 +211,19 @@ def test_a_dead_child_is_started_again_and_its_jobs_are_done(local: Local, tmp_p
             assert client.get(f"/v1/jobs/{answer.json()['id']}?wait=60").json()["status"] == "succeeded"
 
 
+def test_days_that_are_gone_are_made_again_soon(local: Local) -> None:
+    """As where Postgres was restored from a copy that is older than the days which it has ahead."""
+    with local.running():
+        with psycopg.connect(local.ps()["postgres"]["url"], autocommit=True) as connection:
+            days = connection.execute("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'").fetchall()
+            for (day,) in days:
+                connection.execute(f"DROP TABLE {day}")
+        with local.client() as client:
+            assert "partitions are missing" in client.get("/readyz").json()["checks"]["database"]
+        assert days
+        wait_until(lambda: ready(local), "the API is ready again")
+
+
 def ready(local: Local) -> bool:
     try:
         with local.client() as client:

@@ -1,9 +1,10 @@
-"""Partitions: the days ahead, made before they are needed."""
+"""Partitions: the days ahead, made before they are needed, or soon where they are gone, as from a Postgres that was
+restored from an old copy."""
 
 from tundish import store
 from workers.chores import Tools
 
-EVERY = 3600.0
+EVERY = 10.0
 
 
 def run(tools: Tools) -> int:
