@@ -53,6 +53,7 @@ class _Loop:
             inputs = [items[place] for place in part]
             collated = staging.placed(self._model.collate(inputs), self._device)
             results = self._model.predict(Batch(inputs, self._recorder, part, collated=collated))
+            staging.settle(self._device)
             outputs += [self._writes.encode(each) for each in staging.fetched(results)]
         return outputs
 

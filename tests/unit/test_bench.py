@@ -6,12 +6,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bench import page, report, scaling, system, table
+from bench import page, raw, report, scaling, system, table
 from bench.__main__ import BENCHES, NAMED
 from bench.measure import OURS, Measured, Row, compare, measure, quantile, row
+from bench.models import Noop
 from bench.peers.environment import CannotRun
 from bench.plot import Curve, draw
 from bench.report import Result
@@ -87,6 +90,21 @@ def test_both_sides_run_in_turn() -> None:
     ran: list[str] = []
     measure("x", lambda: ran.append("a"), {"b": lambda: ran.append("b")}, 2, str)
     assert ran == ["a", "b", "a", "b"]
+
+
+def test_the_raw_loop_fetches_what_its_device_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    def fetched(results: Any) -> Any:
+        did.append("fetch")
+        return results
+
+    staging = SimpleNamespace(
+        placed=lambda value, device: value, settle=lambda device: did.append(f"settle {device}"), fetched=fetched
+    )
+    monkeypatch.setattr(raw, "staging", staging)
+    assert raw._Loop(Noop, "cuda:0").run([b"1", b"2"]) == [b"1", b"2"]
+    assert did == ["settle cuda:0", "fetch"]
 
 
 def test_the_last_line_says_which_rows_reach_their_figures() -> None:
