@@ -49,6 +49,14 @@ def settle(device: str) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
+def apart(results: Any) -> Any:
+    """Results of which no tensor of a GPU lies where the next call writes to: copies of those."""
+    if not _gpus(results):
+        return results
+    stacked = _stacked(results)
+    return [_each(each, _copied) for each in results] if stacked is None else list(stacked.unbind())
+
+
 def fetched(results: Sequence[Any]) -> Sequence[Any]:
     """Settled results, tensors and dictionaries of them in host memory: they wait for no batch that runs by now."""
     for device in _gpus(results):
@@ -61,13 +69,22 @@ def fetched(results: Sequence[Any]) -> Sequence[Any]:
 
 def _alike(results: Sequence[Any]) -> Sequence[Any] | None:
     """Tensors of one kind in one copy; None where they are not."""
+    stacked = _stacked(results)
+    return None if stacked is None else list(_to_host(stacked.device, stacked).unbind())
+
+
+def _stacked(results: Sequence[Any]) -> Any | None:
+    """Tensors of one kind as one; None where they are not."""
     torch = sys.modules["torch"]
     if not all(isinstance(each, torch.Tensor) and each.layout == torch.strided for each in results):
         return None
     if len({(each.device, each.dtype, each.shape) for each in results}) > 1:
         return None
-    stacked = torch.stack([each.detach() for each in results])
-    return list(_to_host(stacked.device, stacked).unbind())
+    return torch.stack([each.detach() for each in results])
+
+
+def _copied(tensor: Any) -> Any:
+    return tensor.detach().clone() if tensor.is_cuda else tensor
 
 
 def _to_host(device: Any, tensor: Any) -> Any:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+from tundish import staging
 from tundish.model import Batch, Model, padded
 
 log = logging.getLogger(__name__)
@@ -80,13 +81,13 @@ def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[An
 
     def predict(batch: Batch[Any]) -> Any:
         count, size = len(batch), padded_size(len(batch), type(model).pad_to)
-        if graphs:  # what the last call gave is no longer needed
+        if graphs:  # what the last call recorded is no longer needed
             sys.modules["torch"].compiler.cudagraph_mark_step_begin()
         with around():
             results = own(batch.padded(size) if size > count else batch)
         if size > count and isinstance(results, (list, tuple)) and len(results) == size:
-            return results[:count]
-        return results
+            results = results[:count]
+        return staging.apart(results) if graphs else results
 
     model.predict = predict  # type: ignore[method-assign]  # of this instance
     model.collate = collate_padded  # type: ignore[method-assign]

@@ -102,6 +102,10 @@ class Played:
         self.gpu.did.append(f"copy to {kind} by {self.gpu.stream}")
         return Played(self.gpu, kind, self.shape)
 
+    def clone(self) -> "Played":
+        self.gpu.did.append("clone")
+        return Played(self.gpu, self.device.type, self.shape)
+
     def unbind(self) -> "list[Played]":
         return [Played(self.gpu, self.device.type, self.shape[1:]) for _ in range(self.shape[0])]
 
@@ -141,6 +145,7 @@ class Gpu:
         self.current = before
 
     def stack(self, tensors: list[Played]) -> Played:
+        self.did.append("stack")
         return Played(self, "cuda", (len(tensors), *tensors[0].shape))
 
 
@@ -166,7 +171,7 @@ def test_results_are_settled_by_the_stream_that_computes_them_and_fetched_by_ano
     fetched = staging.fetched(results)
     assert [(each.is_cuda, each.shape) for each in fetched] == [(False, (2,))] * 3
     assert gpu.did[0] == "wait for its own"
-    assert gpu.did[1:] == ["copy to cpu by another", "wait for another"]  # all in one copy
+    assert gpu.did[1:] == ["stack", "copy to cpu by another", "wait for another"]  # all in one copy
 
 
 def test_results_that_are_not_alike_are_fetched_each(gpu: Gpu) -> None:
@@ -183,3 +188,19 @@ def test_results_of_two_gpus_are_fetched_by_a_stream_of_each(gpu: Gpu) -> None:
     fetched = staging.fetched([one, {"a": other, "b": one}])
     assert not any(each.is_cuda for each in (fetched[0], *fetched[1].values()))
     assert gpu.did.count("wait for another") == 2
+
+
+def test_results_lie_apart_from_what_the_next_call_writes_to(gpu: Gpu) -> None:
+    alike = [Played(gpu, "cuda") for _ in range(3)]
+    mixed: list[Any] = [Played(gpu, "cuda"), {"a": Played(gpu, "cuda", (5,)), "b": Played(gpu, "cpu")}, "text"]
+    assert [each.shape for each in staging.apart(alike)] == [(2,)] * 3
+    assert gpu.did == ["stack"]
+    first, named, text = staging.apart(mixed)
+    assert [first.shape, named["a"].shape, text] == [(2,), (5,), "text"]
+    assert named["b"] is mixed[1]["b"]
+    assert gpu.did == ["stack", "clone", "clone"]
+
+
+@pytest.mark.parametrize("results", [None, 3, [], ["text"], [torch.ones(2)]])
+def test_what_lies_on_no_gpu_is_given_as_it_is(results: Any) -> None:
+    assert staging.apart(results) is results

@@ -120,6 +120,34 @@ def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+@pytest.mark.parametrize(("device", "given"), [("cuda:0", [20.0, 40.0]), ("cpu", [60.0, 80.0])])
+def test_results_outlive_the_next_call_where_kernels_are_recorded(
+    monkeypatch: pytest.MonkeyPatch, device: str, given: list[float]
+) -> None:
+    class Recorded(Doubled):
+        """Gives what lies where each call writes to, as kernels do that are replayed."""
+
+        cuda_graphs = True
+        pad_to = (4,)
+        memory_of_records = torch.zeros(4)
+
+        def predict(self, batch: Batch[int]) -> list[Any]:
+            self.memory_of_records[:] = 10 * torch.tensor(list(batch))
+            return list(self.memory_of_records)
+
+    def copied(results: Any) -> Any:
+        return [each.clone() for each in results]
+
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    monkeypatch.setattr("tundish.staging.apart", copied)
+    model = Recorded()
+    model.load("cpu")
+    tune(model, device)
+    first = model.predict(Batch([2, 4], Recorder(), range(2)))
+    model.predict(Batch([6, 8], Recorder(), range(2)))
+    assert [float(each) for each in first] == given
+
+
 class Around(torch.nn.Module):
     """An author's own."""
 
