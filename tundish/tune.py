@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 Predict = Callable[[Batch[Any]], Any]
 
+#: Of a module that are compiled, the most that torch allows: all modules of its own classes count as one.
+VARIANTS = 256
+
 
 def modules(model: Model[Any, Any]) -> list[Any]:
     """The torch modules among a model's attributes, those in its lists, tuples and dicts too; the outermost alone."""
@@ -68,7 +71,7 @@ def padded_size(count: int, sizes: Sequence[int]) -> int:
 
 def _compile(module: Any, **options: Any) -> None:
     """Its forward, for torch's own `Module.compile` does nothing to modules of torch itself, such as a Sequential."""
-    module.forward = sys.modules["torch"].compile(module.forward, **options)
+    module.forward = sys.modules["torch"].compile(module.forward, recompile_limit=VARIANTS, **options)
 
 
 def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[Any]], graphs: bool) -> None:

@@ -91,7 +91,7 @@ def test_half_precision_holds_for_weights_and_arithmetic() -> None:
 def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[dict[str, Any]] = []
 
-    def note(forward: Any, **options: Any) -> Any:
+    def note(forward: Any, recompile_limit: int, **options: Any) -> Any:
         compiled.append(options)
         return forward
 
@@ -180,6 +180,28 @@ def test_a_module_of_torch_or_of_an_author_is_compiled_and_computes_the_same(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     assert run(Compiled, [1, 2, 3]) == [2, 4, 6]
     assert len(graphs) == 1
+
+
+def test_each_of_many_modules_is_compiled_and_those_that_are_alike_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Many(Doubled):
+        compile = True
+
+        def load(self, device: str) -> None:
+            self.layers = [torch.nn.Linear(width, 1) for width in (*range(1, 13), *range(1, 13))]
+
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    model = Many()
+    model.load("cpu")
+    tune(model, "cpu")
+    for layer in model.layers:
+        layer(torch.ones(2, layer.in_features))
+    assert len(graphs) == 12
 
 
 @pytest.mark.parametrize(("device", "sizes"), [("cuda:0", [1, 1, 8, 8]), ("cpu", [])])
