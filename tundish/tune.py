@@ -54,7 +54,7 @@ def tune(model: Model[Any, Any], device: str) -> None:
         if kind.compile:
             _compile(module, mode="reduce-overhead" if graphs else None)
         elif graphs:
-            _compile(module, backend="cudagraphs")
+            _compile(module, options=_recorded())
     if kind.half or graphs or kind.pad_to:
         _wrap(model, partial(_autocast, device) if kind.half and found else nullcontext, graphs)
 
@@ -72,6 +72,13 @@ def padded_size(count: int, sizes: Sequence[int]) -> int:
 def _compile(module: Any, **options: Any) -> None:
     """Its forward, for torch's own `Module.compile` does nothing to modules of torch itself, such as a Sequential."""
     module.forward = sys.modules["torch"].compile(module.forward, recompile_limit=VARIANTS, **options)
+
+
+def _recorded() -> dict[str, Any]:
+    """To record a module's own kernels, none of them changed. torch's backend `cudagraphs` does too, but holds a second
+    copy of the weights for it, and fills that before each replay."""
+    options: dict[str, Any] = sys.modules["torch"]._inductor.list_mode_options("lite")
+    return {**options, "triton.cudagraphs": True}
 
 
 def _wrap(model: Model[Any, Any], around: Callable[[], AbstractContextManager[Any]], graphs: bool) -> None:

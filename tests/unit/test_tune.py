@@ -111,13 +111,36 @@ def test_modules_are_compiled_where_they_are(monkeypatch: pytest.MonkeyPatch) ->
         model.load("cpu")
         tune(model, "cuda:0")
         tune(model, "cpu")
-    assert compiled == [
-        {"mode": None},
-        {"mode": None},
-        {"backend": "cudagraphs"},
-        {"mode": "reduce-overhead"},
-        {"mode": None},
-    ]
+    recorded = compiled.pop(2)
+    assert recorded.keys() == {"options"}
+    assert recorded["options"].items() >= {"fallback_by_default": True, "triton.cudagraphs": True}.items()
+    assert compiled == [{"mode": None}, {"mode": None}, {"mode": "reduce-overhead"}, {"mode": None}]
+
+
+def test_records_read_the_weights_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorded(Doubled):
+        cuda_graphs = True
+
+        def load(self, device: str) -> None:
+            self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.Linear(8, 2))
+
+    from torch._inductor import compile_fx, utils  # it takes seconds
+
+    stay: list[Sequence[int]] = []
+    static = compile_fx.get_static_input_idxs
+
+    def noted(fixed: int) -> Any:
+        stay.append(static(fixed))
+        return stay[-1]
+
+    monkeypatch.setattr(compile_fx, "get_static_input_idxs", noted)
+    model = Recorded()
+    model.load("cpu")
+    items, own = torch.ones(3, 4), model.net.forward
+    tune(model, "cuda:0")
+    with torch.inference_mode(), utils.fresh_cache():
+        assert torch.equal(model.net(items), own(items))  # type: ignore[no-untyped-call]  # it is torch's forward
+    assert [len(inputs) for inputs in stay] == [4]  # weights and biases; the items are copied
 
 
 @pytest.mark.parametrize(("device", "given"), [("cuda:0", [20.0, 40.0]), ("cpu", [60.0, 80.0])])
