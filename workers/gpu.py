@@ -50,6 +50,9 @@ class Device(Protocol):
     def taken(self) -> int:
         """Bytes in use by this process, as far as that is told."""
 
+    def allocated(self) -> int:
+        """Those of them that lie in tensors, and not in what torch keeps for the next ones."""
+
     def fault(self, wait: float = 0.0) -> str | None:
         """Why the device is gone, once it is; None after `wait` seconds in which it was there."""
 
@@ -69,6 +72,9 @@ class Cpu:
         return None
 
     def taken(self) -> int:
+        return 0
+
+    def allocated(self) -> int:
         return 0
 
     def fault(self, wait: float = 0.0) -> str | None:
@@ -109,6 +115,11 @@ class Cuda:
         import torch
 
         return int(torch.cuda.memory_reserved(self.name))
+
+    def allocated(self) -> int:
+        import torch
+
+        return int(torch.cuda.memory_allocated(self.name))
 
     def fault(self, wait: float = 0.0) -> str | None:
         try:

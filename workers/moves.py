@@ -52,7 +52,7 @@ class Moves:
         """From the device to host memory, or to nowhere where it cannot be copied or leaves too much behind. Raises
         DeviceLost."""
         self._copy(entry, self._to_host, "host memory")
-        if entry.residue > max(RESIDUE * entry.size, self._device.grain):
+        if entry.residue > RESIDUE * entry.size:
             self.unload(entry)
 
     def unload(self, entry: Entry) -> None:
@@ -100,7 +100,7 @@ class Moves:
         log.info("copied %s to %s in %.3f s", entry.name, self._device.name, time.monotonic() - began)
 
     def _to_host(self, entry: Entry) -> None:
-        before = self._used()
+        before, allocated = self._used(), self._device.allocated()
         if entry.moves_itself:
             entry.loaded.model.to("cpu")
         else:
@@ -108,7 +108,9 @@ class Moves:
             entry.weights.to_host(pinned=self._device.pinnable)
         entry.place = Place.HOST
         if self._device.memory() is not None:
-            entry.residue = min(entry.size, max(0, entry.size - (before - self._used())))
+            # What shares a block with others' tensors is not given back, but the next model finds it.
+            freed = max(0, before - self._used(), allocated - self._device.allocated())
+            entry.residue = entry.size - freed if entry.size - freed > self._device.grain else 0
         log.info("%s lies in host memory now; it left %.1f MiB behind", entry.name, entry.residue / 2**20)
 
     def _used(self) -> int:

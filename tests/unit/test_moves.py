@@ -48,6 +48,21 @@ class Apart(Cpu):
     name = "meta"
 
 
+class Blocks(Cpu):
+    """A device that has 1,000 bytes of a model, and frees none while others have a part of the same block."""
+
+    grain = 50
+
+    def __init__(self) -> None:
+        self.in_tensors = 1000
+
+    def memory(self) -> tuple[int, int]:
+        return 10_000, 5_000
+
+    def allocated(self) -> int:
+        return self.in_tensors
+
+
 @pytest.fixture(autouse=True)
 def trouble() -> dict[str, Exception]:
     Layered.layers, Layered.trouble = [], {}
@@ -94,6 +109,24 @@ def test_what_cannot_be_copied_to_host_memory_is_nowhere(moves: Moves, trouble: 
     moves.load(each)
     moves.to_host(each)
     assert each.place is Place.NOWHERE
+
+
+@pytest.mark.parametrize(
+    ("left", "place", "residue"),
+    [(0, Place.HOST, 0), (50, Place.HOST, 0), (60, Place.HOST, 60), (200, Place.NOWHERE, 0)],
+)
+def test_what_no_tensor_takes_is_not_left_behind(left: int, place: Place, residue: int) -> None:
+    class Leaving(Moving):
+        memory = 1000
+
+        def to(self, device: str) -> None:
+            blocks.in_tensors = left
+
+    blocks, each = Blocks(), entry(Leaving)
+    moves = Moves(blocks, NO_ARTIFACTS, alone())
+    moves.load(each)
+    moves.to_host(each)
+    assert (each.place, each.residue) == (place, residue)
 
 
 def test_what_cannot_be_copied_to_the_device_is_nowhere(moves: Moves, trouble: dict[str, Exception]) -> None:
