@@ -52,8 +52,9 @@ def lost(error: BaseException, poisoned: Callable[[], bool] = poisoned) -> bool:
 
 
 def free() -> None:
-    """Give back what torch caches of the device's memory."""
+    """Give back what torch caches of the device's memory, and of the host's that is pinned for it."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()

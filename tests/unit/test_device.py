@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tundish import Batch, Model, Reject
-from tundish.device import lost, out_of_memory, poisoned
+from tundish.device import free, lost, out_of_memory, poisoned
 from tundish.execute import DeviceLost, run
 from tundish.job import Code
 from tundish.outcome import Failed, Item
@@ -88,8 +88,9 @@ def test_after_anything_else_the_device_is_asked(error: Exception) -> None:
 
 @pytest.fixture
 def devices(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """torch's CUDA with three devices, of which `used` hold memory and `broken` raise whenever they are waited for."""
-    state = SimpleNamespace(used={0, 2}, broken=set[int](), waited=list[int]())
+    """torch's CUDA with three devices, of which `used` hold memory and `broken` raise whenever they are waited for.
+    `emptied` are the caches that were."""
+    state = SimpleNamespace(used={0, 2}, broken=set[int](), waited=list[int](), emptied=list[str]())
 
     def synchronize(index: int) -> None:
         state.waited.append(index)
@@ -101,9 +102,10 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "device_count": lambda: 3,
         "memory_reserved": lambda index: 2**21 if index in state.used else 0,
         "synchronize": synchronize,
-        "empty_cache": lambda: None,
+        "empty_cache": lambda: state.emptied.append("device"),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: state.emptied.append("host"))
     return state
 
 
@@ -120,6 +122,11 @@ def test_where_cuda_never_started_nothing_is_asked(devices: SimpleNamespace, mon
     devices.broken = {0}
     assert not poisoned()
     assert devices.waited == []
+
+
+def test_pinned_memory_that_nobody_needs_is_given_back_too(devices: SimpleNamespace) -> None:
+    free()
+    assert devices.emptied == ["device", "host"]
 
 
 class Failing(Model[int, int]):
