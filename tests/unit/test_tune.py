@@ -171,6 +171,14 @@ def test_results_outlive_the_next_call_where_kernels_are_recorded(
     assert [float(each) for each in first] == given
 
 
+def test_what_torch_advises_where_it_compiles_for_a_gpu_fails_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.compile_fx import _warn_tf32_disabled  # it takes seconds
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    _warn_tf32_disabled.__wrapped__()
+
+
 class Around(torch.nn.Module):
     """An author's own."""
 
