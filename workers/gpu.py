@@ -138,8 +138,10 @@ class Cuda:
             return None
 
     def probe(self) -> str | None:
-        import torch
-
+        try:
+            import torch
+        except ImportError as error:
+            return _first_line(error)
         faulthandler.dump_traceback_later(PROBE, exit=True, file=sys.__stderr__ or 2)
         try:
             right = int(torch.ones(8, device=self.name).sum()) == 8

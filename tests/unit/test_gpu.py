@@ -1,6 +1,7 @@
 """A GPU as NVML and torch tell of it, each of them a fake."""
 
 import faulthandler
+import sys
 from collections.abc import Callable
 from functools import partial
 from queue import Queue
@@ -243,6 +244,11 @@ def test_a_probe_says_why_nothing_can_be_computed(
     monkeypatch.setattr(torch, "ones", raising(error))
     assert Cuda("cuda:0").probe() == said
     assert timer == [PROBE, 0]
+
+
+def test_a_probe_says_that_torch_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "torch" in (Cuda("cuda:0").probe() or "")
 
 
 def test_a_device_is_named_as_torch_names_it() -> None:
