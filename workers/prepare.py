@@ -27,7 +27,7 @@ from workers.load import Loaded
 
 log = logging.getLogger(__name__)
 
-#: Seconds that an input is asked for which its store does not give, although the store itself can be used.
+#: Seconds that an input is asked for which its store does not give, although it gives others.
 PATIENCE = 30.0
 
 
@@ -53,8 +53,8 @@ class Prepared:
 
 
 class Patience:
-    """Since when the store of blobs does not give inputs of a claim, although it can be used. What ails one of them, as
-    a damaged disk or a lost key, may stay, and no neighbour waits for it for good."""
+    """Since when the store of blobs does not give inputs of a claim, although it gives others. What ails one of them,
+    as a damaged disk or a lost key, may stay, and no neighbour waits for it for good."""
 
     def __init__(self) -> None:
         self._since: dict[UUID, float] = {}
@@ -62,7 +62,7 @@ class Patience:
     def ends(self, job: UUID, blobs: Blobs) -> bool:
         """An input was not given once more. Raises BlobUnavailable where that ails the store, which is waited for."""
         try:
-            blobs.check()
+            blobs.probe()
         except BlobUnavailable:
             self._since.clear()
             raise

@@ -1,5 +1,5 @@
-"""Unreadable: a blob of a batch that its store does not give, although the store itself can be used. It is waited for
-until the batch is over, and no longer: retention keeps all that is newer than a batch which has not ended."""
+"""Unreadable: a blob of a batch that its store does not give, although it gives others. It is waited for until the
+batch is over, and no longer: retention keeps all that is newer than a batch which has not ended."""
 
 from tundish import store
 from tundish.blobs import BlobError, BlobUnavailable
@@ -11,4 +11,4 @@ def give_up(tools: Tools, batch: store.BatchRow, error: BlobError) -> None:
     if isinstance(error, BlobUnavailable):
         if not batch.over:
             raise error
-        tools.blobs.check()
+        tools.blobs.probe()

@@ -41,6 +41,11 @@ def blobs(server: Server) -> S3:
     return blobs
 
 
+def test_a_store_that_can_be_read_is_probed(blobs: S3) -> None:
+    blobs.probe()
+    blobs.probe()
+
+
 def test_blobs_are_kept_and_deleted_by_prefix(blobs: S3) -> None:
     job, other = new_uuid(), new_uuid()
     for each, attempt, name in ((job, 0, "input"), (job, 1, "output"), (other, 1, "output")):
@@ -83,7 +88,7 @@ def test_a_server_that_is_gone_or_refuses_is_told_from_a_missing_blob(
     with pytest.raises(BlobUnavailable, match="refused"):
         open_blobs(Settings(blob_url="s3://bucket", s3_endpoint_url=server.url)).put("1/2/3", b"x", "text/plain")
     server.kill()
-    for call in (lambda: blobs.get("1/2/3"), lambda: blobs.put("1/2/3", b"x", "text/plain"), blobs.check):
+    for call in (lambda: blobs.get("1/2/3"), lambda: blobs.put("1/2/3", b"x", "text/plain"), blobs.check, blobs.probe):
         with pytest.raises(BlobUnavailable, match="does not answer"):
             call()
 

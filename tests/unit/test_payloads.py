@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from tests.models import Echo, Inverted, Made, Octets, Wish
 from tests.shelves import NO_ARTIFACTS
 from tundish import execute
-from tundish.blobs import Directory, upload_key
+from tundish.blobs import BlobUnavailable, Directory, upload_key
 from tundish.catalog import Served
 from tundish.codec import EncodeError, codec_for
 from tundish.execute import encoded
@@ -92,6 +93,27 @@ def test_an_input_that_memory_does_not_hold_fails_alone(blobs: Directory, monkey
     assert isinstance(failed, Failed)
     assert failed.code == "out_of_memory"
     assert read_well == BODY
+
+
+def test_a_store_that_gives_nothing_is_waited_for_though_it_answers(
+    blobs: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose rights to read were taken away: no input is to blame."""
+    monkeypatch.setattr("workers.prepare.PATIENCE", 0.0)
+    read = Directory.reading
+
+    def refuse(*_: object) -> Any:
+        raise BlobUnavailable("access denied")
+
+    claim = Claim(new_uuid(), Target("octets", "1"), [job(blob=UPLOAD, etag=blobs.stat(UPLOAD).etag)])
+    call = partial(prepare, Entry.of(Served(Octets)).loaded, claim, blobs, Patience(), timeout=1.0, max_body=1)
+    monkeypatch.setattr(Directory, "reading", refuse)
+    blobs.check()
+    for _ in range(2):
+        with pytest.raises(BlobUnavailable):
+            call()
+    monkeypatch.setattr(Directory, "reading", read)
+    assert call().inputs == [BODY]
 
 
 @pytest.mark.parametrize("model", [Inverted, Octets])

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 CHUNK = 1 << 20
 #: Bytes of an upload: one PUT of S3 carries no more.
 UPLOAD_MAX = 5 * 2**30
+#: Where `probe` writes: under no tenant.
+PROBE = "probe/body"
 #: Seconds that a presigned URL of `get_url` holds.
 URL_EXPIRES = 900
 
@@ -115,6 +117,15 @@ class Blobs(ABC):
     @abstractmethod
     def check(self) -> None:
         """Ask whether the store can be used."""
+
+    def probe(self) -> None:
+        """Write a blob and read it: what cannot be read although this can is damaged itself, and not the store, nor our
+        right to read from it."""
+        self.put(PROBE, b"", "application/octet-stream")
+        try:
+            self.get(PROBE)
+        except BlobMissing as error:
+            raise BlobUnavailable("the blob store does not give what was just put there") from error
 
 
 class _Guarded(io.RawIOBase):
