@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class Heart:
-    """Beats three times a lease, in a thread of its own; `presence` is the worker as it is at the moment."""
+    """Beats three times a lease, in a thread of its own; `presence` is the worker as it is at the moment. `register` is
+    called where the catalog lacks its models, and may raise StoreError."""
 
     def __init__(
         self,
@@ -20,11 +21,13 @@ class Heart:
         presence: Callable[[], store.Worker],
         alive: Callable[[], Sequence[UUID]],
         lease: float,
+        register: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._presence = presence
         self._alive = alive
         self._lease = lease
+        self._register = register
         self._bell = threading.Event()
         self._state: str | None = None
         self._ended = False
@@ -73,4 +76,6 @@ class Heart:
         with self._engine.begin() as connection:
             if alive := self._alive():
                 store.renew(connection, alive, lease=self._lease)
-            store.see_worker(connection, replace(worker, state=self._state or worker.state))
+            known = store.see_worker(connection, replace(worker, state=self._state or worker.state))
+        if not known:
+            self._register()

@@ -110,7 +110,7 @@ class Worker:
         self._pipeline = Pipeline(tools, self._intake, on_failure=lambda: self._end(exits.BROKEN))
         idle, memory = self._pipeline.idle, self._memory
         self._presence = Presence(id, pool, settings.device, shelf.stock.able, shelf.stock.places, idle, pace, memory)
-        self._heart = Heart(self._engine, self._presence, self._pipeline.alive, settings.lease)
+        self._heart = Heart(self._engine, self._presence, self._pipeline.alive, settings.lease, self._register)
         self._pauses = Pauses(self._engine, self._client, pool, lambda: shelf.stock.models, self._intake.pause)
 
     def run(self) -> int:
@@ -172,6 +172,7 @@ class Worker:
         """These are served from now on, and no others. Raises what a load raises."""
         others = checked(Served(model, self._settings.pool) for model in models)
         self._pipeline.between(lambda: self._intake.exchange(self._shelf.load(others)))
+        self._served = others
         reload.publish(self._engine, self._client, others)
         self._heart.beat()
 

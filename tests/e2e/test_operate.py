@@ -224,6 +224,18 @@ def test_days_that_are_gone_are_made_again_soon(local: Local) -> None:
         wait_until(lambda: ready(local), "the API is ready again")
 
 
+def test_a_catalog_that_has_lost_what_is_served_gets_it_again(local: Local) -> None:
+    """As where Postgres was restored from a copy that is older than the model."""
+    with local.running(), local.client() as client:
+        with psycopg.connect(local.ps()["postgres"]["url"], autocommit=True) as connection:
+            connection.execute("DELETE FROM aliases")
+            connection.execute("DELETE FROM versions")
+            known = "SELECT true FROM versions WHERE model = 'echo'"
+            wait_until(lambda: connection.execute(known).fetchone(), "the worker has told of its models")
+        asked = {"model": "echo", "input": {"value": 1}}
+        wait_until(lambda: client.post("/v1/jobs", json=asked).status_code == 202, "the API knows of them")
+
+
 def ready(local: Local) -> bool:
     try:
         with local.client() as client:

@@ -134,13 +134,18 @@ _SEE = text(f"""
     INSERT INTO workers ({", ".join(_FIXED + _CHANGING)})
     VALUES ({", ".join(f":{name}" for name in _FIXED + _CHANGING)})
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), {", ".join(f"{name} = EXCLUDED.{name}" for name in _CHANGING)}
+    RETURNING NOT EXISTS (
+        SELECT FROM unnest(models) AS served
+        WHERE NOT EXISTS (SELECT FROM versions WHERE model || '@' || version = served)
+    )
 """)
 
 
-def see_worker(connection: Connection, worker: Worker) -> None:
-    """Write a worker's presence, by the database's clock."""
+def see_worker(connection: Connection, worker: Worker) -> bool:
+    """Write a worker's presence, by the database's clock. Whether the catalog has its models: one that was restored
+    from an old copy may lack them."""
     row = {name: getattr(worker, name) for name in _FIXED + _CHANGING}
-    connection.execute(_SEE, {**row, "places": json.dumps(worker.places)})
+    return bool(connection.execute(_SEE, {**row, "places": json.dumps(worker.places)}).scalar_one())
 
 
 def workers(connection: Connection, *, seen_within: float, lost_after: float | None = None) -> list[Worker]:
