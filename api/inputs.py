@@ -5,7 +5,7 @@ from typing import NamedTuple
 from api.http import parsed
 from tundish.errors import BadRequest, WrongType
 from tundish.lineup import Known
-from tundish.media import JSON, OCTETS, TEXT, essence
+from tundish.media import JSON, OCTETS, TEXT, TYPE_MAX, essence, is_media_type
 
 
 class Input(NamedTuple):
@@ -32,6 +32,9 @@ def of_body(known: Known, content_type: str, body: bytes) -> Input:
 
 def check_type(known: Known, content_type: str) -> None:
     """Raises WrongType."""
+    if content_type and not is_media_type(content_type):  # a store of blobs may not carry it
+        detail = f"{content_type[:TYPE_MAX]!r} is no media type of at most {TYPE_MAX} characters, such as image/png"
+        raise WrongType("unsupported_media_type", detail)
     wanted = known.version.input_type
     if wanted != OCTETS and essence(content_type) != essence(wanted):
         detail = f"{known.version.model} takes {wanted}; send that Content-Type"

@@ -10,7 +10,7 @@ SAFETENSORS = "application/vnd.safetensors"
 
 _TOKEN = "[0-9A-Za-z!#$&^_.+-]+"
 #: A pattern of a media type with its parameters (RFC 9110, 8.3.1), and no line end after them.
-TYPE = rf"""^{_TOKEN}/{_TOKEN}( ?; ?{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
+TYPE = rf"""^{_TOKEN}/{_TOKEN}([ \t]*;[ \t]*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
 TYPE_MAX = 255  # characters
 
 _type = re.compile(TYPE)

@@ -196,6 +196,19 @@ def test_a_body_that_says_it_is_not_compressed_is_taken(client: httpx.Client) ->
     assert client.post("/v1/models/octets/jobs", content=b"a", headers=headers).status_code == 202
 
 
+@pytest.mark.parametrize("content_type", ["image", "image/png; a", "a/" + 254 * "b", 'a/b; c="é"'])
+def test_a_content_type_that_no_blob_store_could_carry_is_415(client: httpx.Client, content_type: str) -> None:
+    answer = client.post("/v1/models/octets/jobs", content=b"a", headers=[(b"content-type", content_type.encode())])
+    assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+    assert "such as image/png" in problem(answer)["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain;charset=utf-8", 'a/b;  c=d ;\te="f;g"', "a/" + 253 * "b"])
+def test_a_content_type_is_carried_as_it_came(client: httpx.Client, content_type: str) -> None:
+    job = client.post("/v1/models/octets/jobs", content=b"a", headers={"content-type": content_type}).json()
+    assert client.get(f"{job['urls']['self']}/input").headers["content-type"] == content_type
+
+
 def test_json_for_a_model_of_bytes_is_415(client: httpx.Client) -> None:
     answer = client.post("/v1/jobs", json={"model": "octets", "input": "abc"})
     assert answer.status_code == 415
