@@ -105,6 +105,9 @@ class Submitter:
                 answers.append(Refusal(index, problem))
             else:
                 answers.append(_new(tenant, routed, options, taken))
+        wrong = [each.problem for each in answers if isinstance(each, Refusal) and isinstance(each.problem, WrongType)]
+        if len(wrong) == len(answers):  # all of its model, and none of its inputs
+            raise wrong[0]
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
         return [next(jobs) if isinstance(each, NewJob) else each for each in answers]
 

@@ -8,9 +8,11 @@ TEXT = "text/plain; charset=utf-8"
 NPY = "application/x-npy"
 SAFETENSORS = "application/vnd.safetensors"
 
-_TOKEN = "[0-9A-Za-z!#$&^_.+-]+"
+_TOKEN = "[0-9A-Za-z!#$%&'*+.^_`|~-]+"
+#: A value of a parameter without quotes, as clients send it: codecs=vp8,opus.
+_BARE = "[!#-:<-~]+"
 #: A pattern of a media type with its parameters (RFC 9110, 8.3.1), and no line end after them.
-TYPE = rf"""^{_TOKEN}/{_TOKEN}([ \t]*;[ \t]*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*$(?!\n)"""
+TYPE = rf"""^{_TOKEN}/{_TOKEN}([ \t]*;([ \t]*{_TOKEN}=({_BARE}|"([ !#-\[\]-~]|\\[ -~])*"))?)*[ \t]*$(?!\n)"""
 TYPE_MAX = 255  # characters
 
 _type = re.compile(TYPE)

@@ -80,6 +80,7 @@ def collect(tools: Tools, batch: store.BatchRow) -> None:
             counts = Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled)
             ended = store.end_batch(connection, batch.id, store.Ending(status, counts, *keys))
             outbox.announce_batch(connection, ended, tools.settings.public_url)
+    tools.patience.given(batch.id)
 
 
 def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:
@@ -142,7 +143,8 @@ def _write_output(tools: Tools, batch: store.BatchRow, files: _Files, line: stor
     except (BlobMissing, BlobUnavailable) as error:
         give_up(tools, batch, error)
         _cut(file, at)
-        return False
+        # What was fetched ahead may have failed a while ago.
+        return fetched is not None and _write_output(tools, batch, files, line, None)
     except UnicodeDecodeError:
         _cut(file, value)
         file.write(b"null")

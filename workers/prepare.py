@@ -24,11 +24,9 @@ from workers import transfers
 from workers.claim import Claim
 from workers.folders import DiskFull, Folder
 from workers.load import Loaded
+from workers.patience import Patience
 
 log = logging.getLogger(__name__)
-
-#: Seconds that an input is asked for which its store does not give, although it gives others.
-PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +48,6 @@ class Prepared:
         if self.ahead is None or self.ahead.cancel():
             return None
         return None if self.ahead.exception() else self.ahead.result()
-
-
-class Patience:
-    """Since when the store of blobs does not give inputs of a claim, although it gives others. What ails one of them,
-    as a damaged disk or a lost key, may stay, and no neighbour waits for it for good."""
-
-    def __init__(self) -> None:
-        self._since: dict[UUID, float] = {}
-
-    def ends(self, job: UUID, blobs: Blobs) -> bool:
-        """An input was not given once more. Raises BlobUnavailable where that ails the store, which is waited for."""
-        try:
-            blobs.probe()
-        except BlobUnavailable:
-            self._since.clear()
-            raise
-        now = time.monotonic()
-        return now >= self._since.setdefault(job, now) + PATIENCE
 
 
 def prepare(
@@ -111,13 +91,15 @@ def _bodies(claim: Claim, blobs: Blobs, folder: Folder | None, patience: Patienc
 def _read(job: ClaimedJob, blobs: Blobs, folder: Folder | None, patience: Patience) -> bytes | File | Failed:
     """An input that is not in the row, or shall be a file."""
     try:
-        return folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
+        body = folder.fetch(job, blobs) if folder else blobs.get(job.blob or "", job.etag)
+        patience.given(job.id)
+        return body
     except BlobChanged as error:
         return _unavailable(job, error, "the upload was overwritten after the job was submitted; submit it again")
     except BlobMissing as error:
         return _unavailable(job, error, "the input is no longer in the blob store; submit it again")
     except BlobUnavailable as error:
-        if not patience.ends(job.id, blobs):
+        if not patience.ends(job.id, blobs, job.blob or ""):
             raise
         return _unavailable(job, error, "the blob store does not give the input; submit it again")
     except DiskFull as error:

@@ -35,9 +35,10 @@ from workers.intake import Intake
 from workers.lead import SLOW, Lead, wanted
 from workers.notify import Notifier
 from workers.pace import Pace
+from workers.patience import Patience
 from workers.persist import Persist
 from workers.predict import Prediction, predict, unloaded
-from workers.prepare import Patience, Prepared, prepare
+from workers.prepare import Prepared, prepare
 from workers.record import record
 from workers.shelf import LoadFailed, Shelf
 from workers.upcoming import Upcoming

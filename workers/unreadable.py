@@ -2,13 +2,13 @@
 batch is over, and no longer: retention keeps all that is newer than a batch which has not ended."""
 
 from tundish import store
-from tundish.blobs import BlobError, BlobUnavailable
+from tundish.blobs import BlobError, BlobUnavailable, batch_prefix
 from workers.chores import Tools
 
 
 def give_up(tools: Tools, batch: store.BatchRow, error: BlobError) -> None:
-    """Nobody reads the blob any more. Raises BlobUnavailable where it may yet be read."""
-    if isinstance(error, BlobUnavailable):
-        if not batch.over:
-            raise error
-        tools.blobs.probe()
+    """Nobody asks for the blob any more, but once more at most. Raises BlobUnavailable where it may yet be read."""
+    if not isinstance(error, BlobUnavailable):
+        return
+    if not batch.over or not tools.patience.ends(batch.id, tools.blobs, batch_prefix(batch.tenant, batch.id)):
+        raise error

@@ -203,7 +203,16 @@ def test_a_content_type_that_no_blob_store_could_carry_is_415(client: httpx.Clie
     assert "such as image/png" in problem(answer)["detail"]
 
 
-@pytest.mark.parametrize("content_type", ["text/plain;charset=utf-8", 'a/b;  c=d ;\te="f;g"', "a/" + 253 * "b"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain;charset=utf-8;",
+        'a/b;  c=d ;\te="f;g\\""',
+        "a/" + 253 * "b",
+        "video/webm;codecs=vp8,opus",
+        "multipart/form-data; boundary='a%b'",
+    ],
+)
 def test_a_content_type_is_carried_as_it_came(client: httpx.Client, content_type: str) -> None:
     job = client.post("/v1/models/octets/jobs", content=b"a", headers={"content-type": content_type}).json()
     assert client.get(f"{job['urls']['self']}/input").headers["content-type"] == content_type

@@ -340,7 +340,7 @@ def test_an_input_that_its_store_cannot_read_fails_alone_and_holds_nobody_up(
     pipeline: Pipeline, intake: Intake, engine: store.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.persist.RETRY", 0.0)
-    monkeypatch.setattr("workers.prepare.PATIENCE", 0.1)
+    monkeypatch.setattr("workers.patience.PATIENCE", 0.1)
     damaged, other = submit(engine, 2)
     name = key(1, damaged, 0, "input")
     Directory(tmp_path, b"").put(name, b"1", "application/json")

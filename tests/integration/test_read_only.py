@@ -1,12 +1,20 @@
 """A server that takes no writes any more, as one whose place another has taken: nothing goes on leading to it."""
 
 import asyncio
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
+from local.embed import postgres
+from local.place import Place
+from tests.local import wait_until
 from tundish import store
 from tundish.store.statement import Statement
 
@@ -55,15 +63,40 @@ def test_the_same_in_an_event_loop(database_url: str) -> None:
     asyncio.run(run())
 
 
-def test_nobody_connects_to_it(database_url: str) -> None:
-    """Its name may lead to it for a while: a connection that was made then would be kept, and read what is old."""
-    engine = store.engine(database_url)
+@pytest.fixture
+def standby(tmp_path: Path) -> Iterator[str]:
+    """The URL of a server that stands by."""
+    place = Place(tmp_path)
+    child = postgres(place)
+    signal_file = place.root / "postgres" / "standby.signal"
+    signal_file.touch()
+    owner = signal_file.parent.stat()
+    os.chown(signal_file, owner.st_uid, owner.st_gid)
+    url = (child.url or "").replace("/tundish?", "/postgres?")
+
+    def stands_by() -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(url) as connection:
+            return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+        return False
+
+    with place.log("postgres").open("wb") as log, subprocess.Popen(child.command, stderr=log) as process:
+        wait_until(stands_by, "it stands by")
+        yield url
+        process.send_signal(signal.SIGINT)
+
+
+def test_nobody_connects_to_one_that_stands_by(standby: str) -> None:
+    """A name may lead to it for a while: a connection that was made then would be kept, and read what is old."""
+    with pytest.raises(store.StoreError, match="hot standby"):
+        store.engine(standby).connect()
+
+
+def test_one_that_takes_no_writes_itself_is_read(database_url: str) -> None:
+    """As one whose disk is full: APIs go on telling what there is, and why they are not ready."""
     with psycopg.connect(database_url, autocommit=True) as admin:
         name = admin.info.dbname
         admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # for new connections
-        with pytest.raises(store.StoreError, match="read-only"):
-            engine.connect()
-        admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    with engine.begin() as connection:
-        connection.execute(text(_INSERT))
-    engine.dispose()
+        engine = store.engine(database_url)
+        with engine.connect() as connection:
+            assert not store.takes_writes(connection)
+        engine.dispose()

@@ -42,8 +42,11 @@ def blobs(server: Server) -> S3:
 
 
 def test_a_store_that_can_be_read_is_probed(blobs: S3) -> None:
-    blobs.probe()
-    blobs.probe()
+    for _ in range(2):
+        blobs.probe("1/20261130/job/0/input")
+    blobs.delete_prefix("1/20261130/")
+    with pytest.raises(BlobMissing):
+        blobs.stat("1/20261130/probe")
 
 
 def test_blobs_are_kept_and_deleted_by_prefix(blobs: S3) -> None:
@@ -88,7 +91,12 @@ def test_a_server_that_is_gone_or_refuses_is_told_from_a_missing_blob(
     with pytest.raises(BlobUnavailable, match="refused"):
         open_blobs(Settings(blob_url="s3://bucket", s3_endpoint_url=server.url)).put("1/2/3", b"x", "text/plain")
     server.kill()
-    for call in (lambda: blobs.get("1/2/3"), lambda: blobs.put("1/2/3", b"x", "text/plain"), blobs.check, blobs.probe):
+    for call in (
+        lambda: blobs.get("1/2/3"),
+        lambda: blobs.put("1/2/3", b"x", "text/plain"),
+        blobs.check,
+        lambda: blobs.probe("1/2/3"),
+    ):
         with pytest.raises(BlobUnavailable, match="does not answer"):
             call()
 

@@ -13,7 +13,7 @@ from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
 from tundish.settings import Settings
-from workers.chores import Tools, survey
+from workers.chores import Tools, partitions, survey
 
 
 def sent_at(connection: store.Connection, id: UUID) -> datetime:
@@ -138,6 +138,23 @@ def test_days_are_made_by_the_databases_clock(database_ahead: Callable[[str], No
         store.make_partitions(connection, 1)
         days = store.past_days(connection, today + timedelta(days=30))
         assert days[-3:] == [f"{today + timedelta(days=offset):%Y%m%d}" for offset in (-1, 0, 1)]
+
+
+@pytest.mark.parametrize(("clock", "made"), [("00:01", True), ("00:03", False), ("12:00", False)])
+def test_the_chore_makes_no_day_that_retention_may_have_dropped(
+    database_ahead: Callable[[str], None], engine: store.Engine, clock: str, made: bool
+) -> None:
+    """But that of jobs which an API still stores whose clock lags over midnight."""
+    with engine.begin() as connection:
+        now = store.clock(connection)
+    then = (now + timedelta(days=20)).replace(hour=int(clock[:2]), minute=int(clock[3:]), second=0, microsecond=0)
+    database_ahead(f"{(then - now).total_seconds()} seconds")
+    engine.dispose()
+    partitions.run(Tools(Settings(), engine, None, None))  # type: ignore[arg-type]  # it needs no more
+    with engine.begin() as connection:
+        days = store.past_days(connection, then + timedelta(days=2))
+    assert (f"{then - timedelta(days=1):%Y%m%d}" in days) == made
+    assert f"{then:%Y%m%d}" in days
 
 
 def test_a_day_is_made_beside_a_long_transaction_that_reads_and_nobody_waits(engine: store.Engine) -> None:

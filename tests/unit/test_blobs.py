@@ -60,16 +60,15 @@ def test_a_blob_and_the_folders_that_it_takes_are_durable(
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}"))))
     directory.put("1/day/job/1/output", b"body", "image/png")
     root = directory._root
-    [part, *folders] = synced
-    assert part.parent == root / "1/day/job/1", "what it holds comes first"
-    above = [root / "1/day/job/1", root / "1/day/job", root / "1/day", root / "1", root, root.parent]
-    assert folders == above
+    *above, part, folder = synced
+    assert above == [root / "1/day/job", root / "1/day", root / "1", root, root.parent]
+    assert part.parent == folder == root / "1/day/job/1"
     synced.clear()
     directory.put("1/day/job/2/output", b"body", "image/png")
-    assert synced[1:] == [root / "1/day/job/2", root / "1/day/job"]
+    assert [synced[0], synced[2]] == [root / "1/day/job", root / "1/day/job/2"]
     synced.clear()
     directory.copy("1/day/job/2/output", "1/uploads/upload/body", "image/png")
-    assert synced == [root / "1/uploads/upload", root / "1/uploads", root / "1"]
+    assert synced == [root / "1/uploads", root / "1", root / "1/uploads/upload"]
 
 
 def test_what_cannot_be_deleted_is_told_and_what_is_gone_is_not(

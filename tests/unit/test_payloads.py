@@ -31,7 +31,8 @@ from workers.claim import Claim
 from workers.entry import Entry
 from workers.folders import Folders
 from workers.load import load, warm_up
-from workers.prepare import Patience, Prepared, prepare
+from workers.patience import Patience
+from workers.prepare import Prepared, prepare
 
 BODY = b"\0\xff" * 1000
 UPLOAD = upload_key(1, new_uuid())
@@ -99,7 +100,7 @@ def test_a_store_that_gives_nothing_is_waited_for_though_it_answers(
     blobs: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one whose rights to read were taken away: no input is to blame."""
-    monkeypatch.setattr("workers.prepare.PATIENCE", 0.0)
+    monkeypatch.setattr("workers.patience.PATIENCE", 0.0)
     read = Directory.reading
 
     def refuse(*_: object) -> Any:

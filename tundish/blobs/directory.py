@@ -80,7 +80,7 @@ class Directory(Blobs):
     def copy(self, key: str, to: str, content_type: str, etag: str | None = None) -> None:
         with _usable(self._root):
             source, path = self._path(key), self._path(to)
-            above = _make(path.parent)
+            _make(path.parent)
             try:
                 os.link(source, path)  # what lies there may be replaced, and is never changed: one file serves both
             except FileNotFoundError:
@@ -92,7 +92,7 @@ class Directory(Blobs):
             except BlobChanged:
                 path.unlink()
                 raise
-            _sync(path.parent, *above)
+            _sync(path.parent)
 
     def delete_prefix(self, prefix: str) -> None:
         folder = self._folder(prefix.rstrip("/"))
@@ -176,7 +176,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
-        self._above = _make(self.folder)
+        _make(self.folder)
         descriptor, name = tempfile.mkstemp(prefix="part-", dir=self.folder)
         self.file = os.fdopen(descriptor, "wb")
         self._name = Path(name)
@@ -186,7 +186,7 @@ class _Part:
         self.file.flush()
         os.fsync(self.file.fileno())
         os.rename(self._name, self._path)
-        _sync(self.folder, *self._above)
+        _sync(self.folder)
 
     def discard(self) -> None:
         """Remove what was not kept."""
@@ -245,18 +245,18 @@ def _usable(root: object) -> Iterator[None]:
         raise BlobUnavailable(f"the blob directory {root} cannot be used: {error.strerror or error}") from error
 
 
-def _make(folder: Path) -> list[Path]:
-    """Make a folder, and those above that it lacks; those that are to be synced for it, the deepest first."""
+def _make(folder: Path) -> None:
+    """Make a folder, durable with those above that it lacks."""
     missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
-    return [each.parent for each in missing]
+    for each in missing:
+        _sync(each.parent)
 
 
-def _sync(*folders: Path) -> None:
-    """The names in them are durable."""
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(folder: Path) -> None:
+    """The names in it are durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,8 +19,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 CHUNK = 1 << 20
 #: Bytes of an upload: one PUT of S3 carries no more.
 UPLOAD_MAX = 5 * 2**30
-#: Where `probe` writes: under no tenant.
-PROBE = "probe/body"
 #: Seconds that a presigned URL of `get_url` holds.
 URL_EXPIRES = 900
 
@@ -118,12 +116,13 @@ class Blobs(ABC):
     def check(self) -> None:
         """Ask whether the store can be used."""
 
-    def probe(self) -> None:
-        """Write a blob and read it: what cannot be read although this can is damaged itself, and not the store, nor our
-        right to read from it."""
-        self.put(PROBE, b"", "application/octet-stream")
+    def probe(self, key: str) -> None:
+        """Write a blob among those of the same day, or the other uploads, and read it: what cannot be read although
+        this can is damaged itself, and not the store, nor our right to read from it."""
+        name = "/".join([*key.split("/")[:2], "probe"])
+        self.put(name, b"", "application/octet-stream")
         try:
-            self.get(PROBE)
+            self.get(name)
         except BlobMissing as error:
             raise BlobUnavailable("the blob store does not give what was just put there") from error
 

@@ -148,7 +148,7 @@ def _connect(statement: int, by_ids: bool, planned_once: bool = False) -> dict[s
     once = by_ids or planned_once
     return {
         "connect_timeout": 5,
-        "target_session_attrs": "read-write",  # a standby's rows may be old
+        "target_session_attrs": "primary",  # a standby's rows may be old
         "prepare_threshold": 0 if once else 3,
         # No statement here is worth a second core, nor machine code: the cost of a forced plan says nothing.
         "options": "-c max_parallel_workers_per_gather=0 -c jit=off"

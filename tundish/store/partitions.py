@@ -18,12 +18,16 @@ def release_lock(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('tundish:release'))"))
 
 
-def make_partitions(connection: Connection, days_ahead: int = DAYS_AHEAD) -> None:
-    """The partitions from yesterday (an API's clock may lag over midnight) to `days_ahead` days on, by the database's
-    clock."""
-    today = clock(connection).replace(hour=0, minute=0, second=0, microsecond=0)
+def make_partitions(
+    connection: Connection, days_ahead: int = DAYS_AHEAD, *, lag: timedelta = timedelta(days=1)
+) -> None:
+    """The partitions of the day that it was `lag` ago (an API's clock may lag over midnight) and on, to that in
+    `days_ahead` days, by the database's clock."""
+    now = clock(connection)
+    first, last = now - lag, now + timedelta(days=days_ahead)
     existing = set(connection.execute(text("SELECT relname FROM pg_class WHERE relispartition")).scalars())
-    for day in (today + timedelta(days=offset) for offset in range(-1, days_ahead + 1)):
+    midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
+    for day in (midnight + timedelta(days=offset) for offset in range((last - midnight).days + 1)):
         for table in PARTITIONED:
             name = f"{table}_{day:%Y%m%d}"
             if name in existing:

@@ -13,6 +13,7 @@ import redis
 from tundish import store
 from tundish.blobs import Blobs
 from tundish.settings import Settings
+from workers.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Tools:
     client: redis.Redis
     blobs: Blobs
     stopped: threading.Event = field(default_factory=threading.Event)
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 restored from an old copy."""
 
 from tundish import store
-from workers.chores import Tools
+from workers.chores import Tools, survey
 
 EVERY = 10.0
 
@@ -10,5 +10,6 @@ EVERY = 10.0
 def run(tools: Tools) -> int:
     with tools.engine.begin() as connection:
         if store.lock(connection, "partitions"):
-            store.make_partitions(connection)
+            # No day that retention may have dropped.
+            store.make_partitions(connection, lag=survey.SETTLED)
     return 0

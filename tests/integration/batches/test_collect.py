@@ -236,7 +236,7 @@ def test_a_batch_that_breaks_keeps_no_other_waiting(
 @on_a_directory
 @pytest.mark.parametrize("size", [5, 3_000_000], ids=["fetched ahead", "copied"])
 def test_an_output_that_its_store_cannot_read_is_not_waited_for_once_its_batch_is_over(
-    tools: Tools, tmp_path: Path, size: int
+    tools: Tools, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a batch has not ended, retention drops nothing that is newer."""
     expanded(tools, id := made(tools, jsonl("ab")))
@@ -251,6 +251,9 @@ def test_an_output_that_its_store_cannot_read_is_not_waited_for_once_its_batch_i
     assert not read(tools, id).status.terminal
     with tools.engine.begin() as connection:
         connection.execute(text("UPDATE batches SET expires_at = now()"))
+    turn(tools)
+    assert not read(tools, id).status.terminal, "it may be read a moment later"
+    monkeypatch.setattr("workers.patience.PATIENCE", 0.0)
     done = settle(tools, id)
     assert (done.status, done.counts.succeeded, done.counts.failed) == (Status.SUCCEEDED, 1, 1)
     [error] = file_of(tools, done.errors)

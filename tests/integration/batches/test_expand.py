@@ -196,7 +196,11 @@ def expire(connection: store.Connection, id: UUID) -> None:
 @pytest.mark.parametrize("over", [cancel, expire])
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_file_that_its_store_cannot_read_is_not_waited_for_once_its_batch_is_over(
-    tools: Tools, tmp_path: Path, over: Callable[[store.Connection, UUID], None], counted: bool
+    tools: Tools,
+    tmp_path: Path,
+    over: Callable[[store.Connection, UUID], None],
+    counted: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While a batch has not ended, retention drops nothing that is newer."""
     id = made(tools, jsonl("ab"))
@@ -209,6 +213,9 @@ def test_a_file_that_its_store_cannot_read_is_not_waited_for_once_its_batch_is_o
     assert not read(tools, id).expanded
     with tools.engine.begin() as connection:
         over(connection, id)
+    turn(tools)
+    assert not read(tools, id).status.terminal, "it may be read a moment later"
+    monkeypatch.setattr("workers.patience.PATIENCE", 0.0)
     done = settle(tools, id)
     assert (done.status, done.total) == (Status.FAILED, 2 if counted else 0)
     [error] = file_of(tools, done.errors)
