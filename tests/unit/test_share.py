@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -22,6 +23,9 @@ from workers.gpu import Cpu
 from workers.share import Others, Share, _own
 from workers.shelf import LEFT, TRIES, LoadFailed, Shelf
 from workers.turn import Wish
+
+#: Long after all that happens here.
+NOW = time.monotonic() + 1e6
 
 A, B, C = (Target(name, "1") for name in "abc")
 PATIENCE = 10.0
@@ -99,7 +103,7 @@ class Worker:
         self.shelf.soon = lambda verb: verb()
         self.shelf.fill()
 
-    def choose(self, now: float = 1e6, idle: bool = True, **since: float) -> set[Target]:
+    def choose(self, now: float = NOW, idle: bool = True, **since: float) -> set[Target]:
         """As the thread that claims does, after a look, where a full batch waits for each of these since then."""
         Gpu.of_who_acts = self.gpu
         self.share.look()
@@ -147,13 +151,13 @@ def test_one_that_does_not_fit_beside_the_other_worker_comes_once_that_has_made_
     second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
     assert (first.there(), second.there()) == ({A}, set())
     assert first.shelf.complete
-    assert second.choose(b=1e6) == set()
+    assert second.choose(b=NOW) == set()
     first.share.look()
     assert not first.shelf.complete
-    assert first.choose(a=1e6) == {A}
+    assert first.choose(a=NOW) == {A}
     first.choose()
     assert (first.there(), gpus[1].memory()) == (set(), (100, 0))
-    assert second.choose(b=1e6) == {B}
+    assert second.choose(b=NOW) == {B}
     second.bring(B)
     assert (second.share.best, second.shelf.stock.memory()) == (90, (100, 60))
     first.share.look()
@@ -168,27 +172,27 @@ def test_one_that_does_not_fit_beside_the_other_worker_comes_once_that_has_made_
 def test_what_is_busy_leaves_by_turn_and_never_under_a_batch(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
     first = Worker(tmp_path, gpus[0], {"a": (40, 0, False), "c": (40, 0, True)})
     second = Worker(tmp_path, gpus[1], {"b": (40, 0, False)})
-    assert second.choose(b=1e6) == set()
-    assert first.choose(a=1e6, now=1e6) == {A, C}
-    assert first.choose(a=1e6, now=1e6 + 1000, idle=False) == set()
+    assert second.choose(b=NOW) == set()
+    assert first.choose(a=NOW, now=NOW) == {A, C}
+    assert first.choose(a=NOW, now=NOW + 1000, idle=False) == set()
     assert first.there() == {A, C}
-    first.choose(a=1e6, now=1e6 + 1000)
+    first.choose(a=NOW, now=NOW + 1000)
     assert first.there() == {C}
-    assert second.choose(b=1e6) == {B}
+    assert second.choose(b=NOW) == {B}
 
 
 def test_who_can_do_without_gets_what_nobody_asks_for(tmp_path: Path, gpus: tuple[Gpu, Gpu]) -> None:
     first = Worker(tmp_path, gpus[0], {"a": (40, 0, False)})
     second = Worker(tmp_path, gpus[1], {"b": (40, 0, False), "c": (40, 0, False)})
     assert second.there() == {C}
-    second.choose(b=1e6, c=1e6)
+    second.choose(b=NOW, c=NOW)
     first.share.look()
     assert first.share.others.wish == Wish(40, math.inf)
-    first.choose(a=1e6, now=1e6 + 1000)
+    first.choose(a=NOW, now=NOW + 1000)
     assert first.there() == {A}
-    first.choose(now=1e6 + 1000)
+    first.choose(now=NOW + 1000)
     assert first.there() == set()
-    assert second.choose(b=1e6, c=1e6) == {B}
+    assert second.choose(b=NOW, c=NOW) == {B}
 
 
 def test_room_that_was_made_for_others_is_not_taken_back_while_they_want_it(
@@ -219,7 +223,7 @@ def test_without_others_a_load_that_finds_no_memory_is_final_in_the_end(tmp_path
     gpus[0].take(60)  # by somebody who is no worker
     second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
     for number in range(2, TRIES + 1):
-        assert second.choose(b=0.0, now=1e6 * number) == {B}
+        assert second.choose(b=0.0, now=NOW * number) == {B}
         with pytest.raises(LoadFailed, match="MemoryError") as failed:
             second.bring(B)
         assert failed.value.final == (number == TRIES)
@@ -245,7 +249,7 @@ def test_what_never_fits_is_hopeless_whoever_holds_the_device(tmp_path: Path, gp
     with pytest.raises(LoadFailed, match="30 bytes of the device's 25; set TUNDISH_DEVICE_MEMORY") as failed:
         second.bring(B)
     assert failed.value.final
-    assert first.choose(now=1e6) == {A}
+    assert first.choose(now=NOW) == {A}
 
 
 @pytest.mark.parametrize(("left", "held", "place"), [(0, 0, Place.HOST), (6, 6, Place.HOST), (7, 0, Place.NOWHERE)])
@@ -392,7 +396,7 @@ def test_who_empties_the_folder_of_devices_parts_the_workers_for_a_look_alone(
 ) -> None:
     first = Worker(tmp_path, gpus[0], {"a": (40, 0, False), "c": (40, 0, False)})
     second = Worker(tmp_path, gpus[1], {"b": (60, 0, False)})
-    assert second.choose(b=1e6) == set()
+    assert second.choose(b=NOW) == set()
     first.share.look()
     before = first.share.others
     assert before.wish

@@ -1,6 +1,7 @@
 """The shelf over real weights, on a CPU whose memory has a limit."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -126,7 +127,7 @@ def test_the_pinned_stay(events: list[str]) -> None:
     assert events[0] == "load b"
     for target in (C, A, C):
         bring(each, target)
-        assert each.choose({B: Waiting(1.0, 0.0)}, 0.0, idle=False).targets >= {B}
+        assert each.choose({B: Waiting(1.0, 0.0)}, time.monotonic(), idle=False).targets >= {B}
 
 
 def test_what_does_not_fit_alone_fails_with_what_to_set(events: list[str]) -> None:
@@ -154,7 +155,8 @@ def test_a_load_that_raises_rests_and_its_jobs_fail_in_the_end() -> None:
     for number in range(2, TRIES + 1):
         assert each.stock.places()["b@1"]["error"] == "b@1 cannot be loaded: OSError: the disk"
         assert each.stock.places()["a@1"]["error"] is None
-        assert each.choose({B: Waiting(1.0, 0.0)}, 0.0, idle=True).targets == {A}
+        rests = each.stock.entries[B].rests_until - 0.5
+        assert each.choose({B: Waiting(1.0, 0.0)}, rests, idle=True).targets == {A}
         assert followed[-1] == {A}
         with pytest.raises(LoadFailed, match="OSError: the disk") as failed:
             bring(each, B)
