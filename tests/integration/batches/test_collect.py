@@ -25,7 +25,7 @@ from tests.integration.delivered import endpoint, rows
 from tests.local import wait_until
 from tundish import store
 from tundish.batchfile import LINES_MAX, Status
-from tundish.blobs import BlobMissing
+from tundish.blobs import BlobMissing, BlobUnavailable, Directory
 from tundish.ids import new_uuid, to_text
 from tundish.job import Code, error_json
 from tundish.job import Status as JobStatus
@@ -258,3 +258,27 @@ def test_an_output_that_its_store_cannot_read_is_not_waited_for_once_its_batch_i
     assert (done.status, done.counts.succeeded, done.counts.failed) == (Status.SUCCEEDED, 1, 1)
     [error] = file_of(tools, done.errors)
     assert (error["line"], error["error"]["code"]) == (2, "deleted")
+
+
+@on_a_directory
+def test_an_output_that_could_not_be_read_ahead_is_asked_for_once_more(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ailed its store may be over by the time it is written."""
+    expanded(tools, id := made(tools, jsonl("a")))
+    tools.blobs.put("1/20260101/output", b"1", "application/json")
+    run(tools, 1, body=None, blob="1/20260101/output", size=1)
+    with tools.engine.begin() as connection:
+        connection.execute(text("UPDATE batches SET expires_at = now()"))
+    monkeypatch.setattr("workers.patience.PATIENCE", 0.0)
+    get, away = Directory.get, [BlobUnavailable("it blinked")]
+
+    def blinks(blobs: Directory, key: str, etag: str | None = None) -> bytes:
+        if away and key.endswith("output"):
+            raise away.pop()
+        return get(blobs, key, etag)
+
+    monkeypatch.setattr(Directory, "get", blinks)
+    done = settle(tools, id)
+    assert not away
+    assert (done.status, done.counts.succeeded, done.counts.failed) == (Status.SUCCEEDED, 1, 0)
