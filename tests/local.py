@@ -36,6 +36,14 @@ def wait_until(found: Callable[[], T | None], what: str, timeout: float = 30) ->
     raise AssertionError(f"{what}: not within {timeout:g} s")
 
 
+def submit(client: httpx.Client, model: str, input: Any, **options: Any) -> dict[str, Any]:
+    """A new job."""
+    answer = client.post("/v1/jobs", json={"model": model, "input": input, **options})
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
 def ended(client: httpx.Client, id: str) -> dict[str, Any]:
     """A job, once it has ended."""
     return wait_until(

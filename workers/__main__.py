@@ -74,7 +74,8 @@ def _lost(quarantine: Quarantine, settings: Settings, served: Sequence[Served]) 
         idle=lambda: True,
         pace=Pace(time.monotonic()),
     )
-    return Heart(store.engine(settings.database_url), partial(presence, "lost"), list, settings.lease)
+    engine, nothing = store.engine(settings.database_url), lambda: None  # its models have not shown that they load
+    return Heart(engine, partial(presence, "lost"), list, settings.lease, nothing)
 
 
 if __name__ == "__main__":

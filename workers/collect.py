@@ -80,7 +80,6 @@ def collect(tools: Tools, batch: store.BatchRow) -> None:
             counts = Counts(batch.total, 0, 0, seen.succeeded, seen.failed, seen.canceled)
             ended = store.end_batch(connection, batch.id, store.Ending(status, counts, *keys))
             outbox.announce_batch(connection, ended, tools.settings.public_url)
-    tools.patience.given(batch.id)
 
 
 def _write(tools: Tools, batch: store.BatchRow, files: _Files) -> _Seen:

@@ -21,7 +21,7 @@ class Heart:
         presence: Callable[[], store.Worker],
         alive: Callable[[], Sequence[UUID]],
         lease: float,
-        register: Callable[[], None] = lambda: None,
+        register: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._presence = presence

@@ -18,9 +18,8 @@ import httpx
 import pytest
 import redis
 
-from tests.e2e.test_jobs import submit
 from tests.e2e.test_uploads import forget_peak, peak
-from tests.local import Local, ended, wait_until
+from tests.local import Local, ended, submit, wait_until
 from tundish import store
 from tundish.ids import new_uuid, to_text
 from tundish.job import Priority

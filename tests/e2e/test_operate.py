@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from local.http import Api
-from tests.local import TREE, Local, wait_until
+from tests.local import TREE, Local, ended, submit, wait_until
 
 
 @pytest.fixture
@@ -222,6 +223,8 @@ def test_days_that_are_gone_are_made_again_soon(local: Local) -> None:
             with local.client() as client:
                 assert "partitions are missing" in client.get("/readyz").json()["checks"]["database"]
         wait_until(lambda: ready(local), "the API is ready again")
+        with local.client() as client:
+            assert ended(client, submit(client, "echo", {"value": 1})["id"])["status"] == "succeeded"
 
 
 def test_a_catalog_that_has_lost_what_is_served_gets_it_again(local: Local) -> None:
@@ -232,8 +235,9 @@ def test_a_catalog_that_has_lost_what_is_served_gets_it_again(local: Local) -> N
             connection.execute("DELETE FROM versions")
             known = "SELECT true FROM versions WHERE model = 'echo'"
             wait_until(lambda: connection.execute(known).fetchone(), "the worker has told of its models")
-        asked = {"model": "echo", "input": {"value": 1}}
+        asked: dict[str, Any] = {"model": "echo", "input": {"value": 1}}
         wait_until(lambda: client.post("/v1/jobs", json=asked).status_code == 202, "the API knows of them")
+        assert ended(client, submit(client, **asked)["id"])["output"] == {"value": 1}
 
 
 def ready(local: Local) -> bool:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -307,7 +308,7 @@ def worker(state: str = "idle") -> store.Worker:
 
 def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
     here = worker()
-    heart = Heart(catalog, lambda: here, list, 30.0)
+    heart = Heart(catalog, lambda: here, list, 30.0, Mock())
 
     def states() -> list[str]:
         with catalog.begin() as connection:
@@ -329,7 +330,7 @@ def test_a_worker_drains_stops_and_is_lost(catalog: store.Engine) -> None:
 def test_a_heart_beats_on_while_postgres_is_away_and_stops_without_it(
     catalog: store.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heart = Heart(catalog, worker, list, 30.0)
+    heart = Heart(catalog, worker, list, 30.0, Mock())
 
     def away(*_: object) -> None:
         raise OperationalError("see_worker", None, Exception("the connection is cut"))

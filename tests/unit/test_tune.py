@@ -1,5 +1,6 @@
 """What a model's class asks of the runtime, on a CPU."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -171,12 +172,17 @@ def test_results_outlive_the_next_call_where_kernels_are_recorded(
     assert [float(each) for each in first] == given
 
 
-def test_what_torch_advises_where_it_compiles_for_a_gpu_fails_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_advises_where_it_compiles_for_a_gpu_fails_no_test(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
     from torch._inductor.compile_fx import _warn_tf32_disabled  # it takes seconds
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    _warn_tf32_disabled.__wrapped__()
+    with pytest.warns(UserWarning, match="TensorFloat32") as told:
+        _warn_tf32_disabled.__wrapped__()
+    ignored = [line.split(":")[1] for line in pytestconfig.getini("filterwarnings") if line.startswith("ignore:")]
+    assert [any(re.match(each, str(warning.message)) for each in ignored) for warning in told] == [True]
 
 
 class Around(torch.nn.Module):

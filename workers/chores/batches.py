@@ -50,6 +50,7 @@ def run(tools: Tools) -> int:
         try:
             with _held(tools, batch):
                 moved, again_in = _turn(tools, batch)
+            tools.patience.given(batch.id)
         except BlobUnavailable as error:
             log.warning("a batch has to wait: %s", error, extra=said)
             moved, again_in = 0, AGAIN
