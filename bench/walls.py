@@ -10,7 +10,7 @@ WALLS: dict[str, str] = {
     "real": "the raw loop's two threads have two cores to themselves; two workers of one each share them",
     "gpu": "",
     "latency": "three commits take half of it, half of that is fsync; API a fifth, worker a sixth, Redis an eighth",
-    "wake": "half take half of it; no core is full, the API takes a sixth of one (CPU time): the tail is the machine's",
+    "wake": "half of it is the median; no core is full, the API has a sixth of one (CPU time): the rest is noise",
     "backlog": "Postgres takes 12 % more CPU a job of a million queued than of 100,000: an index level more (buffers)",
     "memory": "",
     "collate": "",
