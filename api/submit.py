@@ -16,8 +16,8 @@ from api.models import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
 from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from api.pins import Pinned, Pins
-from tundish.blobs import BlobError, BlobMissing, Blobs, job_prefix, key
-from tundish.errors import Conflict, Problem, Refused, WrongType
+from tundish.blobs import BlobError, BlobMissing, BlobOversized, Blobs, job_prefix, key
+from tundish.errors import Conflict, Problem, Refused, TooLarge, WrongType
 from tundish.ids import new_uuid
 from tundish.job import Status
 from tundish.lineup import EXPLAINED, Routed, values
@@ -172,6 +172,10 @@ class Submitter:
             async with slots:
                 try:
                     await of_blobs(self._blobs.put, name, job.body, job.content_type)
+                except BlobOversized as error:
+                    log.error("the store of blobs takes less than TUNDISH_MAX_BODY: %s", error)
+                    detail = f"the store of large payloads takes no {job.size} bytes; send a smaller input"
+                    raise TooLarge("body_too_large", detail) from error
                 except BlobError as error:
                     raise no_blobs() from error
             return job._replace(body=None, blob=name, shadow=await place(job.shadow) if job.shadow else None)

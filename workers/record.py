@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from tundish import execute, outbox, store
-from tundish.blobs import Blobs, key
+from tundish.blobs import BlobOversized, Blobs, key
 from tundish.file import File
 from tundish.ids import to_text
 from tundish.job import Code, Status, error_json
@@ -84,9 +84,7 @@ def _one_by_one(
         try:
             parts.append(write([end], last))
         except store.RowError as error:
-            log.error("an output cannot be stored: %s", error.orig, extra={"job": to_text("job", end.id)})
-            fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {error.orig}")
-            parts.append(write([store.Finished(end.id, end.attempt, Status.FAILED, error=fault)], last))
+            parts.append(write([_unstored(end, str(error.orig))], last))
     return Recorded([id for part in parts for id in part.ids], any(part.webhooks for part in parts))
 
 
@@ -126,7 +124,10 @@ def _put(job: store.ClaimedJob, done: Done, blobs: Blobs, inline_max: int) -> st
     if isinstance(body, File):
         return _of_file(job, body, content_type, blobs, inline_max)
     name = key(job.tenant, job.id, job.attempt, "output")
-    blobs.put(name, body, content_type)
+    try:
+        blobs.put(name, body, content_type)
+    except BlobOversized as error:
+        return _unstored(job, str(error))
     return store.Finished(job.id, job.attempt, Status.SUCCEEDED, content_type, blob=name, size=len(body))
 
 
@@ -141,6 +142,14 @@ def _of_file(job: store.ClaimedJob, output: File, content_type: str, blobs: Blob
             name = key(job.tenant, job.id, job.attempt, "output")
             blobs.put_file(name, file, content_type)
             return ended._replace(blob=name, size=size)
+    except BlobOversized as error:
+        return _unstored(job, str(error))
     except OSError as error:
         fault = error_json(Code.OUTPUT_INVALID, f"the output's file cannot be read: {error.strerror or error}")
         return store.Finished(job.id, job.attempt, Status.FAILED, error=fault)
+
+
+def _unstored(of: store.ClaimedJob | store.Finished, why: str) -> store.Finished:
+    log.error("an output cannot be stored: %s", why, extra={"job": to_text("job", of.id)})
+    fault = error_json(Code.OUTPUT_INVALID, f"the output cannot be stored: {why}")
+    return store.Finished(of.id, of.attempt, Status.FAILED, error=fault)

@@ -2,11 +2,13 @@
 
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.integration.stored import claim, read, start, submit
 from tundish import store
-from tundish.blobs import Directory
+from tundish.blobs import BlobOversized, Directory
 from tundish.codec import codec_for
+from tundish.file import File
 from tundish.job import Status
 from tundish.outcome import Done, Outcome
 from workers.batch import Target
@@ -47,4 +49,29 @@ def test_an_output_that_postgres_refuses_fails_alone(engine: store.Engine, kept:
     assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
     assert rows[1]
     assert b"output_invalid" in (rows[1].error or b"")
+    assert not start(engine, id), "the claim is closed"
+
+
+def test_an_output_that_is_larger_than_the_store_takes_fails_alone(
+    engine: store.Engine, kept: store.Kept, tmp_path: Path
+) -> None:
+    class Small(Directory):
+        def put(self, key: str, body: bytes, content_type: str) -> None:
+            if len(body) > 20:
+                raise BlobOversized("it takes 20 bytes")
+            super().put(key, body, content_type)
+
+        def put_file(self, key: str, file: BinaryIO, content_type: str) -> None:
+            self.put(key, file.read(), content_type)
+
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * 30)
+    ids = submit(engine, 3)
+    id, jobs = claim(engine, ids)
+    outcomes: list[Outcome] = [Done(b"1" * 10, "a/b"), Done(b"2" * 30, "a/b"), Done(File(large), "a/b")]
+    prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, outcomes, codec_for(bytes))
+    record(kept, engine, Small(tmp_path / "blobs", b"secret"), [prediction], inline_max=5, public_url="")
+    rows = [read(engine, each) for each in ids]
+    assert [row and row.status for row in rows] == [Status.SUCCEEDED, Status.FAILED, Status.FAILED]
+    assert all(row and b"it takes 20 bytes" in (row.error or b"") for row in rows[1:])
     assert not start(engine, id), "the claim is closed"

@@ -1,5 +1,7 @@
 """Blobs in S3, against a real server of the protocol."""
 
+import io
+import socket
 import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -9,10 +11,12 @@ import httpx
 import pytest
 from botocore.stub import Stubber
 
+from tests.integration.origin import serving
 from tests.s3 import ENVIRONMENT, Server
 from tundish.blobs import (
     BlobChanged,
     BlobMissing,
+    BlobOversized,
     Blobs,
     BlobUnavailable,
     job_prefix,
@@ -99,6 +103,26 @@ def test_a_server_that_is_gone_or_refuses_is_told_from_a_missing_blob(
     ):
         with pytest.raises(BlobUnavailable, match="does not answer"):
             call()
+
+
+@pytest.mark.parametrize(
+    "said", ["<html>413 Request Entity Too Large</html>", "<Error><Code>EntityTooLarge</Code></Error>"]
+)
+def test_what_is_too_large_for_the_store_or_a_proxy_before_it_is_told(
+    said: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(peer: socket.socket, head: str) -> None:
+        status = "413 Request Entity Too Large" if "html" in said else "400 Bad Request"
+        peer.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(said)}\r\nConnection: close\r\n\r\n{said}".encode())
+        while peer.recv(65536):  # a close with bytes unread would be a reset
+            pass
+
+    with serving(refuse) as url:
+        blobs = open_blobs(Settings(blob_url="s3://bucket", s3_endpoint_url=url))
+        with pytest.raises(BlobOversized, match="bucket takes no blob of that size"):
+            blobs.put("1/2/3", BODY, "text/plain")
+        with pytest.raises(BlobOversized):
+            blobs.put_file("1/2/3", io.BytesIO(BODY), "text/plain")
 
 
 BODY = b"\0\xff" * 6_000_000  # over the size of one part

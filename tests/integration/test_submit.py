@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from tests.local import wait_until
 from tundish import store
+from tundish.blobs import BlobOversized, Directory
 from tundish.ids import from_text
 from tundish.routing import Routing
 
@@ -132,3 +133,16 @@ def test_a_job_may_wait_as_long_as_it_is_kept(serve: Callable[..., TestClient]) 
         for expires_in, status in ((32_000_000, 202), (40_000_000, 202), (40_000_001, 422), (2e9, 422)):
             job = {"model": "m", "input": 1, "expires_in": expires_in}
             assert client.post("/v1/jobs", json=job).status_code == status
+
+
+def test_an_input_that_is_larger_than_the_store_takes_is_refused(
+    client: TestClient, engine: store.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def oversized(self: Directory, key: str, body: bytes, content_type: str) -> None:
+        raise BlobOversized("it takes 20 bytes")
+
+    monkeypatch.setattr(Directory, "put", oversized)
+    answer = client.post("/v1/jobs", json={"model": "m", "input": "x" * 100_000})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    with engine.begin() as connection:
+        assert not connection.execute(text("SELECT count(*) FROM jobs")).scalar()

@@ -4,6 +4,7 @@ BlobError
 ├── BlobMissing       nothing lies under that key
 │   └── BlobChanged   something else lies there than what was pinned
 ├── BlobUnavailable   the store cannot be used now; the message says to operators what to set right
+│   └── BlobOversized it takes others, and none of that size
 ├── BlobRefused       bytes that are not what their signed URL was made for
 │   └── BlobTooLarge  they are too many
 └── BadSignature      a signed URL that is not ours, or has expired
@@ -39,6 +40,10 @@ class BlobUnavailable(BlobError):
     pass
 
 
+class BlobOversized(BlobUnavailable):
+    pass
+
+
 class BlobRefused(BlobError):
     pass
 
@@ -71,7 +76,7 @@ class Blobs(ABC):
 
     @abstractmethod
     def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Durable when this returns."""
+        """Durable when this returns. Raises BlobOversized."""
 
     @abstractmethod
     def put_file(self, key: str, file: BinaryIO, content_type: str) -> None:

@@ -18,6 +18,7 @@ from tundish.blobs.interface import (
     URL_EXPIRES,
     BlobChanged,
     BlobMissing,
+    BlobOversized,
     Blobs,
     BlobUnavailable,
     SignedPut,
@@ -143,6 +144,9 @@ class S3(Blobs):
                 raise BlobMissing(f"no blob {key}") from error
             if code in ("PreconditionFailed", "412"):
                 raise _changed(key) from error
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if code == "EntityTooLarge" or status == 413:  # which a proxy says in HTML
+                raise BlobOversized(f"bucket {self._bucket} takes no blob of that size: {error}") from error
             raise BlobUnavailable(f"S3 refused {key} in bucket {self._bucket}: {error}") from error
         except FlexibleChecksumError as error:
             raise BlobChanged(f"the blob {key} has not the checksum that it was put with") from error
