@@ -1,4 +1,4 @@
-"""The pipeline of one worker: claim, prepare, predict, record, notify; and fetch, for inputs that lie at a URL.
+"""The pipeline of one worker: claim, supply, prepare, predict, record, notify.
 
 Threads let the claim and decoding of batch k+1, the predict of k, and the encoding and record of k-1 overlap: the
 device waits for no database, but before a batch that takes long, to hear which of its jobs were cancelled. Recording
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ParamSpec
 from uuid import UUID
 
@@ -19,11 +20,10 @@ import redis
 from tundish import logs, store
 from tundish.blobs import Blobs
 from tundish.execute import DeviceLost
-from tundish.ids import new_uuid
 from tundish.model import collates
 from tundish.settings import Settings
 from workers.ahead import Ahead
-from workers.batch import AHEAD, Draft, Target
+from workers.batch import AHEAD, Draft
 from workers.claim import Claim, Custody
 from workers.elsewhere import Elsewhere
 from workers.events import Events
@@ -41,8 +41,8 @@ from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
 from workers.record import record
 from workers.shelf import LoadFailed, Shelf
+from workers.supply import Supply
 from workers.upcoming import Upcoming
-from workers.waits import Waits
 from workers.watch import Watch
 
 P = ParamSpec("P")
@@ -51,10 +51,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for what has run to be recorded, after a stage broke.
 BROKEN = 5.0
-#: Seconds for which what had to be waited for is claimed one batch at a time: only so many claims of a target may wait.
-WAITED = 60.0
 #: What may have to wait, as the log says it.
-PARTING, OVERDUE = "parting a claim", "saying that a claim is over its time-out"
+OVERDUE = "saying that a claim is over its time-out"
 #: Seconds after an error of the device in which its driver tells that it is gone.
 TOLD = 1.0
 #: Of the machine's memory, what the inputs that are no rows may take in one worker until they are predicted.
@@ -85,17 +83,11 @@ class Pipeline:
 
     def __init__(self, tools: Tools, intake: Intake, on_failure: Callable[[], None]) -> None:
         self._tools = tools
-        self._fetcher = Fetcher(
-            tools.settings.outbound_allow,
-            tools.settings.max_body,
-            room=int(INPUTS_SHARE * host_memory()),
-        )
         self._intake = intake
         self._on_failure = on_failure
         self._upcoming = Upcoming(intake.ring)
         tools.shelf.soon = self._upcoming.soon
         self._custody = Custody(tools.worker, tools.settings, tools.engine, tools.kept, tools.client)
-        self._waits = Waits()
         self._predicted = Gather()
         self._running: Claim | None = None
         self._lead = Lead()
@@ -105,6 +97,16 @@ class Pipeline:
         self._over = threading.Event()  # and no other try either
         self._outage = logs.Outage(log)
         self._persist = Persist(self._closing, self._outage)
+        self._supply = Supply(
+            Fetcher(tools.settings.outbound_allow, tools.settings.max_body, int(INPUTS_SHARE * host_memory())),
+            self._custody,
+            intake,
+            self._persist,
+            self._closing,
+            folders=self._folders,
+            prepare=self._prepare,
+            beside=lambda verb, claimed: self._thread(verb, claimed).start(),
+        )
         self._recorded = threading.Condition()
         self._planning = threading.Lock()
         #: The models are on the shelf.
@@ -113,10 +115,7 @@ class Pipeline:
         self.broken = False
         #: Its device is gone: what it still gives may be garbage, and no job is to blame.
         self.lost = False
-        self._threads = [
-            threading.Thread(target=self._guard, args=(stage,), name=stage.__name__.strip("_"), daemon=True)
-            for stage in (self._claim, self._predict, self._record, self._record)
-        ]
+        self._threads = [self._thread(stage) for stage in (self._claim, self._predict, self._record, self._record)]
 
     # A job's way through a worker.
 
@@ -132,52 +131,15 @@ class Pipeline:
                 if place and (became_slow or self._closing.is_set()):
                     self._custody.give_back([each.id for each in claims[place:]])
                     break
-                if not self._prepare_now(claimed):
+                if not self._supply.now(claimed):
                     tools.shelf.dropped(claimed.target)  # others need not wait for what is fetched
-                    self._intake.single(claimed.target, time.monotonic() + WAITED)
-                    self._fetch_later(replace(claimed, more=False))
+                    self._supply.later(claimed)
         self._upcoming.end()
 
     def _take(self, drafts: Sequence[Draft]) -> list[Claim]:
         # What is being fetched may come in between.
-        follows = self._upcoming.hungry and self._upcoming.empty and not self._waits.some
+        follows = self._upcoming.hungry and self._upcoming.empty and not self._supply.waits
         return self._custody.take(drafts, begin=self._tools.shelf.complete and follows)
-
-    def _prepare_now(self, claimed: Claim) -> bool:
-        """False where its inputs have to be waited for."""
-        ready = self._fetcher.ready(claimed, self._folders(claimed))
-        if ready:
-            self._prepare(ready)
-        return ready is not None
-
-    def _fetch_later(self, claimed: Claim) -> None:
-        """Beside all else. Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to
-        its queue and is sent again by a sweep, within a minute; the rest goes on."""
-        if self._waits.begin(claimed.target):
-            self._hold_back(claimed.target)
-            # Never waited for: what is still being fetched at the end is given back.
-            threading.Thread(target=self._guard, args=(self._fetch, claimed), name="fetch", daemon=True).start()
-            return
-        given_back = [claimed.id]
-        here = [job for job in claimed.jobs if not job.input_url]
-        if 0 < len(here) < len(claimed.jobs):
-            part = replace(claimed, id=new_uuid(), jobs=here)
-            self._persist(PARTING, self._custody.part, claimed, part)
-            if not self._prepare_now(part):
-                given_back.append(part.id)
-        self._custody.give_back(given_back, again=False)
-
-    def _fetch(self, claimed: Claim) -> None:
-        for part in self._fetcher.parts(claimed, self._closing, self._folders(claimed)):
-            if part.id != claimed.id:
-                self._persist(PARTING, self._custody.part, claimed, part)
-            self._prepare(part)
-            del part  # it is large, and the next one may take long
-        self._waits.end(claimed.target)
-        self._hold_back(claimed.target)
-
-    def _hold_back(self, target: Target) -> None:
-        self._intake.hold_back(target, self._waits.until(target, time.monotonic()))
 
     def _folders(self, claimed: Claim) -> Folders | None:
         """Where its inputs go as files; None where they are read into memory."""
@@ -399,6 +361,11 @@ class Pipeline:
             self._outage.waits(OVERDUE, error)
         else:
             self._outage.over(OVERDUE)
+
+    def _thread(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> threading.Thread:
+        """One that has not started, and that no end waits for."""
+        guarded = partial(self._guard, stage, *args, **kwargs)
+        return threading.Thread(target=guarded, name=stage.__name__.strip("_"), daemon=True)
 
     def _guard(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

@@ -1,20 +1,23 @@
-"""What can be checked of Procfile and docker-compose.yml with no Docker engine."""
+"""What can be checked of Procfile, docker-compose.yml and deploy/ with no Docker engine."""
 
 import os
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from sqlalchemy import event
 
 from local.http import free_port
 from local.up import EXAMPLES
 from tests.local import TREE, Local, wait_until
 from tests.s3 import ENVIRONMENT, Server
+from tundish import store
 from tundish.catalog import load_models
 from tundish.settings import Settings
 
@@ -232,3 +235,20 @@ def test_keda_asks_for_what_the_api_serves(
     [secret] = authentication["secretTargetRef"]
     assert (secret["parameter"], secret["name"]) == ("token", "tundish")
     assert secret["key"] in variables("secret.example.env")
+
+
+def test_a_worker_has_the_same_settings_through_the_pooler() -> None:
+    asked: list[str] = []
+
+    def connect(**given: Any) -> None:
+        asked.extend(re.findall(r"-c (\w+=\S+)", given["options"]))
+        raise ConnectionError
+
+    engine = store.engine("postgresql://u@h/d", by_ids=True)
+    event.listen(engine, "do_connect", lambda dialect, record, cargs, cparams: connect(**cparams))
+    with pytest.raises(ConnectionError):
+        engine.connect()
+    pooler = ConfigParser()
+    pooler.read(TREE / "deploy" / "pgbouncer.ini")
+    given = re.findall(r"SET (\w+) = (\w+)", pooler["databases"]["tundish"].replace("''", ""))
+    assert [f"{name}={value}" for name, value in given] == asked

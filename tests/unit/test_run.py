@@ -247,20 +247,9 @@ def test_a_claim_starts_as_it_is_made_unless_what_is_fetched_may_come_in_between
     monkeypatch.setattr(pipeline, "_custody", custody := Mock())
     pipeline._tools.shelf.fill()
     pipeline._upcoming.hungry = True
-    if waits:
-        pipeline._waits.begin(ECHO)
+    monkeypatch.setattr(pipeline, "_supply", Mock(waits=waits))
     pipeline._take([])
     assert custody.take.call_args_list == [call([], begin=not waits)]
-
-
-def test_what_was_fetched_is_waited_for_no_more(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_fetcher", Mock(**{"parts.return_value": [fetched := claimed()]}))
-    monkeypatch.setattr(pipeline, "_prepare", ready := Mock())
-    pipeline._waits.begin(ECHO)
-    pipeline._fetch(fetched)
-    ready.assert_called_once_with(fetched)
-    assert not pipeline._waits.some
-    assert cast(Mock, pipeline._intake).hold_back.call_args.args[0] == ECHO
 
 
 @pytest.fixture
@@ -291,21 +280,18 @@ def test_what_is_in_hand_is_given_back_where_it_would_have_to_wait(
     later, monotonic = [0.0], time.monotonic
     monkeypatch.setattr("workers.run.time.monotonic", lambda: monotonic() + later[-1])
 
-    monkeypatch.setattr(pipeline, "_prepare_now", prepare)
+    monkeypatch.setattr(pipeline, "_supply", Mock(now=prepare))
     pipeline._claim()
     cast(Mock, pipeline._custody).give_back.assert_called_once_with([claim.id for claim in together[1:]])
     assert pipeline._upcoming.take() is None
 
 
-def test_what_waits_for_its_inputs_is_no_part_of_what_was_claimed_together(
+def test_what_waits_for_its_inputs_keeps_back_no_other_claim(
     pipeline: Pipeline, together: list[Claim], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = Mock()
     monkeypatch.setattr(pipeline._tools.shelf, "dropped", dropped := Mock())
-    monkeypatch.setattr(pipeline, "_prepare_now", lambda claim: claim is not together[0])
-    monkeypatch.setattr(pipeline, "_fetch_later", later)
+    monkeypatch.setattr(pipeline, "_supply", supply := Mock(now=lambda claim: claim is not together[0]))
     pipeline._claim()
-    later.assert_called_once_with(replace(together[0], more=False))
+    supply.later.assert_called_once_with(together[0])
     dropped.assert_called_once_with(ECHO)  # or nothing is drafted until it is there
-    assert cast(Mock, pipeline._intake).single.call_args.args[0] == ECHO
     assert pipeline._upcoming.take() is None
