@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from tundish import strictjson
 from tundish.file import File
 from tundish.media import JSON, OCTETS, TEXT, is_media_type
 from tundish.model import DefinitionError, Model, types_of
@@ -113,6 +114,7 @@ class _Json(Codec):
         self._encode = msgspec.json.Encoder().encode
         named = isinstance(type_, type) and (dataclasses.is_dataclass(type_) or issubclass(type_, msgspec.Struct))
         self._class: type = type_ if named else object
+        self._takes_raw = "RawType()" in repr(msgspec.inspect.type_info(type_))  # at any depth
 
     def schema(self) -> dict[str, Any]:
         return self._schema
@@ -141,6 +143,11 @@ class _Json(Codec):
             body = self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
             raise EncodeError(self._unwritable(value) or str(error)) from error
+        if self._takes_raw:
+            try:
+                strictjson.loads(body)
+            except strictjson.InvalidJSON as error:
+                raise EncodeError(f"the output holds a msgspec.Raw that is not JSON: {error}") from error
         # NaN and infinities are written as null: only a body that has one is searched for them.
         if b"null" in body and not _finite(value):
             raise EncodeError(_no_number(value))

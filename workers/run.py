@@ -363,7 +363,7 @@ class Pipeline:
             self._outage.over(OVERDUE)
 
     def _thread(self, stage: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> threading.Thread:
-        """One that has not started, and that no end waits for."""
+        """A daemon, which has not started; what it raises stops the worker."""
         guarded = partial(self._guard, stage, *args, **kwargs)
         return threading.Thread(target=guarded, name=stage.__name__.strip("_"), daemon=True)
 

@@ -211,6 +211,18 @@ def test_an_output_that_is_no_number_is_refused(value: float) -> None:
         codec_for(numpy.ndarray).encode(numpy.array([value]))
 
 
+@pytest.mark.parametrize("type_", [msgspec.Raw, list[msgspec.Raw], dict[str, tuple[int, msgspec.Raw]]])
+def test_json_that_a_model_has_written_itself_is_read_before_it_is_stored(type_: Any) -> None:
+    def of(raw: bytes) -> Any:
+        given = msgspec.Raw(raw)
+        return {msgspec.Raw: given, list[msgspec.Raw]: [given]}.get(type_, {"a": (1, given)})
+
+    assert b'{"x":[1]}' in codec_for(type_).encode(of(b'{"x":[1]}'))
+    for broken in (b"{", b"NaN", b'"\xff"'):
+        with pytest.raises(EncodeError, match=r"msgspec\.Raw that is not JSON"):
+            codec_for(type_).encode(of(broken))
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
