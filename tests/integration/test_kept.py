@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tundish import store
 from tundish.store.statement import Statement
@@ -36,6 +37,28 @@ def test_one_that_broke_is_made_anew(kept: store.Kept) -> None:
     assert pid(kept()) != before
 
 
+def ended(engine: store.Engine, backend: int) -> None:
+    """As a Postgres does that is started again, while nothing is asked of it."""
+    with engine.begin() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend({backend}, 10000)"))
+
+
+def test_one_that_the_server_has_closed_is_made_anew_before_it_fails(kept: store.Kept, engine: store.Engine) -> None:
+    before = pid(kept())
+    ended(engine, before)
+    assert pid(kept()) != before
+
+
+def test_so_is_one_of_a_pool(database_url: str, engine: store.Engine) -> None:
+    pool = store.engine(database_url, 1)
+    with pool.begin() as connection:
+        before = pid(connection)
+    ended(engine, before)
+    with pool.begin() as connection:
+        assert pid(connection) != before
+    pool.dispose()
+
+
 def test_a_row_that_does_not_fit_breaks_nothing(kept: store.Kept) -> None:
     before = pid(kept())
     with pytest.raises(store.RowError):
@@ -43,7 +66,7 @@ def test_a_row_that_does_not_fit_breaks_nothing(kept: store.Kept) -> None:
     assert pid(kept()) == before
 
 
-def test_the_same_in_an_event_loop(database_url: str) -> None:
+def test_the_same_in_an_event_loop(database_url: str, engine: store.Engine) -> None:
     begun = threading.Event()
 
     def sleep(connection: store.Connection) -> None:
@@ -51,9 +74,9 @@ def test_the_same_in_an_event_loop(database_url: str) -> None:
         SLEEP.rows(connection, {})
 
     async def run() -> None:
-        engine = store.async_engine(database_url, 2, autocommit=True)
-        pool: Any = engine.sync_engine.pool
-        kept = store.AsyncKept(engine)
+        other, mine = store.async_engine(database_url, 1), store.async_engine(database_url, 2, autocommit=True)
+        pool: Any = mine.sync_engine.pool
+        kept = store.AsyncKept(mine)
         first = await kept.run(pid)
         assert await kept.run(pid) == first
         with pytest.raises(store.StoreError):
@@ -65,10 +88,17 @@ def test_the_same_in_an_event_loop(database_url: str) -> None:
         sleeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeping
-        assert await kept.run(pid) not in (first, second)
+        third = await kept.run(pid)
+        assert third not in (first, second)
+        await asyncio.to_thread(ended, engine, third)
+        assert await kept.run(pid) != third
+        pooled = await store.run(other, pid)
+        await asyncio.to_thread(ended, engine, pooled)
+        assert await store.run(other, pid) != pooled
         assert pool.checkedout() == 1
         await kept.close()
         assert pool.checkedout() == 0
-        await engine.dispose()
+        await mine.dispose()
+        await other.dispose()
 
     asyncio.run(run())

@@ -1,15 +1,18 @@
 """Engines, and running a verb."""
 
+import select
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
+import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DataError as RowError
 from sqlalchemy.exc import DBAPIError as StoreError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
 from tundish.store.arrays import array
@@ -71,6 +74,7 @@ def engine(url: str, pool: int = 4, *, by_ids: bool = False, autocommit: bool = 
         **_transactions(autocommit),
     )
     guard(made, _STALLED)
+    event.listen(made, "checkout", _checked)
     event.listen(made, "handle_error", _told)
     return made
 
@@ -97,6 +101,7 @@ def async_engine(
         **_transactions(autocommit),
     )
     guard(made.sync_engine, _API_STALLED)
+    event.listen(made.sync_engine, "checkout", _checked)
     event.listen(made.sync_engine, "handle_error", _told)
     return made
 
@@ -125,12 +130,31 @@ def demoted(error: BaseException | None) -> bool:
     return getattr(error, "sqlstate", None) == "25006"
 
 
+def gone(driver: Any) -> bool:
+    """Whether the server has closed a connection of the driver's while nothing was asked of it, as when it was started
+    again: what is asked next would fail, though the server is back."""
+    looks = select.poll()
+    looks.register(driver.pgconn.socket, select.POLLIN)
+    try:
+        while looks.poll(0):  # its last words, then the end
+            driver.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
 def bare(error: BaseException) -> None:
     """Take the statement out of the text of an error that is not its fault: while Postgres is away, forty lines of SQL
     a try would bury in the log what ails it."""
     if isinstance(error, StoreError):
         error.statement = None
         error.code = None  # type: ignore[assignment]  # that of a page which explains the driver's errors
+
+
+def _checked(connection: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """Of a pool: another takes its place."""
+    if gone(record.driver_connection):
+        raise sqlalchemy.exc.DisconnectionError("the server has closed it")
 
 
 def _told(context: ExceptionContext) -> None:

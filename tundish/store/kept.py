@@ -9,13 +9,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
+from tundish.store.connect import gone
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Kept:
     """A connection for each thread that asks, of an engine where each statement commits itself; for verbs that are one
-    Statement. One that broke is made anew by the next call."""
+    Statement. One that broke, or that the server has closed, is made anew by the next call."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -28,7 +30,7 @@ class Kept:
         if connection is None:
             connection = self._of_thread.connection = self._engine.connect()
             self._all.append(connection)
-        return connection
+        return _open(connection)
 
     def close(self) -> None:
         """Give them all back, once nothing runs."""
@@ -49,7 +51,7 @@ class AsyncKept:
         def call() -> T:
             if self._connection is None:
                 self._connection = self._engine.sync_engine.connect()
-            return verb(self._connection, *args, **kwargs)
+            return verb(_open(self._connection), *args, **kwargs)
 
         return await greenlet_spawn(call)
 
@@ -58,3 +60,9 @@ class AsyncKept:
         connection, self._connection = self._connection, None
         if connection is not None:
             await greenlet_spawn(connection.close)
+
+
+def _open(connection: Connection) -> Connection:
+    if not connection.invalidated and gone(connection.connection.driver_connection):
+        connection.invalidate()
+    return connection
