@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSati
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.http import known_parameters
+from api.http import known_parameters, not_encoded
 from api.parts import Parts
 from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from tundish.blobs import (
@@ -108,6 +108,9 @@ class _File(FileResponse):
 
 
 async def _receive(request: Request, arrival: Arrival, given: dict[str, str]) -> None:
+    not_encoded(request)
+    if "content-range" in request.headers:
+        raise BadRequest("wrong_headers", "send all of the file at once, without Content-Range")
     if request.headers.get("content-type", "") != given["type"]:
         raise BadRequest("wrong_headers", "send the headers that came with the URL along: Content-Type is not the same")
     pieces, waiting = [], 0

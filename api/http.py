@@ -37,9 +37,7 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body. Raises WrongType for a compressed one, whose reader would get other bytes than were meant, and
     TooLarge as soon as it is known to be over `limit` bytes."""
-    for coding in header(request, b"content-encoding"):
-        if coding.strip().lower() != "identity":
-            raise WrongType("unsupported_media_type", f"send the body as it is, not under Content-Encoding: {coding}")
+    not_encoded(request)
     for length in header(request, b"content-length"):
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)
@@ -56,6 +54,13 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise _too_large(limit)
         more = message.get("more_body", False)
     return b"".join(pieces)
+
+
+def not_encoded(request: Request) -> None:
+    """Raises WrongType."""
+    for coding in header(request, b"content-encoding"):
+        if coding.strip().lower() != "identity":
+            raise WrongType("unsupported_media_type", f"send the body as it is, not under Content-Encoding: {coding}")
 
 
 def _too_large(limit: int) -> TooLarge:

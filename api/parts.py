@@ -36,6 +36,9 @@ Loop = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
+#: Seconds that Redis has to tell others what a request has done; without it they look for themselves.
+TELL = 1.0
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -71,7 +74,7 @@ class Parts:
         others were told; one that Redis cannot tell looks within 2 s. Raises Unavailable."""
         await self.run(verb, *args, **kwargs)
         with suppress(Exception):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(TELL):
                 await self.client.publish(queue.CATALOG, b"")
         await self.models.refresh()
 
@@ -92,8 +95,9 @@ class Parts:
         """Wake who waits for a job, in every process, and the courier."""
         self.waiters.ring(id)
         with suppress(Exception):  # the slow look finds it
-            await self.client.publish(queue.DONE, id.bytes)
-            await self.client.publish(queue.OUTBOX, b"")
+            async with asyncio.timeout(TELL):
+                await self.client.publish(queue.DONE, id.bytes)
+                await self.client.publish(queue.OUTBOX, b"")
 
 
 def build(settings: Settings) -> Parts:

@@ -25,7 +25,7 @@ READS = 64
 PAGE = 64
 #: Bytes of a page: who does not read pins no more than a few of them. What did not fit is read again.
 PAGE_BYTES = 65536
-#: Seconds that the status of a job waits at most for its progress.
+#: Seconds that a request waits at most for what it can do without.
 PATIENCE = 0.5
 
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -75,7 +75,8 @@ class Streams:
     async def forget(self, job: UUID) -> None:
         """Delete a job's events; where Redis does not answer they go by their age."""
         try:
-            await self._client.delete(events.key(job))
+            async with asyncio.timeout(PATIENCE):
+                await self._client.delete(events.key(job))
         except Exception as error:  # a cut connection shows as almost anything
             log.warning("the events of a deleted job are kept for a while, Redis does not answer: %r", error)
 

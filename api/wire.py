@@ -104,6 +104,8 @@ class Protocol(HttpToolsProtocol):
             self.scope["extensions"] = {WHOLE: {}}
             super().on_headers_complete()
             self.cycle.__class__ = _Cycle  # nothing of it has run
+            if self.scope["http_version"] == "1.0":
+                self.cycle.waiting_for_100_continue = False  # which that does not know (RFC 9110, 10.1.1)
             self.headers = []  # what comes behind a body is no part of its head (RFC 9110, 6.5.1)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from tundish import store
 from tundish.batchview import lasting_view
 from tundish.ids import new_uuid
+from tundish.job import Status
 from tundish.view import encode, event_of, webhook_body
 
 Subject = tuple[UUID, int]
@@ -56,13 +57,19 @@ def announce(
     return tenants
 
 
-def announce_start(connection: store.Connection, started: Collection[Subject], public_url: str) -> None:
-    """Tell the endpoints that subscribed to `job.started`; no job's own webhook hears of it. A start is no end: it
-    needs no transaction with the move, for a job whose worker dies here starts again."""
+def announce_start(connection: store.Connection, started: Mapping[Subject, int], public_url: str) -> None:
+    """Tell the endpoints that subscribed to `job.started`, of jobs and the attempt of each; no job's own webhook hears
+    of it. A start is no end: it needs no transaction with the move, for a job whose worker dies here starts again. What
+    has become of a job since, its end or another attempt, is told by who did it."""
     endpoints = store.subscribed(connection, {tenant for _, tenant in started})
     tenants = {each.tenant for each in endpoints if "job.started" in each.events}
     if told := [(id, tenant) for id, tenant in started if tenant in tenants]:
-        tell(connection, [_event(job, public_url, None) for job in _telling(connection, told)], endpoints)
+        runs = [job for job in _telling(connection, told) if _runs(job, started[job.id, job.tenant])]
+        tell(connection, [_event(job, public_url, None) for job in runs], endpoints)
+
+
+def _runs(job: store.JobRow, attempt: int) -> bool:
+    return job.status is Status.RUNNING and job.attempt == attempt
 
 
 def tell(connection: store.Connection, events: Sequence[Event], endpoints: Sequence[store.Endpoint]) -> None:

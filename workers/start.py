@@ -53,6 +53,6 @@ class Start:
         """Of jobs that have no input nobody hears that they started."""
         inputs = zip(self._prepared.claim.jobs, self._prepared.inputs, strict=True)
         run = [job for job, input in inputs if not isinstance(input, Failed) and job.id not in dropped]
-        told = [(job.id, job.tenant) for job in run]
+        told = {(job.id, job.tenant): job.attempt for job in run}
         with self._engine.begin() as connection:
             announce_start(connection, told, self._public_url)

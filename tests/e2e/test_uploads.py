@@ -95,6 +95,10 @@ def test_what_is_put_must_be_what_the_upload_was_made_for(client: httpx.Client) 
     assert codes[too_short] == codes[other] == (422, "upload_mismatch")
     answer = put(client, made, BODY, **{"Content-Type": "text/html"})
     assert (answer.status_code, answer.json()["code"]) == (400, "wrong_headers")
+    answer = put(client, made, BODY, **{"Content-Range": "bytes 0-4/10"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "wrong_headers")
+    answer = put(client, made, BODY, **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     for change in (
         ("size=100000", "size=200000"),
         ("image", "text"),

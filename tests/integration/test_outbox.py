@@ -91,10 +91,22 @@ def test_a_start_is_told_where_somebody_wants_it(engine: store.Engine) -> None:
     wants = endpoint(engine, ["job.started"])
     with engine.begin() as connection:
         assert store.start(connection, held, lease=30.0)() == store.Started(set(), heard=True)
-        outbox.announce_start(connection, [(id, 1)], "")
+        outbox.announce_start(connection, {(id, 1): 1}, "")
     [(job, told, event, body)] = rows(engine, "job, endpoint, event, body")
     assert (job, told, event) == (id, wants.id, "job.started")
     assert (json.loads(body)["type"], json.loads(body)["data"]["status"]) == ("job.started", "running")
+
+
+def test_of_what_has_started_no_end_is_told_nor_another_attempt(engine: store.Engine, tmp_path: Path) -> None:
+    """Its own worker may come late to tell: the batch was quick, or the worker stood still."""
+    endpoint(engine, ["job.started", "job.succeeded", "job.canceled"])
+    ended, runs = submit(engine, 2)
+    finish(engine, [ended], tmp_path, Done(b"1", "application/json"))
+    held, _ = claim(engine, [runs])
+    with engine.begin() as connection:
+        store.start(connection, held, lease=30.0)()
+        outbox.announce_start(connection, {(ended, 1): 1, (runs, 1): 2}, "")
+    assert rows(engine, "job, event") == [(ended, "job.succeeded")]
 
 
 def test_jobs_of_a_batch_file_and_shadows_tell_nothing_of_their_own(engine: store.Engine, tmp_path: Path) -> None:

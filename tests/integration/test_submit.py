@@ -1,7 +1,10 @@
 """Submits that wait, against a real Postgres and Redis: what was accepted is answered so, whatever comes after."""
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -146,3 +149,13 @@ def test_an_input_that_is_larger_than_the_store_takes_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     with engine.begin() as connection:
         assert not connection.execute(text("SELECT count(*) FROM jobs")).scalar()
+
+
+def test_no_call_waits_for_a_redis_that_is_silent(serve: Callable[..., TestClient]) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, serve(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}") as client:
+        path = f"/v1/jobs/{client.post('/v1/jobs', json={'model': 'm', 'input': 1}).json()['id']}"
+        for call in (partial(client.post, f"{path}/cancel"), partial(client.delete, path)):
+            began = time.monotonic()
+            assert call().is_success
+            assert time.monotonic() - began < 3

@@ -157,11 +157,15 @@ def test_pipelined_requests_are_answered_in_their_order(port: int) -> None:
             b"HTTP/1.1 100 Continue\r\n\r\n" + ok("ab") + ok("/c", CLOSE),
         ),
         (
+            get("/body", "Expect: 100-continue", "Content-Length: 2", method="POST", version="1.0") + b"ab",
+            ok("ab", CLOSE),
+        ),
+        (
             get("/a", "Expect: 100-continue", "Content-Length: 2", method="POST") + b"ab" + get("/c", CLOSE),
             ok("/a") + ok("/c", CLOSE),
         ),
     ],
-    ids=["close", "1.0", "head", "head and on", "204", "a body that is expected", "a body that nobody asks for"],
+    ids=["close", "1.0", "head", "head and on", "204", "expected", "expected by 1.0", "not asked for"],
 )
 def test_a_whole_answer_reads_as_any(port: int, said: bytes, answered: bytes) -> None:
     assert heard(port, said) == answered
