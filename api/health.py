@@ -79,7 +79,7 @@ class Health:
     async def _database(self) -> str:
         try:
             revision = await self._parts.run(store.revision)
-            if revision != self._head:
+            if (revision or "") < self._head:  # a later one only adds to it
                 return f"at revision {revision}, this release needs {self._head}: run the release process"
             if not await self._parts.run(store.takes_writes):
                 return "takes no writes: it is read-only"

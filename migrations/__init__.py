@@ -22,13 +22,15 @@ def head() -> str:
 
 def release(database_url: str) -> None:
     """Migrate the database to `head` and make the partitions of the days to come. Safe to run again and at once
-    in several processes: an advisory lock lets one after the other through."""
+    in several processes: an advisory lock lets one after the other through. A database that a later release has
+    migrated is left so: a step only adds to what there is."""
     engine = store.engine(database_url)
     with engine.connect() as connection:
         store.release_lock(connection)
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if (store.revision(connection) or "") < head():
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
         store.make_partitions(connection)
         connection.commit()
     engine.dispose()

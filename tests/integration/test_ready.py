@@ -41,6 +41,16 @@ def test_whose_postgres_takes_no_writes_is_not_ready(system: Local, database_url
     assert "takes no writes" in asyncio.run(asked(system, database_url, demote))
 
 
+@pytest.mark.parametrize(("revision", "told"), [("0009", "at revision 0009"), ("9999", "ok")])
+def test_who_finds_an_older_schema_is_not_ready_and_who_finds_a_later_one_is(
+    system: Local, database_url: str, engine: store.Engine, revision: str, told: str
+) -> None:
+    """Migrations only add: the API of the release before goes on, and comes back where the new one is taken back."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    assert told in asyncio.run(asked(system, database_url))
+
+
 async def asked(
     system: Local, database_url: str, before: Callable[[store.Connection], None] = lambda connection: None
 ) -> str:

@@ -67,6 +67,14 @@ def test_a_release_runs_again_and_migrations_go_back(database_url: str, engine: 
     assert dumped(engine) == before
 
 
+def test_a_release_leaves_a_database_of_a_later_one_as_it_is(database_url: str, engine: store.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    migrations.release(database_url)
+    with engine.begin() as connection:
+        assert store.revision(connection) == "9999"
+
+
 def test_readiness_sees_a_missing_day(engine: store.Engine) -> None:
     with engine.begin() as connection:
         day = connection.execute(text("SELECT 'jobs_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")).scalar_one()

@@ -328,34 +328,33 @@ def waiting(connection: Connection, ids: Sequence[UUID] | Sequence[str]) -> list
 
 def release(connection: Connection, claims: Sequence[UUID]) -> Requeued:
     """Give claims back without charging a death, and those that had not started as if they had not been made."""
-    return _requeue(connection, "c.id = ANY(:claims)", {"claims": array("uuid", claims)}, None)
+    held = text("SELECT id FROM claims WHERE id = ANY(:claims) ORDER BY id FOR UPDATE")
+    return _requeue(connection, connection.execute(held, {"claims": array("uuid", claims)}).scalars().all(), None)
 
 
 def reap(connection: Connection, judgement: Judgement, *, limit: int = 100) -> Requeued:
     """Take back the jobs of up to `limit` claims whose lease ran out, by the database's clock. A claim that had started
     charges a death to each of its jobs; one that had not, to those that were claimed in vain again and again. One that
     was over its time-out charges none: each of its jobs runs alone from then on, and fails if it was alone already."""
-    # Most of the time there is none, and to plan what follows takes longer than to look.
-    if not connection.execute(text("SELECT EXISTS (SELECT FROM claims WHERE lease_until < now())")).scalar_one():
-        return Requeued([], [])
-    page = "c.id IN (SELECT id FROM claims WHERE lease_until < now() ORDER BY lease_until LIMIT :limit"
-    page += " FOR UPDATE SKIP LOCKED)"
-    return _requeue(connection, page, {"limit": limit}, judgement)
+    late = text("""
+        SELECT id FROM claims WHERE lease_until < now() ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
+    """)
+    return _requeue(connection, connection.execute(late, {"limit": limit}).scalars().all(), judgement)
 
 
 #: Claims of a job that were lost before they had started, beyond which the next such loss is charged too: its input may
 #: end whoever reads it. And beyond which that ends a job on its last attempt, which others' deaths must not.
 SUSPECT, HOPELESS = 3, 20
 
-_REQUEUE = """
+_REQUEUE = text("""
     WITH gone AS (
-        DELETE FROM claims c WHERE {which} RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS lone,
+        DELETE FROM claims c WHERE c.id = ANY(:claims) RETURNING c.jobs, c.attempts, cardinality(c.jobs) = 1 AS lone,
             :judged AND c.overdue AS hung, :judged AND NOT c.overdue AS died, c.started_at IS NOT NULL AS started
     ), held AS (
         SELECT j.id, j.attempt, j.deaths, j.cancel_requested, gone.lone, gone.hung,
                NOT (:judged OR gone.started) AS in_place,
                gone.died AND (gone.started OR j.vain >=
-                   CASE WHEN j.deaths + 1 < :max_attempts THEN {suspect} ELSE {hopeless} END) AS died,
+                   CASE WHEN j.deaths + 1 < :max_attempts THEN :suspect ELSE :hopeless END) AS died,
                gone.died AND NOT gone.started AS vain
         FROM gone, unnest(gone.jobs, gone.attempts) AS h(id, attempt)
         JOIN jobs j ON j.id = h.id AND j.attempt = h.attempt AND j.status = 1
@@ -381,13 +380,16 @@ _REQUEUE = """
         FROM moved WHERE status = 3
     )
     SELECT * FROM moved
-"""
+""").bindparams(suspect=SUSPECT, hopeless=HOPELESS)
 
 
-def _requeue(connection: Connection, which: str, given: dict[str, object], judgement: Judgement | None) -> Requeued:
+def _requeue(connection: Connection, claims: Sequence[UUID], judgement: Judgement | None) -> Requeued:
+    """Of claims whose rows are locked."""
+    if not claims:  # most of the time, and to plan what follows takes longer than to look
+        return Requeued([], [])
     judged = (judgement or Judgement(0, b"", b""))._asdict()
-    parameters = {**given, **judged, "judged": judgement is not None}
-    rows = connection.execute(text(_REQUEUE.format(which=which, suspect=SUSPECT, hopeless=HOPELESS)), parameters).all()
+    given = {"claims": array("uuid", claims), **judged, "judged": judgement is not None}
+    rows = connection.execute(_REQUEUE, given).all()
     return Requeued(
         [Unsent.of(row) for row in rows if row.status == Status.QUEUED],
         [(row.id, row.tenant) for row in rows if row.status != Status.QUEUED],

@@ -72,26 +72,28 @@ _TAKE = """
             WHERE {waits} AND d.id < {top} AND d.lane = walked.lane AND d.next_at <= now()
             ORDER BY {order} LIMIT COALESCE(known.room, :unknown) FOR UPDATE SKIP LOCKED
          ) due LIMIT :others_limit)
-    ), taken AS (
-        UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
-        WHERE d.id = ANY(ARRAY(SELECT id FROM picked)) AND d.id BETWEEN
-              (SELECT id FROM picked ORDER BY id LIMIT 1) AND (SELECT id FROM picked ORDER BY id DESC LIMIT 1)
-        RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries, d.give_up_at
     ), walk AS (
         SELECT CASE WHEN (SELECT count(lane) FROM picked) < :others_limit
                     THEN (SELECT lane FROM walked OFFSET :lanes - 1)
                     ELSE (SELECT lane FROM picked WHERE lane IS NOT NULL ORDER BY lane DESC LIMIT 1)
                END AS stopped
     )
-    SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries, d.give_up_at::text,
-           COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
-           d.endpoint IS NULL OR COALESCE(e.enabled, false), walk.stopped
-    FROM walk LEFT JOIN taken d ON true
-    LEFT JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
-    ORDER BY d.lane, d.id
+    SELECT picked.id, walk.stopped FROM walk LEFT JOIN picked ON true
 """
 _TAKE_FRESH = text(_TAKE.format(waits=FRESH, top=_TOP, order="d.id"))
 _TAKE_RETRIED = text(_TAKE.format(waits=RETRIED, top=_TOP, order="d.next_at"))
+_LEASE = text("""
+    WITH taken AS (
+        UPDATE deliveries d SET next_at = now() + :lease * interval '1 second'
+        WHERE d.id = ANY(:ids) AND d.id BETWEEN :low AND :high
+        RETURNING d.id, d.tenant, d.lane, d.endpoint, d.url, d.body, d.tries, d.give_up_at
+    )
+    SELECT d.id, d.lane, d.endpoint, COALESCE(e.url, d.url), d.body, d.tries, d.give_up_at::text,
+           COALESCE(e.secret, t.webhook_secret), CASE WHEN e.id IS NULL THEN t.retired ELSE e.retired END,
+           d.endpoint IS NULL OR COALESCE(e.enabled, false)
+    FROM taken d LEFT JOIN tenants t ON t.id = d.tenant LEFT JOIN endpoints e ON e.id = d.endpoint
+    ORDER BY d.lane, d.id
+""")
 
 
 def take(
@@ -111,7 +113,7 @@ def take(
     `after` on, and of which LANES are walked through. Each lane gives as many as `quick` or `others` says, else
     `unknown`. Whoever does not settle them within `lease` seconds has died: they are due again."""
     others = {**others, **dict.fromkeys(quick, 0)}
-    rows = connection.execute(
+    picked = connection.execute(
         _TAKE_RETRIED if retried else _TAKE_FRESH,
         {
             "quick": array("uuid", list(quick)),
@@ -123,12 +125,11 @@ def take(
             "others_limit": others_limit,
             "after": after,
             "lanes": LANES,
-            "lease": lease,
         },
-    )
-    found = rows.all()
-    due = [Due._make([*row[:7], signing(row[7], row[8]), row[9]]) for row in found if row[0] is not None]
-    return Taken(due, found[0][10])
+    ).all()
+    ids, stopped = [id for id, _ in picked if id is not None], picked[0][1]
+    leased = connection.execute(_LEASE, {**span(ids), "lease": lease}) if ids else ()
+    return Taken([Due._make([*row[:7], signing(row[7], row[8]), row[9]]) for row in leased], stopped)
 
 
 class Settled(NamedTuple):
@@ -170,20 +171,26 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> None:
     connection.execute(_SETTLE, {**_SETTLED.given(settled), **span([each.id for each in settled])})
 
 
-_BURY = """
-    WITH late AS (
-        SELECT id FROM deliveries WHERE {waits} AND id < :before AND give_up_at < now()
-              AND next_at <= now()  -- not one on its way, nor one whose receiver asked to wait
-        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    UPDATE deliveries d SET status = 'dead', next_at = NULL,
-           attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
-    FROM late WHERE d.id = late.id AND d.id < :before
+_LATE = """
+    SELECT id FROM deliveries WHERE {waits} AND id < :before AND give_up_at < now()
+          AND next_at <= now()  -- not one on its way, nor one whose receiver asked to wait
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """
+_BURY = text("""
+    UPDATE deliveries SET status = 'dead', next_at = NULL,
+           attempts = (attempts::jsonb || CAST(:attempt AS jsonb))::json
+    WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
+""")
 
 
 def bury(connection: Connection, attempt: str, *, limit: int = 1000) -> int:
     """Make dead letters of what is due and has waited for longer than it may, with this as the last `attempt` of each.
     How many."""
-    given = {"before": floor_uuid(clock(connection) - LIFE), "limit": limit, "attempt": attempt}
-    return sum(connection.execute(text(_BURY.format(waits=waits)), given).rowcount for waits in (FRESH, RETRIED))
+    given = {"before": floor_uuid(clock(connection) - LIFE), "limit": limit}
+    buried = 0
+    for waits in (FRESH, RETRIED):
+        late = connection.execute(text(_LATE.format(waits=waits)), given).scalars().all()
+        if late:
+            connection.execute(_BURY, {**span(late), "attempt": attempt})
+        buried += len(late)
+    return buried

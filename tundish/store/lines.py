@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from tundish.batchfile import Counts
 from tundish.ids import shadow_id
@@ -120,40 +120,48 @@ def count_lines(connection: Connection, batch: BatchRow) -> Counts:
     return counts
 
 
-_CANCEL_OF = """
-    WITH open AS (
-        SELECT j.id, j.status = 0 OR c.started_at IS NULL AS waiting
-        FROM {source} LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
-        WHERE {chosen} AND j.status IN (0, 1) AND NOT j.cancel_requested
-        ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
-    ), asked AS (
+_OPEN_OF = """
+    SELECT j.id, CASE WHEN j.status = 0 OR c.started_at IS NULL THEN 4 ELSE j.status END AS becomes
+    FROM {source} LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+    WHERE {chosen} AND j.status IN (0, 1) AND NOT j.cancel_requested
+    ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+"""
+_OPEN_LINES = text(_OPEN_OF.format(source=f"batch_lines l {_JOBS}", chosen="l.batch = :id"))
+_OPEN_SHADOWS = text(_OPEN_OF.format(source="jobs j", chosen="j.id = ANY(:ids) AND j.id BETWEEN :low AND :high"))
+_ASKED = Rows({"id": "uuid", "becomes": "int2"})
+_CANCEL = text(f"""
+    WITH asked AS (
         UPDATE jobs j SET
-            status = CASE WHEN open.waiting THEN 4 ELSE j.status END,
-            finished_at = CASE WHEN open.waiting THEN now() END,
-            cancel_requested = true
-        FROM open
-        WHERE j.id = open.id AND j.id = ANY(ARRAY(SELECT id FROM open)) AND j.id BETWEEN :low AND :high
-              AND j.status IN (0, 1)
+            status = given.becomes, finished_at = CASE WHEN given.becomes = 4 THEN now() END, cancel_requested = true
+        FROM {_ASKED.sql}
+        WHERE j.id = given.id AND j.id = ANY(:ids) AND j.id BETWEEN :low AND :high
         RETURNING j.id, j.status, j.claim
     ), told AS (
         UPDATE claims c SET dropped = c.dropped || gone.ids
         FROM (SELECT claim, array_agg(id) AS ids FROM asked WHERE status = 4 GROUP BY claim) gone
         WHERE c.id = gone.claim AND c.started_at IS NULL
     )
-    SELECT id FROM asked
-"""
-_CANCEL = text(_CANCEL_OF.format(source=f"batch_lines l {_JOBS}", chosen="l.batch = :id"))
-_CANCEL_SHADOWS = text(_CANCEL_OF.format(source="jobs j", chosen="j.id = ANY(:ids) AND j.id BETWEEN :low AND :high"))
+    SELECT FROM asked
+""")
 
 
 def cancel_lines(connection: Connection, batch: BatchRow, *, limit: int) -> list[UUID]:
     """As `cancel`, for a page of jobs of a batch, each with its shadow; the ids of those jobs that it found open."""
     _plan_for_many(connection)
-    jobs = list(connection.execute(_CANCEL, {"id": batch.id, **_span(batch), "limit": limit}).scalars())
+    jobs = _cancel(connection, _OPEN_LINES, {"id": batch.id, **_span(batch), "limit": limit})
     if jobs:
         shadows = [shadow_id(id) for id in jobs]
-        connection.execute(_CANCEL_SHADOWS, {"ids": shadows, **span(shadows), "limit": limit})
+        _cancel(connection, _OPEN_SHADOWS, {**span(shadows), "limit": limit})
     return jobs
+
+
+def _cancel(connection: Connection, which: TextClause, given: dict[str, object]) -> list[UUID]:
+    """Those that were open."""
+    asked = connection.execute(which, given).all()
+    ids = [each.id for each in asked]
+    if ids:
+        connection.execute(_CANCEL, {**_ASKED.given(asked), **span(ids)})
+    return ids
 
 
 class LineRow(NamedTuple):

@@ -139,32 +139,33 @@ def expire(connection: Connection, error: bytes, *, limit: int = 1000) -> list[t
     low = connection.execute(text("SELECT low FROM marks WHERE expires_at <= now() ORDER BY low LIMIT 1")).scalar()
     if low is None:
         return []
-    rows = connection.execute(
-        text("""
-            WITH late AS (
-                SELECT j.id FROM jobs j LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
-                WHERE j.id >= :low AND j.expires_at <= now()
-                      AND (j.status = 0 OR (j.status = 1 AND c.id IS NOT NULL AND c.started_at IS NULL))
-                ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
-            ), done AS (
-                UPDATE jobs j SET status = 3, finished_at = now() FROM late WHERE j.id = late.id
-                RETURNING j.id, j.tenant, j.attempt, j.claim
-            ), told AS (
-                UPDATE claims c SET dropped = c.dropped || d.ids
-                FROM (SELECT claim, array_agg(id) AS ids FROM done GROUP BY claim) d
-                WHERE c.id = d.claim AND c.started_at IS NULL
-            ), kept AS (
-                INSERT INTO results (id, tenant, attempt, error)
-                SELECT id, tenant, attempt, :error FROM done
-            )
-            SELECT id, tenant FROM done
-        """),
-        {"low": low, "error": error, "limit": limit},
-    )
-    expired = [(row.id, row.tenant) for row in rows]
-    if len(expired) < limit:
+    late = connection.execute(_LATE, {"low": low, "limit": limit}).scalars().all()
+    expired = connection.execute(_EXPIRE, {**span(late), "error": error}).all() if late else []
+    if len(late) < limit:
         connection.execute(_NEXT, {"low": low})
-    return expired
+    return [(row.id, row.tenant) for row in expired]
+
+
+_LATE = text("""
+    SELECT j.id FROM jobs j LEFT JOIN claims c ON c.id = j.claim AND j.status = 1
+    WHERE j.id >= :low AND j.expires_at <= now()
+          AND (j.status = 0 OR (j.status = 1 AND c.id IS NOT NULL AND c.started_at IS NULL))
+    ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+""")
+_EXPIRE = text("""
+    WITH done AS (
+        UPDATE jobs SET status = 3, finished_at = now() WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
+        RETURNING id, tenant, attempt, claim
+    ), told AS (
+        UPDATE claims c SET dropped = c.dropped || d.ids
+        FROM (SELECT claim, array_agg(id) AS ids FROM done GROUP BY claim) d
+        WHERE c.id = d.claim AND c.started_at IS NULL
+    ), kept AS (
+        INSERT INTO results (id, tenant, attempt, error)
+        SELECT id, tenant, attempt, :error FROM done
+    )
+    SELECT id, tenant FROM done
+""")
 
 
 #: One look at what is open for all queues that are due: a look for each ran into the time-out where many were.
@@ -191,22 +192,22 @@ def unsent(
 ) -> list[Unsent]:
     """Queued jobs with ids from `low` up to `high` whose message was sent `before` that moment: it is lost. Their time
     of sending becomes now."""
-    rows = connection.execute(
-        text("""
-            WITH lost AS (
-                SELECT id FROM jobs
-                WHERE id BETWEEN :low AND :high
-                      AND model = :model AND version = :version AND lane = :lane AND priority = :priority
-                      AND status = 0 AND expires_at > now() AND sent_at < :before
-                ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-            )
-            UPDATE jobs j SET sent_at = now() FROM lost WHERE j.id = lost.id AND j.id >= :low
-            RETURNING j.id, j.model, j.version, j.lane, j.priority, j.deaths, j.alone, j.sent_at,
-                      false AS in_place
-        """),
-        {**_named(queue), "low": low, "high": high, "before": before, "limit": limit},
-    )
-    return list(map(Unsent.of, rows))
+    given = {**_named(queue), "low": low, "high": high, "before": before, "limit": limit}
+    lost = connection.execute(_LOST, given).scalars().all()
+    return list(map(Unsent.of, connection.execute(_SEND_AGAIN, span(lost)))) if lost else []
+
+
+_LOST = text("""
+    SELECT id FROM jobs
+    WHERE id BETWEEN :low AND :high
+          AND model = :model AND version = :version AND lane = :lane AND priority = :priority
+          AND status = 0 AND expires_at > now() AND sent_at < :before
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_SEND_AGAIN = text("""
+    UPDATE jobs SET sent_at = now() WHERE id = ANY(:ids) AND id BETWEEN :low AND :high
+    RETURNING id, model, version, lane, priority, deaths, alone, sent_at, false AS in_place
+""")
 
 
 def past_retention(connection: Connection, below: UUID, *, limit: int = 1000) -> list[tuple[UUID, int]]:
