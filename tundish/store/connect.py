@@ -6,7 +6,6 @@ from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import DataError as RowError
@@ -138,7 +137,7 @@ def gone(driver: Any) -> bool:
     try:
         while looks.poll(0):  # its last words, then the end
             driver.pgconn.consume_input()
-    except psycopg.OperationalError:
+    except driver.OperationalError:
         return True
     return False
 
