@@ -18,6 +18,9 @@ EXPIRES_IN = 86400.0
 
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST, description="seconds")]
 
+ExpiresIn = Annotated[Seconds, Meta(description=f"seconds to wait for its start; {EXPIRES_IN:g} if left out")]
+Timeout = Annotated[Seconds, Meta(description="seconds of its predict; its model's if left out")]
+StickyKey = Annotated[str, Meta(min_length=1, max_length=256, description="draws one version of an alias")]
 
 PriorityName = Literal["low", "normal", "high"]
 
@@ -27,10 +30,10 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     webhook: Annotated[str, Meta(max_length=2048, description="gets the job's terminal event")] | None = None
     priority: PriorityName = "normal"
-    expires_in: Seconds | None = None
-    timeout: Seconds | None = None
-    sticky_key: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    metadata: Annotated[dict[str, str], Meta(max_length=16)] = {}
+    expires_in: ExpiresIn | None = None
+    timeout: Timeout | None = None
+    sticky_key: StickyKey | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=16, description="is shown with the job, and found by")] = {}
 
     @property
     def rank(self) -> Priority:
@@ -47,7 +50,7 @@ ModelName = Annotated[str, Meta(description="name, name@version or name:alias")]
 
 
 class Submit(Options, kw_only=True):
-    """The body of `POST /v1/jobs`: exactly one of SOURCES. `input` is carried bit for bit."""
+    """The body of `POST /v1/jobs`: exactly one of `input`, `input_url` and `upload`. `input` is carried bit for bit."""
 
     model: ModelName
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

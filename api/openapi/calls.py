@@ -34,7 +34,7 @@ _PROBLEMS = {
     "409": "the state of what is asked for forbids it, or the first request with this key is still in flight",
     "413": "the body is too large",
     "415": "this content type is not taken",
-    "422": "valid JSON that is refused; errors[].pointer says where",
+    "422": "what is valid in itself, and is refused; errors[].pointer says where",
     "503": "come back after Retry-After",
 }
 

@@ -89,7 +89,7 @@ PATHS = {
     "/v1/jobs/{id}": {
         "get": call(
             "A job; with wait, up to so many seconds for its end",
-            parameters=[ID, query("wait", {"type": "number", "minimum": 0})],
+            parameters=[ID, query("wait", {"type": "number", "minimum": 0, "description": "at most 60"})],
             answers={"200": _JOB},
             refuses="401 404 422 503",
         ),
