@@ -43,6 +43,13 @@ def ended(engine: store.Engine, backend: int) -> None:
         connection.execute(text(f"SELECT pg_terminate_backend({backend}, 10000)"))
 
 
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was asked something just now is looked at too."""
+    monkeypatch.setattr("tundish.store.kept.IDLE", 0.0)
+
+
+@pytest.mark.usefixtures("always")
 def test_one_that_the_server_has_closed_is_made_anew_before_it_fails(kept: store.Kept, engine: store.Engine) -> None:
     before = pid(kept())
     ended(engine, before)
@@ -66,6 +73,7 @@ def test_a_row_that_does_not_fit_breaks_nothing(kept: store.Kept) -> None:
     assert pid(kept()) == before
 
 
+@pytest.mark.usefixtures("always")
 def test_the_same_in_an_event_loop(database_url: str, engine: store.Engine) -> None:
     begun = threading.Event()
 

@@ -2,6 +2,7 @@
 a statement, and statements that go over several connections in turn find the server process of each cold."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -13,6 +14,9 @@ from tundish.store.connect import gone
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: Seconds after which one that nothing was asked of is looked at before it is used: the server may have closed it.
+IDLE = 1.0
 
 
 class Kept:
@@ -26,11 +30,15 @@ class Kept:
 
     def __call__(self) -> Connection:
         """Raises StoreError."""
-        connection: Connection | None = getattr(self._of_thread, "connection", None)
+        mine, now = self._of_thread, time.monotonic()
+        connection: Connection | None = getattr(mine, "connection", None)
         if connection is None:
-            connection = self._of_thread.connection = self._engine.connect()
+            connection = mine.connection = self._engine.connect()
             self._all.append(connection)
-        return _open(connection)
+        elif now > mine.used + IDLE:
+            _look(connection)
+        mine.used = now
+        return connection
 
     def close(self) -> None:
         """Give them all back, once nothing runs."""
@@ -44,14 +52,19 @@ class AsyncKept:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: Connection | None = None
+        self._used = 0.0
 
     async def run(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the verb gives; it is committed when this returns. Raises StoreError."""
 
         def call() -> T:
+            now = time.monotonic()
             if self._connection is None:
                 self._connection = self._engine.sync_engine.connect()
-            return verb(_open(self._connection), *args, **kwargs)
+            elif now > self._used + IDLE:
+                _look(self._connection)
+            self._used = now
+            return verb(self._connection, *args, **kwargs)
 
         return await greenlet_spawn(call)
 
@@ -62,7 +75,6 @@ class AsyncKept:
             await greenlet_spawn(connection.close)
 
 
-def _open(connection: Connection) -> Connection:
+def _look(connection: Connection) -> None:
     if not connection.invalidated and gone(connection.connection.driver_connection):
         connection.invalidate()
-    return connection
