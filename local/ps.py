@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from local.place import alive, read_state
@@ -14,17 +15,22 @@ def main(arguments: list[str]) -> int:
         say("usage: ./dev ps [--json]")
         return 2
     root = Settings.from_environment().data_dir.absolute()
-    state = read_state(root) or {"pid": None, "children": []}
-    supervised = bool(state["pid"]) and alive(state["pid"])
-    rows = [_row(child, supervised) for child in state["children"]]
+    shown = rows(root)
     if arguments:
-        say(json.dumps(rows, indent=1))
-    elif not rows:
+        say(json.dumps(shown, indent=1))
+    elif not shown:
         say(f"nothing runs in {root}")
-    for row in () if arguments else rows:
+    for row in () if arguments else shown:
         process = f"{row['name']:10} {row['state']:11} {row['pid'] or '-':>8} {row['uptime_s']:>9.0f} s"
         say(f"{process}  {row['url'] or ''}{_restarts(row)}")
-    return 0 if rows and all(row["state"] == "running" for row in rows) else 1
+    return 0 if shown and all(row["state"] == "running" for row in shown) else 1
+
+
+def rows(root: Path) -> list[dict[str, Any]]:
+    """What `--json` shows of the system in a folder."""
+    state = read_state(root) or {"pid": None, "children": []}
+    supervised = bool(state["pid"]) and alive(state["pid"])
+    return [_row(child, supervised) for child in state["children"]]
 
 
 def _restarts(row: dict[str, Any]) -> str:

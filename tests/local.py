@@ -1,6 +1,5 @@
 """A running system for tests: started by the same command as a user's, in a folder of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from local.http import free_port
+from local.ps import rows
 
 TREE = Path(__file__).parent.parent
 MODELS = "tests.models:Echo,Typed,Octets,Moody,Gated,Teller,Scale1,Scale2,Scale3,Shout,Inverted,Measured,Made"
@@ -121,7 +121,7 @@ class Local:
         }
 
     def ps(self) -> dict[str, dict[str, Any]]:
-        return {row["name"]: row for row in json.loads(self.run("ps", "--json").stdout)}
+        return {row["name"]: row for row in rows(self.folder)}
 
     def client(self, key: str = "") -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -1,6 +1,7 @@
 """What an operator and bad luck do to a running system: each ends in a clear line, and leaves no process behind."""
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -61,8 +62,10 @@ def test_up_prints_what_works_and_ctrl_c_stops_all_of_it(local: Local) -> None:
         [curl] = [line.split("try:")[1].strip() for line in said.splitlines() if "try:" in line]
         answer = subprocess.run(curl, shell=True, capture_output=True, text=True)
         assert '"status":"succeeded"' in answer.stdout, answer
-        shown = local.ps()
-        assert list(shown) == ["postgres", "valkey", "api", "worker", "courier", "chores"]
+        told = local.run("ps", "--json")
+        assert told.returncode == 0
+        shown = {row["name"]: row for row in json.loads(told.stdout)}
+        assert list(shown) == list(local.ps()) == ["postgres", "valkey", "api", "worker", "courier", "chores"]
         for name, row in shown.items():
             assert list(row) == ["name", "pid", "state", "uptime_s", "restarts", "last_end", "url", "log"]
             assert row["state"] == "running"
