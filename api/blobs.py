@@ -88,6 +88,8 @@ class _File(FileResponse):
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # which knows no ranges (RFC 9110, 14.2)
+            scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != b"range"]}
         with self._file:
             await super().__call__(scope, receive, send)
 
@@ -98,7 +100,8 @@ class _File(FileResponse):
         except MalformedRangeHeader:
             return []  # of another unit, or none at all: as if it were not there (RFC 9110, 14.2)
         except RangeNotSatisfiable as error:
-            raise OutOfRange("range_not_satisfiable", f"the file ends after {file_size} bytes") from error
+            detail = f"the file ends after {file_size} bytes"
+            raise OutOfRange("range_not_satisfiable", detail, size=file_size) from error
 
     @classmethod
     def _parse_ranges(cls, range_: str, file_size: int) -> list[tuple[int, int]]:

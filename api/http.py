@@ -257,10 +257,9 @@ def problem_response(problem: Problem, path: str, request_id: str, title: str) -
     }
     if problem.errors:
         body["errors"] = problem.errors
-    headers = {"retry-after": str(problem.retry_after)} if problem.retry_after is not None else None
     # Whatever a client sent may stand in a detail: a lone half of a surrogate must not break the answer.
     text = msgspec.json.encode(_plain(body))
-    return Response(text, problem.status, headers, "application/problem+json")
+    return Response(text, problem.status, problem.headers, "application/problem+json")
 
 
 def _plain(value: Any) -> Any:

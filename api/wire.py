@@ -101,6 +101,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._held, self._in_body = 0, True
         if not self.parser.should_upgrade():
+            if self.parser.get_http_version() == "1.1" and [*map(_NAME, self.headers)].count(b"host") != 1:
+                raise httptools.HttpParserError  # RFC 9112, 3.2
             self.scope["extensions"] = {WHOLE: {}}
             super().on_headers_complete()
             self.cycle.__class__ = _Cycle  # nothing of it has run
@@ -175,7 +177,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self) -> None:
         detail = (
             "the request is not HTTP as RFC 9112 has it; a URL is percent-encoded ASCII of less than 64 KiB, a head has"
-            f" at most {HEAD_MAX >> 10} KiB"
+            f" one Host and at most {HEAD_MAX >> 10} KiB"
         )
         request_id = new_request_id()
         problem = problem_response(BadRequest("invalid_http", detail), "", request_id, "Bad Request")

@@ -29,6 +29,10 @@ class Problem(Exception):
     def __str__(self) -> str:
         return self.detail
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+
 
 class BadRequest(Problem):
     status = 400
@@ -54,8 +58,15 @@ class WrongType(Problem):
     status = 415
 
 
+@dataclass
 class OutOfRange(Problem):
+    size: int = 0  # bytes that the file has
+
     status = 416
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, "content-range": f"bytes */{self.size}"}
 
 
 class Refused(Problem):

@@ -104,4 +104,11 @@ def test_a_part_behind_the_end_of_a_result_is_a_problem(client: httpx.Client) ->
     location = client.get(job["urls"]["result"]).headers["location"]
     refused = client.get(location, headers={"Range": "bytes=100012-"})
     assert (refused.status_code, refused.headers["content-type"]) == (416, "application/problem+json")
+    assert refused.headers["content-range"] == "bytes */100012"
     assert refused.json()["code"] == "range_not_satisfiable"
+
+
+def test_the_head_of_a_result_is_that_of_all_of_it(client: httpx.Client) -> None:
+    job = ended(client, submit(client, "echo", {"value": "x" * 100_000})["id"])
+    head = client.head(client.get(job["urls"]["result"]).headers["location"], headers={"Range": "bytes=0-9"})
+    assert (head.status_code, head.headers["content-length"]) == (200, "100012")

@@ -179,8 +179,13 @@ def test_a_connection_whose_body_nobody_asks_for_is_closed(port: int) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [b"\0\r\n\r\n", get("/body", "Transfer-Encoding: chunked", method="POST") + b"ZZZ\r\n"],
-    ids=["head", "body"],
+    [
+        b"\0\r\n\r\n",
+        b"GET /b HTTP/1.1\r\n\r\n",
+        get("/b", "Host: y"),
+        get("/body", "Transfer-Encoding: chunked", method="POST") + b"ZZZ\r\n",
+    ],
+    ids=["head", "no host", "two hosts", "body"],
 )
 def test_what_is_not_http_is_refused_in_its_turn(port: int, soon: int, broken: bytes) -> None:
     for each, paths in ((port, ("/slow", "/b")), (soon, ("/a", "/later"))):
