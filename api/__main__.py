@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from math import ceil
 
 import uvicorn
 import uvloop
@@ -93,7 +94,7 @@ def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.grace),
+        timeout_graceful_shutdown=ceil(settings.grace),
         backlog=2048,
         # Over the minute after which most clients and load balancers hang up by themselves: where the server is the
         # first to do so, a request that is under way meanwhile fails.

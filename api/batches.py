@@ -1,9 +1,8 @@
 """The routes of `/v1/batches`: a file of inputs, run as low as the queue goes, into a file of outputs."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from tundish import store
 from tundish.batchfile import BYTES_MAX, Status
 from tundish.batchview import JSONL, BatchView, batch_view
 from tundish.errors import Conflict, NotFound, Refused, WrongType
-from tundish.ids import floor_uuid, from_text, new_uuid, seconds_of, to_text
+from tundish.ids import floor_uuid, from_text, new_uuid, to_text
 
 
 class WantedBatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,12 +59,11 @@ class Batches:
     async def list(self, request: Request) -> Response:
         given = known_parameters(request, ("limit", "cursor"))
         limit = page_limit(given)
-        oldest = datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention)
         found = await self._parts.run(
             store.list_batches,
             request.state.tenant,
             before=page_before(given),
-            since=floor_uuid(oldest),
+            since=floor_uuid(self._parts.oldest),
             limit=limit + 1,
         )
         shown = [await self._shown(each) for each in found[:limit]]
@@ -138,7 +136,7 @@ class Batches:
         """The batch whose id is in the path, within the retention, as it is after a verb. Raises NotFound."""
         id = from_text("bat", request.path_params["id"])
         known_parameters(request, ())
-        if id is not None and seconds_of(id) >= time.time() - self._parts.settings.retention:
+        if id is not None and id >= floor_uuid(self._parts.oldest):
             batch = await self._parts.run(verb, request.state.tenant, id)
             if batch is not None:
                 return batch

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.http import encoded, json_body, known_parameters
-from api.models import describe_alias
+from api.lineup import describe_alias
 from api.parts import Parts
 from tundish import store
 from tundish.errors import NotFound, Refused

@@ -50,9 +50,7 @@ class Compare:
         given = known_parameters(request, ("versions", "since"))
         model, tenant = request.path_params["model"], request.state.tenant
         versions = await self._versions(model, given.get("versions"))
-        now = datetime.now(UTC)
-        oldest = now - timedelta(seconds=self._parts.settings.retention)
-        since = max(moment(given, "since") or now - LATELY, oldest)
+        since = max(moment(given, "since") or datetime.now(UTC) - LATELY, self._parts.oldest)
         window = (tenant, model, versions, floor_uuid(since))
         looked, figures = await self._parts.run(store.compare, *window, budget=BUDGET)
         # What a busy system ran before the oldest job that was looked at is not in the figures.

@@ -1,6 +1,5 @@
 """The routes of `/v1/deliveries`: the log of webhooks, its dead letters, and replay."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -88,7 +87,7 @@ class Deliveries:
 
     def _oldest(self) -> UUID:
         """The first id within the retention, which holds to the second though rows go by the day."""
-        return floor_uuid(datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention))
+        return floor_uuid(self._parts.oldest)
 
 
 def _filters(given: dict[str, str]) -> dict[str, Any]:

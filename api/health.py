@@ -83,7 +83,7 @@ class Health:
                 return f"at revision {revision}, this release needs {self._head}: run the release process"
             if not await self._parts.run(store.takes_writes):
                 return "takes no writes: it is read-only"
-            missing = await self._parts.run(store.missing_days)
+            missing = await self._parts.run(store.missing_partitions)
             behind = (await self._parts.run(store.clock) - datetime.now(UTC)).total_seconds()
         except Unavailable as error:
             return error.detail

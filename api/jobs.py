@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -173,10 +173,10 @@ class Jobs:
             found = told(state["read"]) if "read" in state else await self._parts.job(request.state.tenant, id)
             if found is None:
                 raise no_such_job()
-            return await self._running(found)
+            return await self._shown(found)
         wait = seconds(given["wait"], "wait")
         job = await unless_gone(request, self._ended(request, id, wait))
-        return await self._running(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)
+        return await self._shown(job, {"preference-applied": f"wait={wait:g}"}) if job else Response(status_code=204)
 
     async def result(self, request: Request) -> Response:
         status, output = await self._after(store.read_output, request)
@@ -193,7 +193,7 @@ class Jobs:
         job = await self._after(partial(_cancel, public_url=self._parts.settings.public_url), request)
         if job.status.terminal:
             await self._parts.tell(job.id)
-        return await self._running(job)
+        return await self._shown(job)
 
     async def list(self, request: Request) -> Response:
         given = known_parameters(request, _LISTED)
@@ -245,7 +245,7 @@ class Jobs:
         with suppress(NotFound, Unavailable):
             now = await unless_gone(request, self._ended(request, id, wait))
             if now is not None:
-                shown = await self._running(now, {"location": answer.headers["location"]})
+                shown = await self._shown(now, {"location": answer.headers["location"]})
                 if not now.status.terminal:
                     shown.status_code = 202
                 if key:
@@ -276,7 +276,7 @@ class Jobs:
                     continue
                 bell.clear()
 
-    async def _running(self, job: store.JobRow, headers: dict[str, str] | None = None) -> Response:
+    async def _shown(self, job: store.JobRow, headers: dict[str, str] | None = None) -> Response:
         """A job that may be running, with its progress."""
         progress = await self._parts.streams.progress(job)
         return json_response(job_json(job, self._parts.settings.public_url, progress), headers=headers)
@@ -293,7 +293,7 @@ class Jobs:
         return RedirectResponse(url, 307)
 
     def _search(self, given: dict[str, str]) -> store.Search:
-        oldest = datetime.now(UTC) - timedelta(seconds=self._parts.settings.retention)
+        oldest = self._parts.oldest
         after = moment(given, "created_after") or oldest
         before = moment(given, "created_before")
         ends = [page_before(given)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -15,7 +16,7 @@ import redis.asyncio
 from api import database
 from api.flush import Flush
 from api.http import no_such_job
-from api.models import Models
+from api.lineup import Models
 from api.once import Once
 from api.options import Rules
 from api.pins import Pins
@@ -77,6 +78,11 @@ class Parts:
             async with asyncio.timeout(TELL):
                 await self.client.publish(queue.CATALOG, b"")
         await self.models.refresh()
+
+    @property
+    def oldest(self) -> datetime:
+        """What is older is past the retention, and not shown any more."""
+        return datetime.now(UTC) - timedelta(seconds=self.settings.retention)
 
     def in_retention(self, id: UUID) -> None:
         """Retention holds to the second, though rows go by the day. Raises NotFound."""

@@ -15,7 +15,7 @@ T = TypeVar("T")
 #: Seconds: with what goes before and after, every call is answered within 10 s.
 PATIENCE = 8.0
 
-#: What a store that stalls keeps for minutes are threads that nothing else needs.
+#: Threads of their own: a store that stalls keeps them for minutes, and nothing else waits for one.
 _blobs = ThreadPoolExecutor(64, "blobs")
 
 

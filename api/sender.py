@@ -1,5 +1,6 @@
-"""Messages to their lists in Redis, over a connection of its own, and before the answers of their flush: behind a pool,
-which looks at each connection first, and a time-out around each write, all answers were written before them."""
+"""Messages to their lists in Redis, over a connection of its own, which writes them before the answers of their flush
+are written. Behind a pool, which looks at a connection before it gives it, or with a time-out around each write, they
+came after all the answers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

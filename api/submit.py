@@ -12,7 +12,7 @@ import msgspec
 from api import inputs
 from api.http import parsed
 from api.inputs import Input
-from api.models import Models
+from api.lineup import Models
 from api.options import Options, Rules, Submit, SubmitBatch, from_query, metadata_json, unfit
 from api.patience import no_blobs, of_blobs, of_blobs_at_length
 from api.pins import Pinned, Pins

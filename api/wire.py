@@ -1,11 +1,16 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, but for this. It takes the head of an answer and its body apart, and
-writes them so: the system sends a packet for each and wakes the client twice. It makes a task for each request, also
-where the application has the answer as soon as it has read a row. It waits for a client that does not read until TCP
-gives up, which is never while the client's system is there, and for one that does not go on with its request. It holds
-heads of any size, and any number of requests that wait behind another. It takes what comes behind a body for a part of
-its head. Of a request that offers to go on in another protocol, as clients in Java do at their first, it loses the
-body. Where a client waits to be asked for a body that nobody reads, it takes the next request for that body. And what
-is not HTTP it answers in plain text, before what was asked before."""
+"""HTTP/1.1 on a connection: uvicorn's protocol, of which this is mended. uvicorn's own
+
+- writes the head of an answer and its body apart: the system sends a packet for each, and wakes the client twice;
+- makes a task for each request, also where the application has the answer as soon as it has read a row;
+- waits for a client that does not read until TCP gives up, which is never while the client's system is there, and for
+  one that does not go on with its request;
+- holds heads of any size, and any number of requests that wait behind another;
+- takes what comes behind a body for a part of its head;
+- loses the body of a request that offers to go on in another protocol, as clients in Java do at their first;
+- takes the next request for a body that its client waits to be asked for, and that nobody reads;
+- answers a request of HTTP/1.1 without a Host, or with several;
+- answers what is not HTTP in plain text, and before what was asked before it.
+"""
 
 import asyncio
 from collections.abc import Collection

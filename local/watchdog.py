@@ -18,7 +18,8 @@ GRACE = 10.0
 
 
 def end(pid: int, number: int, grace: float = GRACE) -> None:
-    """Ask the process group of a child to end, and kill it where it does not. Works on who is not our child too."""
+    """Ask a child to end, and kill its process group where it does not; what it left in that group goes with it. Works
+    on who is not our child too."""
     for sent, wait in ((number, grace), (signal.SIGKILL, 5.0)):
         try:
             if sent == signal.SIGKILL:

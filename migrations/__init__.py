@@ -26,7 +26,7 @@ def release(database_url: str) -> None:
     migrated is left so: a step only adds to what there is."""
     engine = store.engine(database_url)
     with engine.connect() as connection:
-        store.release_lock(connection)
+        store.lock_release(connection)
         if (store.revision(connection) or "") < head():
             config = _config()
             config.attributes["connection"] = connection

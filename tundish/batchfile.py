@@ -1,4 +1,5 @@
-"""A batch file: JSONL, each line `{"custom_id", "input"}`. Its limits, its lines, and how its batch ends. Pure.
+"""A batch file: JSONL, each line `{"custom_id", "input"}`. Its limits, its lines, and how its batch ends. Pure, but
+for the file that is passed in.
 
 A line ends with a line feed, the last one need not; a carriage return before it is white space. Each line counts, an
 empty one too: what is no line as it is wanted is refused, and its batch goes on.

@@ -1,5 +1,5 @@
-"""Execute a batch: decode, plan, predict, divide around what fails, collect. Pure: bytes in, bytes or a failure out; a
-File in place of bytes is passed on, and not read.
+"""Execute a batch: decode, plan, predict, divide around what fails, collect. Bytes in, bytes or a failure out: no store
+and no queue is known here. A File in place of bytes is passed on, and not read.
 
 One bad item must not fail its neighbours. What cannot be decoded, was rejected, or cannot be encoded fails alone. A
 batch that raises is halved until the item at fault is alone (log2 n more predict calls for one of n), one that is too

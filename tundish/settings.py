@@ -64,7 +64,7 @@ class Settings:
     lease: float = 30.0  # seconds that a claim holds without a heart-beat
     timeout: float = 300.0  # seconds of one predict
     max_attempts: int = 3  # worker deaths that a job survives, plus one
-    grace: float = 30.0  # seconds to finish a batch after SIGTERM
+    grace: float = 30.0  # seconds after SIGTERM to finish what has begun
     retention: float = 604800.0  # seconds that a job is kept
     max_body: int = 16777216  # bytes of a request's body, and of an input that is fetched from a URL into memory
     inline_max: int = 65536  # bytes of a payload kept in Postgres; larger ones are blobs

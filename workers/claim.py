@@ -85,10 +85,10 @@ class Custody:
         # A claim may be made long after its answer was given up, as by a slow disk. Who gets less has waited for it.
         if self._unsure and len(taken) < len(wanted):
             self.give_back(list(self._unsure))
-        last = next(reversed(taken), None)
+        hindmost = next(reversed(taken), None)
         return [
             # Nothing runs before the end of a job on its last attempt is recorded.
-            Claim(id, wanted[id].target, each.jobs, begun=each.begun, more=id != last and not self.last(each.jobs))
+            Claim(id, wanted[id].target, each.jobs, begun=each.begun, more=id != hindmost and not self.last(each.jobs))
             for id, each in taken.items()
         ]
 

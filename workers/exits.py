@@ -1,7 +1,7 @@
 """The exit statuses of a worker: its supervisor treats some in their own way. Numbers are those of sysexits.h, with the
 meaning that is nearest."""
 
-#: A stage broke, or the device's context was poisoned.
+#: A stage broke, the device's context was poisoned, Celery broke, or Postgres did not take what is served.
 BROKEN = 1
 #: It heard nothing while messages waited.
 DEAF = 69

@@ -12,20 +12,20 @@ log = logging.getLogger(__name__)
 
 
 class Heart:
-    """Beats three times a lease, in a thread of its own; `presence` is the worker as it is at the moment. `register` is
-    called where the catalog lacks its models, and may raise StoreError."""
+    """Beats three times a lease (seconds), in a thread of its own; `presence` gives the worker as it is at the moment,
+    `claims` those to renew. `register` is called where the catalog lacks its models, and may raise StoreError."""
 
     def __init__(
         self,
         engine: store.Engine,
         presence: Callable[[], store.Worker],
-        alive: Callable[[], Sequence[UUID]],
+        claims: Callable[[], Sequence[UUID]],
         lease: float,
         register: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._presence = presence
-        self._alive = alive
+        self._claims = claims
         self._lease = lease
         self._register = register
         self._bell = threading.Event()
@@ -74,8 +74,8 @@ class Heart:
     def _beat(self) -> None:
         worker = self._presence()
         with self._engine.begin() as connection:
-            if alive := self._alive():
-                store.renew(connection, alive, lease=self._lease)
+            if claims := self._claims():
+                store.renew(connection, claims, lease=self._lease)
             known = store.see_worker(connection, replace(worker, state=self._state or worker.state))
         if not known:
             self._register()

@@ -43,7 +43,7 @@ class Intake:
         self._bell = threading.Condition()
         self._held: list[Callable[[], None]] = []
         self._closed = False
-        self._full = False
+        self._full = False  # no batch is wanted: the device is taken for long
         self._passed: set[Target] = set()  # of what came while the device was taken for long, and went back
         self._silent_since = float("inf")
         self._idle: Callable[[], bool] | None = None  # of who waits for a batch
@@ -79,7 +79,7 @@ class Intake:
                     room -= takes * len(ids)
                 if len(ids) < len(message.ids):
                     left.append(replace(message, ids=message.ids[len(ids) :]))
-            if left and self._taken(target):
+            if left and self._waits_behind(target):
                 self._passed.add(target)
             return left
 
@@ -170,7 +170,7 @@ class Intake:
             target = Target(source.model, source.version)
             if self._shelf.complete:
                 return target in self._batcher and self._batcher.allowed(target, time.monotonic())
-            in_vain = target in self._passed and self._taken(target)
+            in_vain = target in self._passed and self._waits_behind(target)
             return not in_vain and self._more(target) > 0
 
     def eager(self, target: Target) -> bool:
@@ -251,10 +251,10 @@ class Intake:
 
     def _room(self, target: Target) -> int:
         """How many more of its ids are wanted. While the device is taken for long: of what waits for its turn on it."""
-        return 0 if self._taken(target) else self._more(target)
+        return 0 if self._waits_behind(target) else self._more(target)
 
-    def _taken(self, target: Target) -> bool:
-        """Whether the device is taken for long, and the target is on it already."""
+    def _waits_behind(self, target: Target) -> bool:
+        """Whether the target would wait behind what takes the device for long: it is on it already."""
         return self._full and self._shelf.stock.holds(target)
 
     def _more(self, target: Target) -> int:

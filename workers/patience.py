@@ -5,7 +5,7 @@ from uuid import UUID
 
 from tundish.blobs import Blobs, BlobUnavailable
 
-#: Seconds for which it is.
+#: Seconds for which such a blob is asked for.
 PATIENCE = 30.0
 
 

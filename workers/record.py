@@ -24,7 +24,8 @@ _heard: set[int] = set()
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The jobs whose end was accepted, and whether any `webhooks` were written with them."""
+    """The jobs whose end was accepted, and whether `webhooks` may have been written with them: a job came with one, or
+    its tenant has an endpoint."""
 
     ids: list[UUID]
     webhooks: bool

@@ -313,7 +313,7 @@ class Pipeline:
         """The device has nothing to do and nothing is on its way to it."""
         return self._running is None and self._upcoming.empty
 
-    def alive(self) -> list[UUID]:
+    def renewable(self) -> list[UUID]:
         """The claims whose lease the heart-beat renews: all, but that of a predict which is over its time-out."""
         overdue = self._running if self._watch.overdue else None
         return [claim for claim in self._custody.held if not overdue or claim != overdue.id]

@@ -59,8 +59,8 @@ class Supply:
         return ready is not None
 
     def later(self, claimed: Claim) -> None:
-        """Where its model's fetches are all stuck, what lies at a URL, or waits for room, goes back to its queue and is
-        sent again by a sweep, within a minute; the rest goes on."""
+        """Get its inputs beside all else. Where as many claims of its model wait as may, what needs no waiting goes on
+        alone, as a claim of its own; the rest goes back to its queue, and is sent again by a sweep within a minute."""
         self._intake.single(claimed.target, time.monotonic() + WAITED)
         claimed = replace(claimed, more=False)
         if self._waits.begin(claimed.target):

@@ -110,7 +110,7 @@ class Worker:
         self._pipeline = Pipeline(tools, self._intake, on_failure=lambda: self._end(exits.BROKEN))
         idle, memory = self._pipeline.idle, self._memory
         self._presence = Presence(id, pool, settings.device, shelf.stock.able, shelf.stock.places, idle, pace, memory)
-        self._heart = Heart(self._engine, self._presence, self._pipeline.alive, settings.lease, self._register)
+        self._heart = Heart(self._engine, self._presence, self._pipeline.renewable, settings.lease, self._register)
         self._pauses = Pauses(self._engine, self._client, pool, lambda: shelf.stock.models, self._intake.pause)
 
     def run(self) -> int:

@@ -5,12 +5,12 @@ from functools import cache
 
 import msgspec
 
-from api.openapi import batches, events, health, jobs, models, pools, uploads, webhooks
+from api.openapi import batches, catalog, events, health, jobs, pools, uploads, webhooks
 from api.openapi.calls import Problem
 
 _TYPES = [
     *jobs.TYPES,
-    *models.TYPES,
+    *catalog.TYPES,
     *pools.TYPES,
     *uploads.TYPES,
     *batches.TYPES,
@@ -20,7 +20,7 @@ _TYPES = [
 _PATHS = {
     **jobs.PATHS,
     **events.PATHS,
-    **models.PATHS,
+    **catalog.PATHS,
     **pools.PATHS,
     **uploads.PATHS,
     **batches.PATHS,

@@ -15,7 +15,7 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-import api.models
+import api.lineup
 from api.parts import Parts, build, running
 from tests.integration.stored import claim, end
 from tests.local import Local, wait_until
@@ -142,7 +142,7 @@ def test_a_worker_hears_of_a_pause_at_once(
 def test_every_api_process_goes_by_a_new_routing_at_once(
     system: Local, database_url: str, catalog: store.Engine, emptied: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.models, "EVERY", 3600.0)  # a notice alone makes it look
+    monkeypatch.setattr(api.lineup, "EVERY", 3600.0)  # a notice alone makes it look
     settings = Settings(
         database_url=database_url,
         redis_url=system.ps()["valkey"]["url"] + "?db=7",
@@ -375,7 +375,7 @@ def test_who_waits_for_the_catalog_waits_for_no_more_than_one_read(
             raise OSError("no answer")
         return store.Catalog({}, {}, store.Paused())
 
-    async def ask(models: api.models.Models) -> Sequence[object]:
+    async def ask(models: api.lineup.Models) -> Sequence[object]:
         asked = [asyncio.create_task(models.refresh()) for _ in range(6)]
         all_of_them = asyncio.gather(*asked, return_exceptions=True)
         while not all_of_them.done():
@@ -388,6 +388,6 @@ def test_who_waits_for_the_catalog_waits_for_no_more_than_one_read(
         return await all_of_them
 
     monkeypatch.setattr(store, "run", read)
-    ends = asyncio.run(ask(api.models.Models(store.async_engine(database_url), 30.0)))
+    ends = asyncio.run(ask(api.lineup.Models(store.async_engine(database_url), 30.0)))
     assert reads == (2 if answers else 1)
     assert [isinstance(end, Unavailable) for end in ends] == [not answers] * 6

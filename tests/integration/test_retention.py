@@ -61,7 +61,7 @@ def test_a_day_of_ended_jobs_goes_with_its_blobs(tools: Tools) -> None:
     with pytest.raises(BlobMissing):
         tools.blobs.get(INPUT)
     with tools.engine.begin() as connection:
-        assert store.missing_days(connection) == []
+        assert store.missing_partitions(connection) == []
         assert store.lock(connection, "retention"), "the lock is given back"
 
 

@@ -56,7 +56,7 @@ def test_a_release_runs_again_and_migrations_go_back(database_url: str, engine: 
     migrations.release(database_url)
     with engine.begin() as connection:
         assert store.revision(connection) == migrations.head()
-        assert store.missing_days(connection) == []
+        assert store.missing_partitions(connection) == []
     with engine.connect() as connection:
         config = migrations._config()
         config.attributes["connection"] = connection
@@ -79,9 +79,9 @@ def test_readiness_sees_a_missing_day(engine: store.Engine) -> None:
     with engine.begin() as connection:
         day = connection.execute(text("SELECT 'jobs_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")).scalar_one()
         connection.execute(text(f"DROP TABLE {day}"))
-        assert store.missing_days(connection) == [day]
+        assert store.missing_partitions(connection) == [day]
         store.make_partitions(connection)
-        assert store.missing_days(connection) == []
+        assert store.missing_partitions(connection) == []
 
 
 @pytest.mark.parametrize("index", ["status", "claim", "attempt", "deaths", "sent_at", "finished_at"])

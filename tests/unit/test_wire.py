@@ -210,7 +210,7 @@ def test_a_body_that_comes_after_its_answer_is_waited_for_no_longer_than_any(una
     assert client.closed
 
 
-CHUNKED = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from tundish.artifact.refused import Refused
 
 #: Bytes of a zip's directory, and of the pickle of names and shapes beside the tensors.
 DIRECTORY_MAX = 64 << 20
-#: What a zip begins with, and what its end does (APPNOTE.TXT 4.3.7 and 4.3.16); the lengths of its last records.
+#: What a zip begins with, and what its last record does (APPNOTE.TXT 4.3.7 and 4.3.16).
 _FIRST, END = b"PK\x03\x04", b"PK\x05\x06"
-_END, _END64, _LOCATOR = 22, 56, 20
+#: Bytes of its last records, less the comment behind them.
+END_SIZE, _END64_SIZE, _LOCATOR_SIZE = 22, 56, 20
 _MEMBER = re.compile(
     r"[^/\\]{1,255}/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
 )
@@ -67,13 +68,13 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
 
 def _directory_length(file: BinaryIO, size: int) -> int:
     """As the end of the archive says it, where torch.save has written it: last, and with no comment."""
-    end = _at(file, size - _END, _END)
+    end = _at(file, size - END_SIZE, END_SIZE)
     if not end.startswith(END):
         raise Refused("it does not end as an archive of torch.save")
     length = int.from_bytes(end[12:16], "little")
     if length < 0xFFFFFFFF:
         return length
-    end64 = _at(file, size - _END - _LOCATOR - _END64, _END64)
+    end64 = _at(file, size - END_SIZE - _LOCATOR_SIZE - _END64_SIZE, _END64_SIZE)
     return int.from_bytes(end64[40:48], "little")
 
 

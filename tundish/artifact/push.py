@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from tundish.artifact.manifest import FILES_MAX, PATH_MAX, Listed, Manifest, check_path
+from tundish.artifact.manifest import FILES_MAX, PATH_MAX, Listed, Manifest, check_path, digest_of
 from tundish.artifact.refused import Refused
 from tundish.artifact.screen import judge, kind_of
 from tundish.blobs import CHUNK, BlobMissing, Blobs, artifact_key
@@ -35,8 +35,7 @@ def push(folder: Path, blobs: Blobs, checkpoints: bool = False, told: Told = lam
         with _opened(folder / each.path) as file:
             source = cast(BinaryIO, _Same(file, each, told))
             blobs.put_file(artifact_key(each.sha256), source, OCTETS)
-    digest = manifest.reference.removeprefix("sha256:")
-    blobs.put(artifact_key(digest), manifest.encode(), JSON)
+    blobs.put(artifact_key(digest_of(manifest.reference)), manifest.encode(), JSON)
     return Pushed(manifest, new)
 
 

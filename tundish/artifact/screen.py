@@ -16,7 +16,7 @@ from tundish.artifact.refused import Refused
 
 CHUNK = 1 << 20
 #: Bytes from the end in which the end of a zip is found: its record, and the longest comment.
-ZIP_END = 22 + 65535
+ZIP_END = checkpoint.END_SIZE + 65535
 
 Check = Callable[[BinaryIO, int], None]
 
@@ -82,7 +82,8 @@ def _ends_as_zip(tail: bytes) -> bool:
     """A zip is read from its end, whatever it begins with."""
     at = tail.rfind(checkpoint.END)
     while at >= 0:
-        if at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail):
+        behind = at + checkpoint.END_SIZE
+        if behind + int.from_bytes(tail[behind - 2 : behind], "little") == len(tail):  # the comment fills the rest
             return True
         at = tail.rfind(checkpoint.END, 0, at)
     return False

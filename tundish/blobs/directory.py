@@ -29,6 +29,7 @@ from tundish.blobs.interface import (
     SignedPut,
     Stat,
     guarded,
+    pinned,
 )
 
 #: What a signature covers, in the names of the URL's query.
@@ -66,7 +67,7 @@ class Directory(Blobs):
         with _usable(self._root):
             opened = self._opened(key)
         with guarded(opened, partial(_usable, self._root)) as file:
-            _pinned(key, _stat(os.fstat(opened.fileno())), etag)
+            pinned(key, _stat(os.fstat(opened.fileno())).etag, etag)
             opened.seek(at)
             yield file
 
@@ -88,7 +89,7 @@ class Directory(Blobs):
             except FileExistsError:
                 pass
             try:
-                _pinned(key, _stat(path.stat()), etag)
+                pinned(key, _stat(path.stat()).etag, etag)
             except BlobChanged:
                 path.unlink()
                 raise
@@ -230,11 +231,6 @@ class Arrival:
 
 def _stat(found: os.stat_result) -> Stat:
     return Stat(found.st_size, f'"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"')
-
-
-def _pinned(key: str, found: Stat, etag: str | None) -> None:
-    if etag is not None and found.etag != etag:
-        raise BlobChanged(f"the blob {key} was overwritten")
 
 
 @contextmanager

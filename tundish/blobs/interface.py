@@ -63,6 +63,12 @@ class Stat(NamedTuple):
     etag: str
 
 
+def pinned(key: str, found: str, etag: str | None) -> None:
+    """Raises BlobChanged where the ETag that was `found` is not the one that is wanted."""
+    if etag is not None and found != etag:
+        raise BlobChanged(f"the blob {key} was overwritten")
+
+
 class SignedPut(NamedTuple):
     """A PUT that needs no key: the headers are bound by the signature, and must be sent along."""
 

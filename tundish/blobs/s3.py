@@ -24,6 +24,7 @@ from tundish.blobs.interface import (
     SignedPut,
     Stat,
     guarded,
+    pinned,
 )
 
 _OCTETS = "binary/octet-stream"
@@ -73,7 +74,7 @@ class S3(Blobs):
         with self._answers(key):
             found = client.get_object(**self._at(key), **asked)
         with guarded(found["Body"], partial(self._answers, key)) as file:
-            _pinned(key, found, etag)
+            pinned(key, found["ETag"], etag)  # not every store heeds If-Match
             yield file
 
     def stat(self, key: str) -> Stat:
@@ -83,7 +84,7 @@ class S3(Blobs):
 
     def copy(self, key: str, to: str, content_type: str, etag: str | None = None) -> None:
         if etag:
-            _pinned(key, {"ETag": self.stat(key).etag}, etag)
+            pinned(key, self.stat(key).etag, etag)
         with self._answers(key):
             self._client.copy_object(
                 **self._at(to),
@@ -143,7 +144,7 @@ class S3(Blobs):
             if code in ("NoSuchKey", "404") and key != "the bucket":
                 raise BlobMissing(f"no blob {key}") from error
             if code in ("PreconditionFailed", "412"):
-                raise _changed(key) from error
+                raise BlobChanged(f"the blob {key} was overwritten") from error
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if code == "EntityTooLarge" or status == 413:  # which a proxy says in HTML
                 raise BlobOversized(f"bucket {self._bucket} takes no blob of that size: {error}") from error
@@ -152,16 +153,6 @@ class S3(Blobs):
             raise BlobChanged(f"the blob {key} has not the checksum that it was put with") from error
         except (BotoCoreError, Boto3Error, BrokenAnswer, OSError) as error:
             raise BlobUnavailable(f"S3 does not answer for bucket {self._bucket}: {error}") from error
-
-
-def _pinned(key: str, found: dict[str, Any], etag: str | None) -> None:
-    """Not every store heeds If-Match."""
-    if etag is not None and found["ETag"] != etag:
-        raise _changed(key)
-
-
-def _changed(key: str) -> BlobChanged:
-    return BlobChanged(f"the blob {key} was overwritten")
 
 
 def _base64(sha256: str) -> str:

@@ -342,8 +342,9 @@ def reap(connection: Connection, judgement: Judgement, *, limit: int = 100) -> R
     return _requeue(connection, connection.execute(late, {"limit": limit}).scalars().all(), judgement)
 
 
-#: Claims of a job that were lost before they had started, beyond which the next such loss is charged too: its input may
-#: end whoever reads it. And beyond which that ends a job on its last attempt, which others' deaths must not.
+#: A claim that is lost before it has started charges no death: it is counted as `vain`. Once SUSPECT were vain the next
+#: one is charged all the same, for the input may end whoever reads it; where that death would be the job's last, only
+#: once HOPELESS were, for what others died of must not fail it.
 SUSPECT, HOPELESS = 3, 20
 
 _REQUEUE = text("""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from tundish.job import Status
 from tundish.store.arrays import array
 
-#: Each of these figures, by quantile.
+#: The quantiles in which times are told, by their names in an answer.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -103,6 +103,28 @@ class Pair(NamedTuple):
     shadow: Outcome
 
 
+_PAIRS = text(
+    _NEWEST
+    + """
+    , pair AS (
+        SELECT j.id, j.version, s.version AS shadow_version, j.status, r.content_type, r.body, r.blob,
+               s.status AS shadow_status, t.content_type AS shadow_type, t.body AS shadow_body,
+               t.blob AS shadow_blob, COALESCE(r.size, 0) + COALESCE(t.size, 0) AS size
+        FROM newest s JOIN requests q ON q.id = s.id AND q.id >= :since AND q.shadow_of IS NOT NULL
+             JOIN jobs j ON j.id = q.shadow_of AND j.id >= :since
+             LEFT JOIN results r ON r.id = j.id AND r.id >= :since AND r.size <= :largest
+             LEFT JOIN results t ON t.id = s.id AND t.id >= :since AND t.size <= :largest
+        WHERE s.model = :model AND s.version = ANY(:versions) AND j.version = ANY(:versions)
+              AND s.status IN (2, 3) AND j.status IN (2, 3)
+        ORDER BY s.id DESC LIMIT :limit
+    ), weighed AS (
+        SELECT *, sum(size) OVER (ORDER BY id DESC) AS bytes FROM pair
+    )
+    SELECT * FROM weighed WHERE bytes <= :size
+"""
+)
+
+
 def pairs(
     connection: Connection,
     tenant: int,
@@ -118,26 +140,7 @@ def pairs(
     """The newest pairs of a job and its shadow in which both are of `versions`: at most `limit`, and no more than hold
     `size` bytes of outputs, each of which has at most `largest`."""
     rows: Sequence[Any] = connection.execute(
-        text(
-            _NEWEST
-            + """
-            , pair AS (
-                SELECT j.id, j.version, s.version AS shadow_version, j.status, r.content_type, r.body, r.blob,
-                       s.status AS shadow_status, t.content_type AS shadow_type, t.body AS shadow_body,
-                       t.blob AS shadow_blob, COALESCE(r.size, 0) + COALESCE(t.size, 0) AS size
-                FROM newest s JOIN requests q ON q.id = s.id AND q.id >= :since AND q.shadow_of IS NOT NULL
-                     JOIN jobs j ON j.id = q.shadow_of AND j.id >= :since
-                     LEFT JOIN results r ON r.id = j.id AND r.id >= :since AND r.size <= :largest
-                     LEFT JOIN results t ON t.id = s.id AND t.id >= :since AND t.size <= :largest
-                WHERE s.model = :model AND s.version = ANY(:versions) AND j.version = ANY(:versions)
-                      AND s.status IN (2, 3) AND j.status IN (2, 3)
-                ORDER BY s.id DESC LIMIT :limit
-            ), weighed AS (
-                SELECT *, sum(size) OVER (ORDER BY id DESC) AS bytes FROM pair
-            )
-            SELECT * FROM weighed WHERE bytes <= :size
-            """
-        ),
+        _PAIRS,
         {
             "tenant": tenant,
             "model": model,

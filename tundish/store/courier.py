@@ -20,8 +20,9 @@ from tundish.store.sweeps import clock
 
 
 class Due(NamedTuple):
-    """A webhook to send now, after so many `tries` of a schedule, which goes by its end, `give_up_at`; signed with each
-    of `secrets`. It is not `wanted` where its endpoint is disabled or gone."""
+    """A webhook to send now, signed with each of `secrets`. It was tried `tries` times in its present schedule, which
+    is told from others by its end, `give_up_at`: a replay begins a new one. It is not `wanted` where its endpoint is
+    disabled or gone."""
 
     id: UUID
     lane: UUID
@@ -134,8 +135,8 @@ def take(
 
 class Settled(NamedTuple):
     """What came of a try, and what becomes of the webhook: `delivered`, `dead`, or `pending` and due `again_in`
-    seconds. `attempt` is JSON: {"at", "status_code", "error", "ms"}. `tries` is the number before this one, of the
-    schedule that goes by `give_up_at`: what was settled or replayed meanwhile is left as it is."""
+    seconds. `attempt` is JSON: {"at", "status_code", "error", "ms"}. `tries` and `give_up_at` are those of its Due: a
+    webhook that was settled or replayed since has others, and is left as it is."""
 
     id: UUID
     tries: int

@@ -26,11 +26,14 @@ class Endpoint(NamedTuple):
     enabled: bool = True
 
 
+_ROW = ", ".join(Endpoint._fields)
+
+
 def add_endpoint(connection: Connection, endpoint: Endpoint, secret: str, *, most: int) -> bool:
     """False where the tenant has `most` already."""
     added = connection.execute(
-        text("""
-            INSERT INTO endpoints (id, tenant, url, events, enabled, secret)
+        text(f"""
+            INSERT INTO endpoints ({_ROW}, secret)
             SELECT :id, :tenant, :url, :events, :enabled, :secret
             WHERE (SELECT count(*) FROM endpoints WHERE tenant = :tenant) < :most
         """),
@@ -41,7 +44,7 @@ def add_endpoint(connection: Connection, endpoint: Endpoint, secret: str, *, mos
 
 def endpoint(connection: Connection, tenant: int, id: UUID) -> Endpoint | None:
     row = connection.execute(
-        text("SELECT id, tenant, url, events, enabled FROM endpoints WHERE id = :id AND tenant = :tenant"),
+        text(f"SELECT {_ROW} FROM endpoints WHERE id = :id AND tenant = :tenant"),
         {"id": id, "tenant": tenant},
     ).one_or_none()
     return None if row is None else Endpoint(*row)
@@ -50,9 +53,8 @@ def endpoint(connection: Connection, tenant: int, id: UUID) -> Endpoint | None:
 def endpoints(connection: Connection, tenant: int, *, before: UUID, limit: int) -> list[Endpoint]:
     """Newest first, ids under `before`."""
     rows = connection.execute(
-        text("""
-            SELECT id, tenant, url, events, enabled FROM endpoints
-            WHERE tenant = :tenant AND id < :before ORDER BY id DESC LIMIT :limit
+        text(f"""
+            SELECT {_ROW} FROM endpoints WHERE tenant = :tenant AND id < :before ORDER BY id DESC LIMIT :limit
         """),
         {"tenant": tenant, "before": before, "limit": limit},
     )
@@ -70,10 +72,10 @@ def change_endpoint(
 ) -> Endpoint | None:
     """Change what is given; the endpoint as it is now."""
     row = connection.execute(
-        text("""
+        text(f"""
             UPDATE endpoints SET url = COALESCE(:url, url), events = COALESCE(CAST(:events AS text[]), events),
                    enabled = COALESCE(:enabled, enabled)
-            WHERE id = :id AND tenant = :tenant RETURNING id, tenant, url, events, enabled
+            WHERE id = :id AND tenant = :tenant RETURNING {_ROW}
         """),
         {
             "id": id,
@@ -115,7 +117,7 @@ def disable_endpoints(connection: Connection, gone: Collection[Gone]) -> None:
 def subscribed(connection: Connection, tenants: Collection[int]) -> list[Endpoint]:
     """The enabled endpoints of tenants."""
     rows = connection.execute(
-        text("SELECT id, tenant, url, events, enabled FROM endpoints WHERE enabled AND tenant = ANY(:tenants)"),
+        text(f"SELECT {_ROW} FROM endpoints WHERE enabled AND tenant = ANY(:tenants)"),
         {"tenants": list(tenants)},
     )
     return [Endpoint(*row) for row in rows]

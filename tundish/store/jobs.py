@@ -152,14 +152,15 @@ class JobRow(NamedTuple):
     worker: UUID | None = None
 
 
-_JOB = """
-    SELECT j.id, j.tenant, j.model, j.version,
-           CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END,
-           j.cancel_requested, j.attempt, j.priority, j.expires_at, j.finished_at,
+#: A job's status as a caller sees it, where `c` is its claim: queued until predict has started.
+SHOWN = "CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END"
+_JOB = f"""
+    SELECT j.id, j.tenant, j.model, j.version, {SHOWN}, j.cancel_requested, j.attempt,
+           j.priority, j.expires_at, j.finished_at,
            COALESCE(r.started_at, c.started_at), q.metadata, q.retry_of, q.batch, q.shadow_of,
-           r.content_type, r.size, {body}, r.error, r.predict_ms, r.batch_size, COALESCE(r.worker, c.worker)
-    FROM {source} JOIN requests q ON q.id = j.id {span_q}
-         LEFT JOIN results r ON r.id = j.id {span_r} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
+           r.content_type, r.size, {{body}}, r.error, r.predict_ms, r.batch_size, COALESCE(r.worker, c.worker)
+    FROM {{source}} JOIN requests q ON q.id = j.id {{span_q}}
+         LEFT JOIN results r ON r.id = j.id {{span_r}} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
 """
 _READ = Statement(
     _JOB.format(
@@ -200,8 +201,8 @@ class State(NamedTuple):
 def states(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, State]:
     """Where jobs stand, of whatever tenant: to wake who waits, not to be shown."""
     rows = connection.execute(
-        text("""
-            SELECT j.id, CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END, j.attempt
+        text(f"""
+            SELECT j.id, {SHOWN}, j.attempt
             FROM jobs j LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
             WHERE j.id = ANY(:ids) AND j.id BETWEEN :low AND :high
         """),
@@ -317,8 +318,7 @@ _LIST = text(
     + " WHERE (CAST(:model AS text) IS NULL OR j.model = :model)"
     " AND (CAST(:version AS text) IS NULL OR j.version = :version)"
     " AND (CAST(:batch AS uuid) IS NULL OR q.batch = :batch)"
-    " AND (CAST(:status AS int) IS NULL OR"
-    " CASE WHEN j.status = 1 AND c.started_at IS NULL THEN 0 ELSE j.status END = :status)"
+    f" AND (CAST(:status AS int) IS NULL OR {SHOWN} = :status)"
     " AND q.shadow_of IS NULL), looked AS ("
     "SELECT CASE WHEN count(*) = :budget THEN (SELECT id FROM scanned ORDER BY id LIMIT 1) END AS last FROM scanned)"
     " SELECT shown.*, looked.last FROM looked LEFT JOIN shown ON true ORDER BY shown.id DESC"
@@ -364,20 +364,15 @@ def _with_outputs(connection: Connection, jobs: list[JobRow]) -> list[JobRow]:
     return [job._replace(output=outputs.get(job.id)) for job in jobs]
 
 
-_CANCEL = text(
-    """
+_WAITS = "(j.status = 0 OR NOT EXISTS (SELECT FROM claims c WHERE c.id = j.claim AND c.started_at IS NOT NULL))"
+_CANCEL = text(f"""
     UPDATE jobs j SET
-        status = CASE WHEN {waiting} THEN 4 ELSE j.status END,
-        finished_at = CASE WHEN {waiting} THEN now() END,
+        status = CASE WHEN {_WAITS} THEN 4 ELSE j.status END,
+        finished_at = CASE WHEN {_WAITS} THEN now() END,
         cancel_requested = true
     WHERE j.id = :id AND j.tenant = :tenant AND j.status IN (0, 1)
     RETURNING j.status, j.claim
-""".replace(
-        "{waiting}",
-        """(j.status = 0 OR NOT EXISTS (
-        SELECT FROM claims c WHERE c.id = j.claim AND c.started_at IS NOT NULL))""",
-    )
-)
+""")
 
 
 def cancel(connection: Connection, tenant: int, id: UUID) -> bool:

@@ -81,15 +81,14 @@ _JOBS = """
     JOIN jobs j ON j.id = l.job AND j.id = ANY(ARRAY(SELECT job FROM batch_lines WHERE batch = :id))
                    AND j.id BETWEEN :low AND :high
 """
-#: A job is queued until predict has started; one that was deleted is taken for failed.
+#: A job that was deleted is taken for failed.
 _COUNT = text(f"""
     SELECT count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 2),
            count(*) FILTER (WHERE status = 3), count(*) FILTER (WHERE status = 4)
     FROM (
         SELECT CASE WHEN l.job IS NULL AND l.error IS NULL THEN 4
                     WHEN j.id IS NULL THEN 3
-                    WHEN j.status = 1 AND c.started_at IS NULL THEN 0
-                    ELSE j.status END AS status
+                    ELSE {jobs.SHOWN} END AS status
         FROM batch_lines l LEFT {_JOBS} LEFT JOIN claims c ON j.status = 1 AND c.id = j.claim
         WHERE l.batch = :id AND l.line <= :line
     ) AS lines
@@ -102,14 +101,14 @@ _KEEP_COUNTS = text("""
 _NONE = UUID(int=0)
 
 
-def _span(batch: BatchRow) -> dict[str, UUID]:
+def _first_to_last(batch: BatchRow) -> dict[str, UUID]:
     return {"low": batch.first_job or _NONE, "high": batch.last_job or _NONE}
 
 
 def count_lines(connection: Connection, batch: BatchRow) -> Counts:
     """How the lines of a batch stand; a caller sees them from now on. Lines that never will be expanded are failed."""
     _plan_for_many(connection)
-    known = {"id": batch.id, "line": batch.at_line, **_span(batch)}
+    known = {"id": batch.id, "line": batch.at_line, **_first_to_last(batch)}
     running, succeeded, failed, canceled = connection.execute(_COUNT, known).one()
     if batch.fault is not None:
         failed += batch.total - batch.at_line
@@ -148,11 +147,11 @@ _CANCEL = text(f"""
 def cancel_lines(connection: Connection, batch: BatchRow, *, limit: int) -> list[UUID]:
     """As `cancel`, for a page of jobs of a batch, each with its shadow; the ids of those jobs that it found open."""
     _plan_for_many(connection)
-    jobs = _cancel(connection, _OPEN_LINES, {"id": batch.id, **_span(batch), "limit": limit})
-    if jobs:
-        shadows = [shadow_id(id) for id in jobs]
+    ids = _cancel(connection, _OPEN_LINES, {"id": batch.id, **_first_to_last(batch), "limit": limit})
+    if ids:
+        shadows = [shadow_id(id) for id in ids]
         _cancel(connection, _OPEN_SHADOWS, {**span(shadows), "limit": limit})
-    return jobs
+    return ids
 
 
 def _cancel(connection: Connection, which: TextClause, given: dict[str, object]) -> list[UUID]:

@@ -49,8 +49,8 @@ def running(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 class Undelivered(NamedTuple):
-    """Webhooks that wait for their `fresh` try, that are tried again (`retried`), or are `dead` letters; `oldest_s` is
-    the age of the oldest."""
+    """The `number` of webhooks in a `state`: `fresh`, waiting for their first try; `retried`, for another; or `dead`
+    letters. `oldest_s` is the age of the oldest in seconds, 0 where there is none."""
 
     state: str
     number: int

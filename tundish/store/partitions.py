@@ -1,4 +1,4 @@
-"""The days that jobs live in."""
+"""The days that jobs and deliveries lie in: a partition of each table a day."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,12 +8,12 @@ from tundish.ids import floor_uuid
 from tundish.store.deliveries import FRESH, RETRIED
 from tundish.store.sweeps import clock, low_water
 
-#: Tables that hold a job's parts, partitioned alike.
+#: Tables partitioned by days of their ids: the three that hold a job, and the outbox.
 PARTITIONED = ("jobs", "requests", "results", "deliveries")
 DAYS_AHEAD = 7
 
 
-def release_lock(connection: Connection) -> None:
+def lock_release(connection: Connection) -> None:
     """Held by one release at a time, until its transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('tundish:release'))"))
 
@@ -85,7 +85,7 @@ def drop_day(connection: Connection, day: str) -> None:
         connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
 
 
-def missing_days(connection: Connection) -> list[str]:
+def missing_partitions(connection: Connection) -> list[str]:
     """The partitions of today and tomorrow, by this host's clock, that do not exist: without today's, none of its
     submits succeeds."""
     today = datetime.now(UTC)

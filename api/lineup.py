@@ -38,8 +38,10 @@ class Models:
         while True:
             with suppress(Unavailable):
                 await self.refresh()
+            # Not wait_for: until Python 3.12 it swallows a cancel that comes with the bell.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), EVERY)
+                async with asyncio.timeout(EVERY):
+                    await self._bell.wait()
             self._bell.clear()
 
     def changed(self, _: bytes = b"") -> None:
