@@ -1,5 +1,5 @@
-"""Record: outputs are encoded, large ones go into blobs, then one fenced statement writes all that has gathered, with
-the webhook rows."""
+"""Finish and record: outputs are encoded, large ones go into blobs; then one fenced statement writes all that has
+gathered, with the webhook rows."""
 
 import logging
 import os
@@ -31,19 +31,24 @@ class Recorded:
     webhooks: bool
 
 
+def finish(predictions: Sequence[Prediction], blobs: Blobs, *, inline_max: int) -> list[store.Finished]:
+    """The ends of all jobs of `predictions`, in their order; outputs over `inline_max` bytes, and files, lie in their
+    blobs. Raises BlobUnavailable: the same call may be made again. But not once an end may be recorded: encoded anew,
+    an output may be another, and what was accepted never changes."""
+    return [end for each in predictions for end in _ends(each, blobs, inline_max)]
+
+
 def record(
     kept: store.Kept,
     engine: store.Engine,
-    blobs: Blobs,
     predictions: Sequence[Prediction],
+    finished: Sequence[store.Finished],
     *,
-    inline_max: int,
     public_url: str,
 ) -> Recorded:
     """Write the ends of all jobs of `predictions` in one transaction, by `kept` where one statement does. A
-    result that comes after its lease ran out counts only if nobody else has claimed the job. Raises BlobUnavailable and
-    StoreError: nothing is written then, and the same call may be made again."""
-    finished = [end for each in predictions for end in _ends(each, blobs, inline_max)]
+    result that comes after its lease ran out counts only if nobody else has claimed the job. Raises StoreError: nothing
+    is written then, or its answer was lost, and the same call may be made again."""
     jobs = [job for each in predictions for job in each.claim.jobs]
     urls = {job.id: job.webhook for job in jobs if job.webhook}
     tenants = {job.tenant for job in jobs}

@@ -39,7 +39,7 @@ from workers.patience import Patience
 from workers.persist import Persist
 from workers.predict import Prediction, predict, unloaded
 from workers.prepare import Prepared, prepare
-from workers.record import record
+from workers.record import finish, record
 from workers.shelf import LoadFailed, Shelf
 from workers.supply import Supply
 from workers.upcoming import Upcoming
@@ -255,15 +255,19 @@ class Pipeline:
         persist = Persist(self._over, self._outage)  # what has run is recorded while there is time
         while predictions := self._predicted.take():
             tools.events.settle()
-            recorded = persist(
-                "recording what has run",
-                record,
-                tools.kept,
-                tools.by_ids,
-                tools.blobs,
-                predictions,
-                inline_max=settings.inline_max,
-                public_url=settings.public_url,
+            finished = persist("storing outputs", finish, predictions, tools.blobs, inline_max=settings.inline_max)
+            recorded = (
+                None
+                if finished is None
+                else persist(
+                    "recording what has run",
+                    record,
+                    tools.kept,
+                    tools.by_ids,
+                    predictions,
+                    finished,
+                    public_url=settings.public_url,
+                )
             )
             with self._recorded:
                 if recorded:

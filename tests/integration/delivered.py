@@ -15,10 +15,10 @@ from tundish.blobs import Directory
 from tundish.codec import codec_for
 from tundish.ids import new_uuid
 from tundish.outcome import Outcome
+from workers import record as recording
 from workers.batch import Target
 from workers.claim import Claim
 from workers.predict import Prediction
-from workers.record import Recorded, record
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENDS = ["job.succeeded", "job.failed", "job.canceled"]
@@ -32,12 +32,13 @@ def endpoint(engine: store.Engine, events: Sequence[str] = ENDS, tenant: int = 1
     return new
 
 
-def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> Recorded:
+def finish(engine: store.Engine, ids: Sequence[UUID], folder: Path, outcome: Outcome) -> recording.Recorded:
     id, jobs = claim(engine, ids)
     prediction = Prediction(Claim(id, Target("m", "1"), jobs), 1.0, [outcome] * len(jobs), codec_for(str))
     blobs = Directory(folder, b"secret")
     with closing(store.Kept(store.autocommit(engine))) as kept:
-        return record(kept, engine, blobs, [prediction], inline_max=100, public_url="")
+        finished = recording.finish([prediction], blobs, inline_max=100)
+        return recording.record(kept, engine, [prediction], finished, public_url="")
 
 
 def rows(engine: store.Engine, columns: str = "job, endpoint, event") -> list[tuple[Any, ...]]:

@@ -71,6 +71,19 @@ def test_a_blob_and_the_folders_that_it_takes_are_durable(
     assert synced == [root / "1/uploads", root / "1", root / "1/uploads/upload"]
 
 
+def test_a_day_that_another_has_made_and_not_synced_yet_is_durable_too(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.put("1/today/job_a/0/input", b"body", "image/png")
+    (directory._root / "1/tomorrow").mkdir()
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}"))))
+    for times, job in ((1, "job_b"), (0, "job_c")):
+        directory.put(f"1/tomorrow/{job}/0/input", b"body", "image/png")
+        assert synced.count(directory._root / "1") == times
+        synced.clear()
+
+
 def test_what_cannot_be_deleted_is_told_and_what_is_gone_is_not(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

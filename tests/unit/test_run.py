@@ -133,19 +133,21 @@ def test_of_many_that_were_fetched_at_once_two_are_collated_before_their_turn(
     assert most <= 2
 
 
+@pytest.mark.parametrize(("stage", "what"), [("finish", "storing outputs"), ("record", "recording what has run")])
 def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_moment(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: str, what: str
 ) -> None:
-    tries, away = list[int](), threading.Event()
+    calls, away = list[str](), threading.Event()
 
-    def record(*args: object, **kwargs: object) -> Recorded:
-        tries.append(1)
-        if len(tries) == 1:
+    def called(name: str, gives: object) -> object:
+        calls.append(name)
+        if name == stage and not away.is_set():
             away.set()
             raise BlobUnavailable("it restarts")
-        return Recorded([], webhooks=False)
+        return gives
 
-    monkeypatch.setattr("workers.run.record", record)
+    monkeypatch.setattr("workers.run.finish", lambda *_, **__: called("finish", []))
+    monkeypatch.setattr("workers.run.record", lambda *_, **__: called("record", Recorded([], webhooks=False)))
     monkeypatch.setattr("workers.persist.RETRY", 0.01)
     custody = pipeline._custody = Mock()
     pipeline._closing.set()
@@ -156,14 +158,15 @@ def test_what_has_run_is_recorded_within_the_grace_where_a_store_is_away_for_a_m
     assert away.wait(PATIENCE)
     pipeline._threads = [recording]
     assert pipeline.stop(PATIENCE)
-    assert "recording what has run has to wait: it restarts" in caplog.messages
+    assert calls == (["finish", "finish", "record"] if stage == "finish" else ["finish", "record", "record"])
+    assert f"{what} has to wait: it restarts" in caplog.messages
     assert list(custody.let_go.call_args.args[0]) == [last.claim.id]
 
 
 def test_what_no_store_takes_within_the_grace_is_given_back(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.run.record", Mock(side_effect=BlobUnavailable("it is away")))
+    monkeypatch.setattr("workers.run.finish", Mock(side_effect=BlobUnavailable("it is away")))
     custody = pipeline._custody = Mock()
     pipeline._predicted.put(predicted(1))
     pipeline._threads = [threading.Thread(target=pipeline._record, daemon=True)]

@@ -51,6 +51,7 @@ class Directory(Blobs):
         self._root = root
         self._secret = secret
         self._base_url = base_url
+        self._named: set[tuple[Path, int]] = set()  # folders that many write to, whose names are durable
 
     def put(self, key: str, body: bytes, content_type: str) -> None:
         with _usable(self._root), self._part(key) as part:
@@ -81,7 +82,7 @@ class Directory(Blobs):
     def copy(self, key: str, to: str, content_type: str, etag: str | None = None) -> None:
         with _usable(self._root):
             source, path = self._path(key), self._path(to)
-            _make(path.parent)
+            self._make(path.parent)
             try:
                 os.link(source, path)  # what lies there may be replaced, and is never changed: one file serves both
             except FileNotFoundError:
@@ -123,7 +124,7 @@ class Directory(Blobs):
         """Take what the signed query of a PUT allows. Raises BadSignature and BlobMissing."""
         signed = self._signed("PUT", key, given, PUT)
         with _usable(self._root):
-            return Arrival(_Part(self._path(key)), int(signed["size"]), signed["sha256"])
+            return Arrival(self._new(key), int(signed["size"]), signed["sha256"])
 
     def check(self) -> None:
         with _usable(self._root), tempfile.TemporaryFile(dir=self._root):
@@ -146,9 +147,25 @@ class Directory(Blobs):
     def _sign(self, *signed: str) -> str:
         return hmac.new(self._secret, json.dumps(signed).encode(), "sha256").hexdigest()
 
+    def _new(self, key: str) -> "_Part":
+        path = self._path(key)
+        self._make(path.parent)
+        return _Part(path)
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder, durable with those above it. Of those two that many write to, tenant and day, another may have
+        made one and not synced its name yet."""
+        shared = [self._root.joinpath(*folder.relative_to(self._root).parts[:depth]) for depth in (1, 2)]
+        missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {(each, each.stat().st_ino) for each in shared} - self._named
+        for each in dict.fromkeys([*missing, *(each for each, _ in names)]):
+            _sync(each.parent)
+        self._named |= names
+
     @contextmanager
     def _part(self, key: str) -> "Iterator[_Part]":
-        part = _Part(self._path(key))
+        part = self._new(key)
         try:
             yield part
         finally:
@@ -173,11 +190,10 @@ class Directory(Blobs):
 
 
 class _Part:
-    """A file beside the place that it takes, whole and durable, once it is kept."""
+    """A file beside the place that it takes, in a folder that is there: whole and durable once it is kept."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
-        _make(self.folder)
         descriptor, name = tempfile.mkstemp(prefix="part-", dir=self.folder)
         self.file = os.fdopen(descriptor, "wb")
         self._name = Path(name)
@@ -239,14 +255,6 @@ def _usable(root: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise BlobUnavailable(f"the blob directory {root} cannot be used: {error.strerror or error}") from error
-
-
-def _make(folder: Path) -> None:
-    """Make a folder, durable with those above that it lacks."""
-    missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        _sync(each.parent)
 
 
 def _sync(folder: Path) -> None:
