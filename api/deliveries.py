@@ -53,6 +53,10 @@ def shown(row: store.DeliveryRow) -> DeliveryView:
     )
 
 
+def no_such_delivery() -> NotFound:
+    return NotFound("delivery_not_found", "there is no such delivery, or its job was deleted")
+
+
 class Deliveries:
     """Handlers over the parts of one application."""
 
@@ -76,14 +80,16 @@ class Deliveries:
         id, tenant = from_text("whd", request.path_params["id"]), request.state.tenant
         found = await self._parts.run(store.delivery, tenant, id) if id and id >= self._oldest() else None
         if found is None:
-            raise NotFound("delivery_not_found", "there is no such delivery")
+            raise no_such_delivery()
         if found.endpoint:
             endpoint = await self._parts.run(store.endpoint, tenant, found.endpoint)
             if endpoint is None or not endpoint.enabled:
                 detail = "is disabled: enable it first" if endpoint else "was deleted"
                 raise Conflict("endpoint_disabled", f"the endpoint of this delivery {detail}")
-        row = await self._parts.run(store.replay, tenant, found.id)
-        return encoded(shown(row or found), 202)
+        row = await self._parts.run(store.replay, tenant, found.id, since=self._oldest())
+        if row is None:
+            raise no_such_delivery()
+        return encoded(shown(row), 202)
 
     def _oldest(self) -> UUID:
         """The first id within the retention, which holds to the second though rows go by the day."""

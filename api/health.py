@@ -83,6 +83,8 @@ class Health:
                 return f"at revision {revision}, this release needs {self._head}: run the release process"
             if not await self._parts.run(store.takes_writes):
                 return "takes no writes: it is read-only"
+            if not await self._parts.run(store.waits_for_disk):
+                return "synchronous_commit is off: an accepted job could be lost; set it on for this database or role"
             missing = await self._parts.run(store.missing_partitions)
             behind = (await self._parts.run(store.clock) - datetime.now(UTC)).total_seconds()
         except Unavailable as error:

@@ -110,7 +110,7 @@ class Custody:
         """Let `part`, some of the jobs of a claim, be a claim of its own. Raises StoreError, and may be called again
         then; it may be held all the same."""
         self._held[part.id] = False
-        with store.autocommit(self._engine).connect() as connection:
+        with self._engine.begin() as connection:
             store.part(connection, claim.id, part.id, [job.id for job in part.jobs])
 
     def let_go(self, claims: Iterable[UUID]) -> None:

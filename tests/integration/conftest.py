@@ -89,8 +89,9 @@ def database_ahead(database_url: str) -> Callable[[str], None]:
 
     def set_clock(interval: str) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            now = f"RETURN pg_catalog.now() + interval '{interval}'"
-            connection.execute(f"CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz STABLE {now}")
+            for clock in ("now", "statement_timestamp"):
+                ahead = f"RETURN pg_catalog.{clock}() + interval '{interval}'"
+                connection.execute(f"CREATE OR REPLACE FUNCTION public.{clock}() RETURNS timestamptz STABLE {ahead}")
             connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path TO public, pg_catalog")
 
     return set_clock

@@ -1,7 +1,8 @@
 """Jobs in a store: what tests of its verbs do with them again and again."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from tests.local import wait_until
 from tundish import store
 from tundish.ids import new_uuid
 from tundish.job import Code, Priority, Status, error_json
@@ -90,3 +92,19 @@ def status(engine: store.Engine, id: UUID) -> Status:
     job = read(engine, id)
     assert job
     return job.status
+
+
+def beside(engine: store.Engine, first: Callable[[store.Connection], object], then: Callable[[], object]) -> None:
+    """`then`, which waits for what `first` has changed in a transaction that is not over yet."""
+
+    def waits() -> bool:
+        with engine.begin() as connection:
+            found = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity"
+            return bool(connection.execute(text(f"{found} WHERE datname = current_database()))")).scalar())
+
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as connection:
+            first(connection)
+            done = thread.submit(then)
+            wait_until(waits, "it waits")
+        done.result()

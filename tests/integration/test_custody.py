@@ -32,6 +32,7 @@ def lose_an_answer(monkeypatch: pytest.MonkeyPatch, verb: str = "claim") -> None
     def lost(*given: Any, **options: Any) -> Any:
         monkeypatch.undo()
         getattr(store, verb)(*given, **options)
+        given[0].commit()
         raise OperationalError(verb, None, Exception("the connection is cut"))
 
     monkeypatch.setattr(store, verb, lost)

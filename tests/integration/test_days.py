@@ -2,15 +2,13 @@
 are changed, whatever plan Postgres takes. With a lock in the same statement it is not so: docs/decisions/0016."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
 
-from tests.integration.stored import claim, end, reap, run_out
-from tests.local import wait_until
+from tests.integration.stored import beside, claim, end, reap, run_out
 from tundish import store
 from tundish.ids import new_uuid
 from tundish.job import Priority
@@ -44,20 +42,9 @@ def jobs(engine: store.Engine, ids: list[UUID]) -> list[UUID]:
     return ids
 
 
-def beside(engine: store.Engine, table: str, id: UUID, verb: Callable[[], object]) -> None:
-    """A verb that waits for one who is changing a row."""
-
-    def waits() -> bool:
-        with engine.begin() as connection:
-            found = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity"
-            return bool(connection.execute(text(f"{found} WHERE datname = current_database()))")).scalar())
-
-    with ThreadPoolExecutor(1) as thread:
-        with engine.begin() as connection:
-            connection.execute(text(f"UPDATE {table} SET tenant = tenant WHERE id = :id"), {"id": id})
-            done = thread.submit(verb)
-            wait_until(waits, "it waits")
-        done.result()
+def changing(table: str, id: UUID) -> Callable[[store.Connection], object]:
+    change = text(f"UPDATE {table} SET tenant = tenant WHERE id = :id")
+    return lambda connection: connection.execute(change, {"id": id})
 
 
 def count(engine: store.Engine, what: str) -> int:
@@ -67,7 +54,7 @@ def count(engine: store.Engine, what: str) -> int:
 
 @pytest.mark.parametrize("held", [0, 3])
 def test_all_are_claimed(engine: store.Engine, jobs: list[UUID], held: int) -> None:
-    beside(engine, "jobs", jobs[held], lambda: claim(engine, jobs))
+    beside(engine, changing("jobs", jobs[held]), lambda: claim(engine, jobs))
     assert count(engine, "jobs WHERE status = 1") == 4
 
 
@@ -75,14 +62,14 @@ def test_all_are_claimed(engine: store.Engine, jobs: list[UUID], held: int) -> N
 def test_all_are_recorded(engine: store.Engine, kept: store.Kept, jobs: list[UUID], held: int) -> None:
     id, claimed = claim(engine, jobs)
     ran = [store.Ran(id, 1.0)]
-    beside(engine, "jobs", jobs[held], lambda: store.record(kept(), list(map(end, claimed)), ran))
+    beside(engine, changing("jobs", jobs[held]), lambda: store.record(kept(), list(map(end, claimed)), ran))
     assert count(engine, "jobs WHERE status = 2") == count(engine, "results") == 4
 
 
 @pytest.mark.parametrize("held", [0, 3])
 def test_all_come_back(engine: store.Engine, jobs: list[UUID], held: int) -> None:
     run_out(engine, claim(engine, jobs)[0])
-    beside(engine, "jobs", jobs[held], lambda: reap(engine))
+    beside(engine, changing("jobs", jobs[held]), lambda: reap(engine))
     assert count(engine, "jobs WHERE status = 0") == 4
 
 
@@ -97,5 +84,5 @@ def test_all_are_settled(engine: store.Engine, ids: list[UUID], held: int) -> No
         with engine.begin() as connection:
             store.settle(connection, [store.Settled(id, 0, at, "{}", "delivered") for id, at in until])
 
-    beside(engine, "deliveries", ids[held], settle)
+    beside(engine, changing("deliveries", ids[held]), settle)
     assert count(engine, "deliveries WHERE status = 'delivered'") == 4

@@ -99,8 +99,8 @@ def test_a_replay_has_the_same_id_and_body_and_a_new_schedule(engine: store.Engi
     [due] = take(engine)
     settle(engine, due, "dead")
     with engine.begin() as connection:
-        assert store.replay(connection, 2, id) is None
-        row = store.replay(connection, 1, id)
+        assert store.replay(connection, 2, id, since=store.FIRST) is None
+        row = store.replay(connection, 1, id, since=store.FIRST)
     assert row
     assert (row.id, row.status, len(row.attempts)) == (id, "pending", 1)
     [again] = take(engine, retried=True)
@@ -111,7 +111,7 @@ def test_a_try_that_was_on_its_way_before_a_replay_decides_nothing(engine: store
     [id] = deliver(engine, new_uuid())
     [before] = take(engine)
     with engine.begin() as connection:
-        assert store.replay(connection, 1, id)
+        assert store.replay(connection, 1, id, since=store.FIRST)
     [replayed] = take(engine, retried=True)
     settle(engine, before, "dead")
     assert rows(engine, "status, tries") == [("pending", 0)]
@@ -124,8 +124,25 @@ def test_a_delivery_lives_as_long_when_it_is_new_and_when_it_is_replayed(engine:
     assert rows(engine, "give_up_at - next_at") == [(store.LIFE,)], "as the table has it"
     with engine.begin() as connection:
         connection.execute(text("UPDATE deliveries SET give_up_at = now()"))
-        assert store.replay(connection, 1, id)
+        assert store.replay(connection, 1, id, since=store.FIRST)
     assert rows(engine, "give_up_at - next_at") == [(store.LIFE,)]
+
+
+def test_what_was_owed_of_a_deleted_job_is_sent_and_not_replayed(engine: store.Engine, tmp_path: Path) -> None:
+    endpoint(engine)
+    ids = submit(engine, 2)
+    finish(engine, ids, tmp_path, Done(b"1", "application/json"))
+    jobs = dict(rows(engine, "id, job"))
+    with engine.begin() as connection:
+        assert store.delete(connection, 1, ids[0])
+    owed = take(engine)
+    assert {jobs[due.id] for due in owed} == {*ids}
+    for due in owed:
+        settle(engine, due, "delivered")
+    with engine.begin() as connection:
+        for id, job in jobs.items():
+            assert bool(store.replay(connection, 1, id, since=store.FIRST)) == (job == ids[1])
+            assert store.replay(connection, 1, id, since=new_uuid()), "its job may have come of age"
 
 
 def test_a_job_goes_with_its_settled_webhooks(engine: store.Engine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -39,6 +40,12 @@ def test_whose_postgres_takes_no_writes_is_not_ready(system: Local, database_url
         connection.execute(text("SELECT set_config('default_transaction_read_only', 'on', false)"))
 
     assert "takes no writes" in asyncio.run(asked(system, database_url, demote))
+
+
+def test_whose_commits_do_not_wait_for_the_disk_is_not_ready(system: Local, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit TO off")
+    assert asyncio.run(asked(system, database_url)).startswith("synchronous_commit is off")
 
 
 @pytest.mark.parametrize(("revision", "told"), [("0009", "at revision 0009"), ("9999", "ok")])

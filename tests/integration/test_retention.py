@@ -100,6 +100,16 @@ def test_a_day_stays_while_ids_of_it_may_be_stored(
         assert store.read(connection, [(late, 1)]).keys() == {(late, 1)}
 
 
+def test_the_jobs_of_a_batch_that_runs_stay_though_they_seem_older(tools: Tools, aged: UUID) -> None:
+    """The API that made the batch was ahead of Postgres, by whose clock its jobs were made."""
+    ahead = UUID(int=aged.int + (1000 << 80))
+    with tools.engine.begin() as connection:
+        store.new_batch(connection, store.NewBatch(ahead, 1, "m", "x", "", 10, 60.0))
+        assert store.oldest_batch(connection) == ahead
+        connection.execute(text("UPDATE batches SET status = 'running', total = 1, first_job = :aged"), {"aged": aged})
+        assert store.oldest_batch(connection) == aged
+
+
 def test_what_a_crash_left_detached_is_dropped(tools: Tools) -> None:
     with tools.engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE jobs DETACH PARTITION jobs_{DAY}"))

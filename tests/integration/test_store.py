@@ -12,6 +12,7 @@ from tests.integration.stored import (
     LOST,
     WORKER,
     begin,
+    beside,
     claim,
     end,
     let_expire,
@@ -186,6 +187,39 @@ def test_a_claim_that_is_lost_is_not_parted(engine: store.Engine) -> None:
     assert not start(engine, new)
     assert start(engine, second)
     assert [status(engine, id) for id in ids] == [Status.RUNNING] * 2
+
+
+def test_a_claim_that_is_given_back_at_that_moment_is_not_parted(engine: store.Engine) -> None:
+    ids = submit(engine, 2)
+    claimed, _ = claim(engine, ids)
+    new = new_uuid()
+
+    def part() -> None:
+        with engine.begin() as connection:
+            store.part(connection, claimed, new, ids[:1])
+
+    beside(engine, lambda connection: store.release(connection, [claimed]), part)
+    assert not start(engine, new)
+    assert [status(engine, id) for id in ids] == [Status.QUEUED] * 2
+
+
+def test_a_job_goes_with_the_output_that_its_shadow_gives_at_that_moment(engine: store.Engine) -> None:
+    job = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1").shadowed("2")
+    assert job.shadow
+    with engine.begin() as connection:
+        store.submit(connection, [job])
+        assert store.cancel(connection, 1, job.id)
+    claimed, [shadow] = claim(engine, [job.shadow.id])
+
+    def delete() -> None:
+        with engine.begin() as connection:
+            assert store.delete(connection, 1, job.id)
+
+    ran = [store.Ran(claimed, 1.0)]
+    beside(engine, lambda connection: store.record(connection, [end(shadow)], ran), delete)
+    with engine.begin() as connection:
+        for table in ("jobs", "requests", "results"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0
 
 
 def test_the_last_attempt_is_alone_and_then_it_is_lost(engine: store.Engine) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.stored import QUEUE, claim, end, let_expire, read, start, submit
+from tests.local import wait_until
 from tundish import store
 from tundish.ids import floor_uuid, new_uuid
 from tundish.job import Priority
@@ -110,6 +111,16 @@ def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> N
         store.submit(connection, [late, late._replace(id=new_uuid())])
     with engine.begin() as connection:
         assert store.backlog(connection) == []
+
+
+def test_an_id_ages_while_its_transaction_waits(engine: store.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tundish.store.jobs.ID_AGE", 0.05)
+    job = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
+    with engine.begin() as connection:
+        begun = store.clock(connection)
+        wait_until(lambda: datetime.now(UTC) > begun + timedelta(seconds=0.2), "it has aged")
+        with pytest.raises(store.TooOld):
+            store.submit(connection, [job])
 
 
 def test_retention_takes_ended_jobs_alone(engine: store.Engine) -> None:

@@ -144,6 +144,7 @@ from tundish.store.partitions import (
     past_days,
     revision,
     takes_writes,
+    waits_for_disk,
 )
 from tundish.store.pauses import Halt, Paused, pause, paused, resume
 from tundish.store.sweeps import (
@@ -338,6 +339,7 @@ __all__ = [
     "undelivered",
     "unsent",
     "waiting",
+    "waits_for_disk",
     "webhooks_of",
     "with_shadows",
     "workers",

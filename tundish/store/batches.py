@@ -209,8 +209,10 @@ def end_batch(connection: Connection, id: UUID, ending: Ending) -> BatchRow:
 
 
 def oldest_batch(connection: Connection) -> UUID | None:
-    """The smallest id of a batch that has not ended: nothing newer may go."""
-    found: UUID | None = connection.execute(text(f"SELECT id FROM batches WHERE {_OPEN} ORDER BY id LIMIT 1")).scalar()
+    """The smallest id of a batch that has not ended, or of its jobs, which go by another clock: nothing newer may
+    go."""
+    oldest = f"SELECT LEAST(id, first_job) AS id FROM batches WHERE {_OPEN} ORDER BY 1 LIMIT 1"
+    found: UUID | None = connection.execute(text(oldest)).scalar()
     return found
 
 

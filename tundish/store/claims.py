@@ -153,7 +153,9 @@ _PART = text("""
 def part(connection: Connection, claim: UUID, new: UUID, ids: Sequence[UUID]) -> None:
     """Let `ids`, some but not all jobs of a claim that has not started, be a claim of their own under the same lease.
     Where the claim is lost, so is the new one."""
-    connection.execute(_PART, {**span(ids), "claim": claim, "new": new})
+    held = text("SELECT true FROM claims WHERE id = :claim FOR UPDATE")  # who gives it back is waited for, or waits
+    if connection.execute(held, {"claim": claim}).scalar():
+        connection.execute(_PART, {**span(ids), "claim": claim, "new": new})
 
 
 class Started(NamedTuple):

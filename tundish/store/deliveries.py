@@ -149,16 +149,20 @@ def delivery(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | Non
     return None if row is None else DeliveryRow(*row)
 
 
-def replay(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | None:
+def replay(connection: Connection, tenant: int, id: UUID, *, since: UUID) -> DeliveryRow | None:
     """Send a delivery again, with its id and body, under a schedule that begins anew. It goes behind no fresh one: it
-    lies with those that are tried again."""
+    lies with those that are tried again. None where there is none, or its job was deleted: rows of jobs with ids from
+    `since` on go in no other way."""
     row = connection.execute(
         text(f"""
             UPDATE deliveries SET status = 'pending', retried = true, tries = 0, next_at = now(),
                    give_up_at = now() + :life
-            WHERE id = :id AND tenant = :tenant RETURNING {_ROW}
+            WHERE id = :id AND tenant = :tenant
+                  AND (status = 'pending' OR job IS NULL OR job < :since
+                       OR EXISTS (SELECT FROM jobs j WHERE j.id = job AND j.id >= :since))
+            RETURNING {_ROW}
         """),
-        {"id": id, "tenant": tenant, "life": LIFE},
+        {"id": id, "tenant": tenant, "life": LIFE, "since": since},
     ).one_or_none()
     return None if row is None else DeliveryRow(*row)
 

@@ -81,8 +81,8 @@ _NEW = Rows(
         "etag": "text",
     }
 )
-#: Seconds that an id may be old when its job is stored. The low-water marks pass what is over two minutes old, and no
-#: sweep would ever see a job that came below them.
+#: Seconds that an id may be old when the statement that stores its job begins. The low-water marks pass what has
+#: settled, and no sweep would ever see a job that came below them.
 ID_AGE = 90
 
 
@@ -93,7 +93,7 @@ class TooOld(Exception):
 _SUBMIT = Statement(f"""
     WITH new AS (
         SELECT * FROM {_NEW.sql}
-        WHERE CAST(:oldest AS float8) > extract(epoch FROM now())::float8 - CAST(:age AS float8)
+        WHERE CAST(:oldest AS float8) > extract(epoch FROM statement_timestamp())::float8 - CAST(:age AS float8)
     ), request AS (
         INSERT INTO requests (id, tenant, content_type, size, body, blob, metadata, webhook, timeout, expires_in,
                               sticky_key, retry_of, input_url, shadow_of, etag, batch)
@@ -104,7 +104,7 @@ _SUBMIT = Statement(f"""
         INSERT INTO jobs (id, tenant, model, version, priority, expires_at)
         SELECT id, tenant, model, version, priority, now() + expires_in * interval '1 second' FROM new
     )
-    SELECT now(), CAST(:oldest AS float8) > extract(epoch FROM now())::float8 - CAST(:age AS float8)
+    SELECT now(), CAST(:oldest AS float8) > extract(epoch FROM statement_timestamp())::float8 - CAST(:age AS float8)
 """)
 
 
@@ -247,7 +247,13 @@ def delete(connection: Connection, tenant: int, id: UUID, *locations: str) -> bo
         {"id": id, "shadow": shadow_id(id), "tenant": tenant},
     ).scalar()
     if gone:
-        # A statement of its own: the first may have waited for who keeps the end, and then does not see it.
+        # Statements of their own: the first may have waited for who wrote these, and then does not see them.
+        connection.execute(
+            text("""
+                DELETE FROM results WHERE id = :shadow AND NOT EXISTS (SELECT FROM jobs WHERE id = :shadow)
+            """),
+            {"shadow": shadow_id(id)},
+        )
         connection.execute(
             text("""
                 UPDATE idempotency SET ended = NULL

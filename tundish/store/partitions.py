@@ -94,6 +94,12 @@ def missing_partitions(connection: Connection) -> list[str]:
     return sorted(wanted - existing)
 
 
+def waits_for_disk(connection: Connection) -> bool:
+    """Whether what is committed over this connection is on the disk then. A server whose `fsync` is off is not judged:
+    some that keep their log elsewhere say so."""
+    return bool(connection.execute(text("SHOW synchronous_commit")).scalar_one() != "off")
+
+
 def takes_writes(connection: Connection) -> bool:
     """Whether Postgres does, over this connection: one on a full disk may be made to refuse them."""
     return bool(connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off")

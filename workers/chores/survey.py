@@ -3,7 +3,7 @@ ended; notes when the next job expires; and sends queued jobs again whose messag
 between the pop and the claim.
 
 A message is lost when it was sent before the oldest of those that wait in front of its list: a backlog that is merely
-long is not sent again. Nor is it looked at each time: no job is added to what is older than two minutes.
+long is not sent again. Nor is it looked at each time: no job is added to what is older than SETTLED.
 """
 
 import time
@@ -16,9 +16,9 @@ from workers.resend import resend
 
 EVERY = 5.0
 
-#: A submit is committed, or has failed, this long after its id was made, by the database's clock: a statement that
-#: begins within `ID_AGE` seconds of it ends within 8 more.
-SETTLED = timedelta(minutes=2)
+#: A submit is committed, or has failed, this long after its id was made, by the database's clock: its statement begins
+#: within `ID_AGE` seconds of it and ends within 8, and the commit, within 15 more, within 8 again.
+SETTLED = timedelta(seconds=130)
 #: Seconds between looks at all that has not ended, and not only at what was not settled at the last look; or so many
 #: times as long as one takes.
 WHOLE, REST = 60.0, 20.0
