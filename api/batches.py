@@ -96,11 +96,11 @@ class Batches:
 
     async def _new(self, tenant: int, content_type: str, body: bytes) -> store.NewBatch:
         """Raises Problem."""
-        parsed(content_type, body)
+        value = parsed(content_type, body)
         try:
             asked = _wanted.decode(body)
         except msgspec.ValidationError as error:
-            raise unfit(error, "a batch") from error
+            raise unfit(error, value, "a batch") from error
         options = Options(webhook=asked.webhook, expires_in=asked.expires_in, metadata=asked.metadata)
         self._parts.rules.check(options)
         known = (await self._parts.models.route(asked.model)).known

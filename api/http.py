@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
 import msgspec
@@ -30,7 +30,12 @@ WHOLE = "tundish.http.response"
 #: The longest that one request waits for a job's end, in seconds.
 WAIT_MAX = 60.0
 
+#: Headers that say how a body is wrapped up, and the one word that leaves it as it is.
+_AS_IT_IS = {b"content-encoding": b"identity", b"transfer-encoding": b"chunked"}
+
 _WAIT = re.compile(r"[0-9]{1,100}(?:\.[0-9]{1,100})?")
+#: Up to a comma that is not in quotes.
+_PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -58,9 +63,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def not_encoded(request: Request) -> None:
     """Raises WrongType."""
-    for coding in header(request, b"content-encoding"):
-        if coding.strip().lower() != "identity":
-            raise WrongType("unsupported_media_type", f"send the body as it is, not under Content-Encoding: {coding}")
+    for name, value in request.scope["headers"]:
+        if name in _AS_IT_IS and value.strip().lower() != _AS_IT_IS[name]:
+            given = f"{name.decode().title()}: {value.decode('latin-1')}"
+            raise WrongType("unsupported_media_type", f"send the body as it is, not under {given}")
 
 
 def _too_large(limit: int) -> TooLarge:
@@ -90,11 +96,11 @@ def parsed(content_type: str, body: bytes) -> object:
 async def json_body(request: Request, limit: int, type: type[T], of: str) -> T:
     """The body as a struct, which stands for what `of` names. Raises TooLarge, WrongType, BadRequest, Refused."""
     body = await read_body(request, limit)
-    parsed(content_type(request), body)
+    value = parsed(content_type(request), body)
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
-        raise unfit(error, of) from error
+        raise unfit(error, value, of) from error
 
 
 def job_id(request: Request) -> UUID:
@@ -118,7 +124,7 @@ def seconds(text: str, name: str) -> float:
 
 def preferred_wait(request: Request) -> float | None:
     """The seconds of `Prefer: wait=N` (RFC 7240); a preference that cannot be read is no preference."""
-    for preference in ",".join(header(request, b"prefer")).split(","):
+    for preference in _PREFERENCE.findall(",".join(header(request, b"prefer"))):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait" and _WAIT.fullmatch(value.strip().strip('"')):
             return min(float(value.strip().strip('"')), WAIT_MAX)
@@ -239,6 +245,11 @@ def encoded(value: Any, status: int = 200) -> Response:
     return json_response(msgspec.json.encode(value), status)
 
 
+def uri_of(path: str) -> str:
+    """Each path in one way, whichever its client took."""
+    return quote(path, safe="/:@", errors="replace")
+
+
 def new_request_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
@@ -250,7 +261,7 @@ def problem_response(problem: Problem, path: str, request_id: str, title: str) -
         "title": title,
         "status": problem.status,
         "detail": problem.detail,
-        "instance": path,
+        "instance": uri_of(path),
         "code": problem.code,
         "request_id": request_id,
         "retryable": problem.retry_after is not None,

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http import content_type, header
+from api.http import content_type, header, uri_of
 from api.patience import no_database
 from tundish import store
 from tundish.errors import BadRequest, Conflict, Refused, Unavailable
@@ -49,8 +48,7 @@ def keyed(request: Request, body: bytes) -> Keyed | None:
     covered = (body, content_type(request).encode(), request.url.query.encode())
     # The length before each part: no two requests run together to the same bytes.
     fingerprint = sha256(b"".join(b"%d:%b" % (len(part), part) for part in covered)).digest()
-    path = quote(request.scope["path"], safe="/:@")  # each path in one way, whichever its client took
-    return Keyed(store.Scope(request.state.tenant, request.method, path, key), fingerprint)
+    return Keyed(store.Scope(request.state.tenant, request.method, uri_of(request.scope["path"]), key), fingerprint)
 
 
 def _key(text: str) -> str | None:

@@ -9,7 +9,7 @@ from msgspec import Meta
 from tundish import outbound
 from tundish.errors import Refused
 from tundish.job import Priority
-from tundish.pointers import escape, fault_of
+from tundish.pointers import UNKNOWN, escape, fault_of
 from tundish.settings import LONGEST, Network
 from tundish.webhooks import EVENTS
 
@@ -132,17 +132,17 @@ def from_query(pairs: Iterable[tuple[str, str]]) -> Options:
     try:
         return msgspec.convert(given, Options, strict=False)
     except msgspec.ValidationError as error:
-        raise unfit(error) from error
+        raise unfit(error, given) from error
 
 
-def unfit(error: msgspec.ValidationError, of: str = "a job") -> Refused:
-    """The problem of a body or query that does not fit its type, that of a job or of something else."""
-    message, pointer = fault_of(error)
-    if message.startswith("Object contains unknown field `"):
-        name = message.removeprefix("Object contains unknown field `").rstrip("`")
+def unfit(error: msgspec.ValidationError, value: object, of: str = "a job") -> Refused:
+    """The problem of a body or query, whose value does not fit its type, that of a job or of something else."""
+    message, pointer = fault_of(error, value)
+    if message.startswith(UNKNOWN):
+        name = message.removeprefix(UNKNOWN).removesuffix("`")
         return _refused(f"{pointer}/{escape(name)}", f"is not a field of {of}")
     if message.startswith("Object missing required field `"):
-        name = message.removeprefix("Object missing required field `").rstrip("`")
+        name = message.removeprefix("Object missing required field `").removesuffix("`")
         return _refused(f"{pointer}/{name}", "is required")
     if message.startswith("Invalid enum value "):
         [_, field, *_] = pointer.split("/")

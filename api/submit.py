@@ -59,7 +59,7 @@ class Submitter:
         try:
             asked = _submit.decode(body)
         except msgspec.ValidationError as error:
-            raise unfit(error) from error
+            raise unfit(error, value) from error
         source = asked.source
         routed = await self._models.route(asked.model, asked.sticky_key)
         if source == "input_url":
@@ -82,13 +82,13 @@ class Submitter:
         return await self._one(tenant, routed, asked, inputs.of_body(routed.known, content_type, body))
 
     async def batch(self, tenant: int, content_type: str, body: bytes) -> list[NewJob | Refusal]:
-        """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem where all
-        of it is refused."""
+        """`POST /v1/jobs:batch`: for each input, in order, its job or why it was refused. Raises Problem for what is
+        wrong with the call itself."""
         value = parsed(content_type, body)
         try:
             asked = _submit_batch.decode(body)
         except msgspec.ValidationError as error:
-            raise unfit(error) from error
+            raise unfit(error, value) from error
         assert isinstance(value, dict)  # the decoder took it as an object
         options = self._options(asked)
         answers: list[NewJob | Refusal] = []
@@ -105,9 +105,6 @@ class Submitter:
                 answers.append(Refusal(index, problem))
             else:
                 answers.append(_new(tenant, routed, options, taken))
-        wrong = [each.problem for each in answers if isinstance(each, Refusal) and isinstance(each.problem, WrongType)]
-        if len(wrong) == len(answers):  # all of its model, and none of its inputs
-            raise wrong[0]
         jobs = iter(await self._place([each for each in answers if isinstance(each, NewJob)]))
         return [next(jobs) if isinstance(each, NewJob) else each for each in answers]
 
@@ -141,7 +138,7 @@ class Submitter:
         pinned = await self._pins.pin(tenant, str(asked.upload))
         inputs.check_type(known, pinned.content_type)
         if known.in_json and pinned.size <= self._max_body:
-            inputs.of_body(known, pinned.content_type, await self._pins.read(pinned))
+            inputs.check_upload(known, await self._pins.read(pinned))
         return _new(tenant, routed, options, Input(None, pinned.content_type), pinned)
 
     async def _one(self, tenant: int, routed: Routed, asked: Options, input: Input) -> NewJob:

@@ -181,8 +181,8 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         detail = (
-            "the request is not HTTP as RFC 9112 has it; a URL is percent-encoded ASCII of less than 64 KiB, a head has"
-            f" one Host and at most {HEAD_MAX >> 10} KiB"
+            "the request is not HTTP as RFC 9112 has it, or its method is unknown; a URL is percent-encoded ASCII of"
+            f" less than 64 KiB, a head has one Host and at most {HEAD_MAX >> 10} KiB"
         )
         request_id = new_request_id()
         problem = problem_response(BadRequest("invalid_http", detail), "", request_id, "Bad Request")

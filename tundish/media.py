@@ -16,6 +16,7 @@ TYPE = rf"""^{_TOKEN}/{_TOKEN}([ \t]*;([ \t]*{_TOKEN}=({_BARE}|"([ !#-\[\]-~]|\\
 TYPE_MAX = 255  # characters
 
 _type = re.compile(TYPE)
+_parameter = re.compile(rf';[ \t]*({_TOKEN})=(?:({_BARE})|"((?:[^"\\]|\\.)*)")')
 
 
 def is_media_type(text: str) -> bool:
@@ -25,3 +26,9 @@ def is_media_type(text: str) -> bool:
 def essence(content_type: str) -> str:
     """A media type without its parameters, in small letters."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def charsets(content_type: str) -> set[str]:
+    """What a media type says in `charset`, in small letters: one name as a rule, or none."""
+    said = [found[1:] for found in _parameter.findall(content_type) if found[0].lower() == "charset"]
+    return {(bare or re.sub(r"\\(.)", r"\1", quoted)).lower() for bare, quoted in said}

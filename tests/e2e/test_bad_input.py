@@ -95,12 +95,17 @@ def test_a_webhook_without_https_is_told_what_an_operator_can_allow(client: http
         ("null", "invalid_request", ""),
         (typed() | {"prio": "high"}, "invalid_request", "/prio"),
         (typed() | {"a/b~c": 1}, "invalid_request", "/a~1b~0c"),
+        (typed() | {"a`": 1}, "invalid_request", "/a`"),
+        (typed() | {"x` - at `$.y": 1}, "invalid_request", "/x` - at `$.y"),
+        (typed() | {"x` - at `$.y/~`": 1}, "invalid_request", "/x` - at `$.y~1~0`"),
         (typed() | {"priority": "urgent"}, "invalid_request", "/priority"),
         (typed() | {"expires_in": 0}, "invalid_request", "/expires_in"),
         (typed() | {"expires_in": 10**9}, "invalid_request", "/expires_in"),
         (typed() | {"expires_in": 604801}, "invalid_request", "/expires_in"),
         (typed() | {"timeout": -1}, "invalid_request", "/timeout"),
-        (typed() | {"metadata": {"a": 1}}, "invalid_request", "/metadata"),
+        (typed() | {"metadata": {"a": "", "a/b": 1, "c": 1}}, "invalid_request", "/metadata/a~1b"),
+        (typed() | {"metadata": {"a": None}}, "invalid_request", "/metadata/a"),
+        (typed() | {"metadata": ["a"]}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {str(i): "" for i in range(17)}}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {"k" * 65: ""}}, "invalid_request", "/metadata"),
         (typed() | {"metadata": {"é" * 32 + "k": ""}}, "invalid_request", "/metadata"),
@@ -191,6 +196,25 @@ def test_a_compressed_body_is_415(client: httpx.Client, path: str) -> None:
     assert "gzip" in problem(answer)["detail"]
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "GZIP,chunked", "deflate, gzip, chunked"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/models/octets/jobs"])
+def test_a_body_that_is_compressed_on_its_way_is_415(system: Local, path: str, coding: str) -> None:
+    body = gzip.compress(json.dumps(typed()).encode())
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", "Transfer-Encoding": coding}
+    connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=10)
+    connection.request("POST", path, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), headers)
+    answer = connection.getresponse()
+    shown = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    connection.close()
+    assert (shown.status_code, problem(shown)["code"]) == (415, "unsupported_media_type")
+    assert problem(shown)["detail"] == f"send the body as it is, not under Transfer-Encoding: {coding}"
+
+
+def test_a_body_that_comes_in_chunks_is_taken(client: httpx.Client) -> None:
+    headers = {"transfer-encoding": "Chunked"}
+    assert client.post("/v1/models/octets/jobs", content=iter([b"a", b"b"]), headers=headers).status_code == 202
+
+
 def test_a_body_that_says_it_is_not_compressed_is_taken(client: httpx.Client) -> None:
     headers = {"content-encoding": "Identity"}
     assert client.post("/v1/models/octets/jobs", content=b"a", headers=headers).status_code == 202
@@ -201,6 +225,46 @@ def test_a_content_type_that_no_blob_store_could_carry_is_415(client: httpx.Clie
     answer = client.post("/v1/models/octets/jobs", content=b"a", headers=[(b"content-type", content_type.encode())])
     assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
     assert "such as image/png" in problem(answer)["detail"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "charset=iso-8859-1",
+        "Charset=UTF-16",
+        'charset="utf-16"',
+        'charset="\\utf-16"',
+        "format=flowed; charset=latin1",
+        "charset=utf-8; charset=utf-16",
+        "charset=",
+    ],
+)
+def test_a_text_in_another_charset_is_415(client: httpx.Client, parameters: str) -> None:
+    headers = {"content-type": f"text/plain; {parameters}"}
+    answer = client.post("/v1/models/shout/jobs", content="grüße".encode("latin-1"), headers=headers)
+    assert (answer.status_code, problem(answer)["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "charset=UTF-8",
+        'CHARSET="Utf-8"',
+        "charset=us-ascii",
+        "charset=utf8",
+        'charset="u\\tf-8"',
+        'a="; charset=utf-16"',
+        "charsets=a",
+    ],
+)
+def test_a_text_in_utf_8_is_taken(client: httpx.Client, parameters: str) -> None:
+    headers = {"content-type": f"text/plain; {parameters}", "prefer": "wait=30"}
+    assert client.post("/v1/models/shout/jobs", content=b"a", headers=headers).json()["output"] == "A"
+
+
+def test_the_charset_of_json_means_nothing(client: httpx.Client) -> None:  # RFC 8259, 11
+    headers = {"content-type": "application/json; charset=utf-16"}
+    assert client.post("/v1/models/typed/jobs", content=json.dumps(GOOD), headers=headers).status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -256,12 +320,13 @@ def test_a_length_far_over_the_limit_is_413_before_the_body_is_sent(system: Loca
     "head",
     [
         b"nonsense\r\n\r\n",
+        b"JUMP /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /v1/jobs?metadata.k=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ],
-    ids=["nonsense", "a URL that is not ASCII", "a length below 0", "a long URL", "connect"],
+    ids=["nonsense", "an unknown method", "a URL that is not ASCII", "a length below 0", "a long URL", "connect"],
 )
 def test_what_is_not_http_is_a_problem_too(system: Local, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", system.port), timeout=10) as connection:
@@ -270,6 +335,7 @@ def test_what_is_not_http_is_a_problem_too(system: Local, head: bytes) -> None:
         answer.begin()
         shown = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
     assert (shown.status_code, problem(shown)["code"]) == (400, "invalid_http")
+    assert "or its method is unknown" in problem(shown)["detail"]
     assert shown.headers["connection"] == "close"
 
 
@@ -317,6 +383,11 @@ def test_an_id_that_is_none_is_404(client: httpx.Client, path: str, id: str) -> 
     answer = client.get(path.format(id))
     assert (answer.status_code, problem(answer)["code"]) == (404, "job_not_found")
     assert client.post(f"/v1/jobs/{id}/cancel").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/x%20y", "/v1/jobs/a:b@c%2Fd", "/v1/%C3%A9%22%3C%25"])
+def test_a_problem_names_its_path_as_a_uri(client: httpx.Client, path: str) -> None:
+    assert problem(client.get(path))["instance"] == path.replace("%2F", "/")
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/jobs/", "/v1/models/", "/v1/models/typed/", "/healthz/"])

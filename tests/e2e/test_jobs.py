@@ -53,6 +53,24 @@ def test_prefer_wait_answers_with_the_finished_job(client: httpx.Client, wait: s
     assert answer.json()["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        ('foo="a, wait=5, b"', None),
+        ('foo; bar=", wait=5"', None),
+        ('foo="\\", wait=5"', None),
+        ('foo="a, wait=5', None),
+        ('foo="a, b", wait=5', "wait=5"),
+        ('foo="\\\\", wait="5"; a="b, c", bar', "wait=5"),
+        ("respond-async,Wait = 5", "wait=5"),
+    ],
+)
+def test_a_preference_in_quotes_is_none(client: httpx.Client, prefer: str, applied: str | None) -> None:
+    job = {"model": "echo", "input": {"value": 1}}
+    answer = client.post("/v1/jobs", json=job, headers={"Prefer": prefer})
+    assert answer.headers.get("preference-applied") == applied
+
+
 def test_prefer_wait_answers_202_where_the_job_does_not_end_in_time(client: httpx.Client, tmp_path: Path) -> None:
     gate = {"folder": str(tmp_path), "name": "a"}
     answer = client.post("/v1/jobs", json={"model": "gated", "input": gate}, headers={"Prefer": "wait=2"})

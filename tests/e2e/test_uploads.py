@@ -67,7 +67,12 @@ def test_json_of_an_upload_is_checked_at_submit(client: httpx.Client) -> None:
     job = client.post("/v1/jobs", json={"model": "echo", "upload": good}, headers={"Prefer": "wait=30"}).json()
     assert job["output"] == {"value": [1, None]}
     assert refused(client, uploaded(client, b'{"other": 1}', "application/json"), "echo") == (422, "invalid_input")
-    assert refused(client, uploaded(client, b'{"a": 1, "a": 2}', "application/json"), "echo") == (400, "invalid_json")
+    answer = client.post("/v1/jobs", json={"model": "echo", "upload": uploaded(client, b"{", "application/json")})
+    fault = "is not JSON as it is taken here: expecting property name enclosed in double quotes at byte 1"
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    assert answer.json()["detail"] == f"the upload {fault}"
+    assert answer.json()["errors"] == [{"pointer": "/upload", "detail": fault}]
+    assert refused(client, uploaded(client, b'{"a": 1, "a": 2}', "application/json"), "echo") == (422, "invalid_input")
     assert refused(client, uploaded(client, b"{}", "text/plain"), "echo") == (415, "unsupported_media_type")
 
 
@@ -241,10 +246,14 @@ def test_a_text_goes_in_and_out_as_text(client: httpx.Client) -> None:
     assert job["output"] == "GRÜSSE"
     data = client.post("/v1/jobs:batch", json={"model": "shout", "inputs": [text, 1]}).json()["data"]
     assert (ended(client, data[0]["id"])["output"], data[1]["error"]["code"]) == ("GRÜSSE", "invalid_input")
-    for body, type, code in ((b"\xff", "text/plain", "invalid_text"), (b"x", "image/png", "unsupported_media_type")):
+    for body, type, code, of_upload in (
+        (b"\xff", "text/plain", "invalid_text", "invalid_input"),
+        (b"x", "image/png", "unsupported_media_type", "unsupported_media_type"),
+        (b"x", "text/plain; charset=utf-16", "unsupported_media_type", "unsupported_media_type"),
+    ):
         answer = client.post("/v1/models/shout/jobs", content=body, headers={"content-type": type})
         assert answer.json()["code"] == code
-        assert refused(client, uploaded(client, body, type), "shout")[1] == code
+        assert refused(client, uploaded(client, body, type), "shout")[1] == of_upload
 
 
 def peak(pid: int) -> int:

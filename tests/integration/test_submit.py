@@ -119,7 +119,9 @@ def test_an_input_that_draws_a_version_which_takes_no_json_is_refused_alone(
         assert set(connection.scalars(text("SELECT id FROM jobs WHERE version = '1'"))) == set(taken)
         assert connection.scalar(text("SELECT count(*) FROM jobs")) == len(taken)
     answer = client.post("/v1/jobs:batch", json={"model": "m@2", "inputs": [1, 2]})
-    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert answer.status_code == 202
+    told = [(each["error"]["code"], each["error"]["index"]) for each in answer.json()["data"]]
+    assert told == [("unsupported_media_type", 0), ("unsupported_media_type", 1)]
 
 
 def test_of_one_input_more_nothing_is_stored(client: TestClient, engine: store.Engine) -> None:
