@@ -255,11 +255,10 @@ class Pipeline:
         persist = Persist(self._over, self._outage)  # what has run is recorded while there is time
         while predictions := self._predicted.take():
             tools.events.settle()
+            recorded = None
             finished = persist("storing outputs", finish, predictions, tools.blobs, inline_max=settings.inline_max)
-            recorded = (
-                None
-                if finished is None
-                else persist(
+            if finished is not None:
+                recorded = persist(
                     "recording what has run",
                     record,
                     tools.kept,
@@ -268,7 +267,6 @@ class Pipeline:
                     finished,
                     public_url=settings.public_url,
                 )
-            )
             with self._recorded:
                 if recorded:
                     self._custody.let_go(each.claim.id for each in predictions)
