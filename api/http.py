@@ -40,7 +40,7 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises WrongType for a compressed one, whose reader would get other bytes than were meant, and
+    """The whole body. Raises WrongType for one that is coded, whose reader would get other bytes than were meant, and
     TooLarge as soon as it is known to be over `limit` bytes."""
     not_encoded(request)
     for length in header(request, b"content-length"):

@@ -6,9 +6,9 @@ Problem
 ├── NotFound            404  the tenant has no such thing
 ├── Conflict            409  its state forbids it
 ├── TooLarge            413  the body is over TUNDISH_MAX_BODY, or over what its upload was made for
-├── WrongType           415  the model, or the call, does not take that content type
+├── WrongType           415  the model, or the call, does not take that content type or coding
 ├── OutOfRange          416  the file ends before the range that is asked for
-├── Refused             422  valid JSON that is refused
+├── Refused             422  what can be read and is refused, and an upload that cannot
 └── Unavailable         503  come back after `retry_after` seconds
 """
 

@@ -33,8 +33,8 @@ class Recorded:
 
 def finish(predictions: Sequence[Prediction], blobs: Blobs, *, inline_max: int) -> list[store.Finished]:
     """The ends of all jobs of `predictions`, in their order; outputs over `inline_max` bytes, and files, lie in their
-    blobs. Raises BlobUnavailable: the same call may be made again. But not once an end may be recorded: encoded anew,
-    an output may be another, and what was accepted never changes."""
+    blobs. Raises BlobUnavailable: the same call may be made again, until `record` has been called with what it gave.
+    From then on that may be accepted, and never changes: encoded anew, an output may be another."""
     return [end for each in predictions for end in _ends(each, blobs, inline_max)]
 
 

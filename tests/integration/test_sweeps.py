@@ -115,9 +115,9 @@ def test_what_the_marks_may_have_passed_is_not_stored(engine: store.Engine) -> N
 
 def test_an_id_ages_while_its_transaction_waits(engine: store.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tundish.store.jobs.ID_AGE", 0.05)
-    job = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
     with engine.begin() as connection:
         begun = store.clock(connection)
+        job = store.NewJob(new_uuid(), 1, "m", "1", Priority.NORMAL, 60.0, "application/json", 1, b"1")
         wait_until(lambda: datetime.now(UTC) > begun + timedelta(seconds=0.2), "it has aged")
         with pytest.raises(store.TooOld):
             store.submit(connection, [job])

@@ -151,8 +151,8 @@ def delivery(connection: Connection, tenant: int, id: UUID) -> DeliveryRow | Non
 
 def replay(connection: Connection, tenant: int, id: UUID, *, since: UUID) -> DeliveryRow | None:
     """Send a delivery again, with its id and body, under a schedule that begins anew. It goes behind no fresh one: it
-    lies with those that are tried again. None where there is none, or its job was deleted: rows of jobs with ids from
-    `since` on go in no other way."""
+    lies with those that are tried again. None where there is none, or where it is settled and its job was deleted:
+    rows of jobs with ids from `since` on go in no other way, and whose are older may have come of age."""
     row = connection.execute(
         text(f"""
             UPDATE deliveries SET status = 'pending', retried = true, tries = 0, next_at = now(),
